@@ -1,0 +1,35 @@
+"""Where everything lies, relative to the repository's root, in which every stage runs."""
+
+import os
+from pathlib import Path
+
+from vqlcmd.errors import ConfigError
+
+MANIFESTS = Path("data/manifests")
+VQGAN = Path("data/vqgan.safetensors")
+TOKENS = Path("data/tokens")
+MODEL = Path("data/model/model.safetensors")
+SAMPLES = Path("data/samples")
+REFERENCE = Path("data/reference")
+METRICS = Path("metrics")
+
+
+def images_root() -> Path | None:
+    """The folder that holds the data sets' folders: $VQLCMD_IMAGES, a fact of the machine and so no parameter."""
+    root = os.environ.get("VQLCMD_IMAGES")
+    return Path(root).expanduser() if root else None
+
+
+def workers() -> int:
+    """Processes that decode images, beside the one that uses them: $VQLCMD_WORKERS, else none on few cores."""
+    text = os.environ.get("VQLCMD_WORKERS")
+    if text is None:
+        return min(8, (os.cpu_count() or 1) - 2) if (os.cpu_count() or 1) > 3 else 0
+    if not text.isdigit():
+        raise ConfigError(f"VQLCMD_WORKERS is {text!r}, but must be a whole number from 0: the processes that decode images")
+    return int(text)
+
+
+def judge_weights(features: str) -> Path | None:
+    """The weights that the reference stage made for an extractor; None where torch-fidelity brings its own."""
+    return REFERENCE / "judge.safetensors" if features == "judge" else None

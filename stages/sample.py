@@ -1,0 +1,97 @@
+"""model, vqgan -> data/samples (token shards) and metrics/grid.png."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages import paths, runner
+from vqlcmd import checkpoint, plots, shards, vqgan
+from vqlcmd.config import Params, load_params
+from vqlcmd.distributed import anywhere, barrier, device, rank, world
+from vqlcmd.errors import ConfigError, Interrupted
+from vqlcmd.files import sha256, whole
+from vqlcmd.models import load_method
+from vqlcmd.noise import Noise
+from vqlcmd.progress import Progress
+
+PARALLEL = True
+
+
+def run() -> None:
+    """Draw `sample.count` images' tokens: image i has class i mod C and a stream of random numbers of its own."""
+    params = load_params()
+    method, about = load_method(paths.MODEL, device())
+    classes = len(about["class_names"])
+    if params.guidance and not classes:
+        raise ConfigError(f"guidance is {params.guidance:g}, which needs classes, and this model has none: set it to 0")
+    settings = params.model_dump(mode="json", include={"seed", "sampler", "sample_steps", "guidance", "sample"})
+    name = checkpoint.fingerprint(settings, sha256(paths.MODEL), checkpoint.sources())
+    state = checkpoint.State(runner.state_root() / "sample" / name)
+    if rank() == 0:
+        state.acquire()
+    barrier()
+
+    _draw(params, method, classes, state.directory)
+    if rank() == 0:
+        index = torch.arange(params.sample.count)
+        labels = index % classes if classes else torch.zeros_like(index)
+        batches = [np.load(path) for path in _batches(state.directory, params)]
+        tokens = torch.from_numpy(np.concatenate(batches)).long()
+        header: dict[str, Any] = {
+            "tokens": about["tokens"],
+            "codes": about["codes"],
+            "classes": about["class_names"],
+            "network_calls": method.network_calls(params.sample_steps, params.guidance),
+            "vqgan_digest": about["vqgan_digest"],
+            **settings,
+        }
+        shards.write_shards(paths.SAMPLES, {"samples": shards.Split(tokens, labels, index)}, header, params.sample.count)
+        _picture(tokens, classes)
+        state.finish()
+
+
+def _batches(directory: Path, params: Params) -> list[Path]:
+    return [directory / f"{start:09}.npy" for start in range(0, params.sample.count, params.sample.batch_size)]
+
+
+def _draw(params: Params, method: nn.Module, classes: int, directory: Path) -> None:
+    """Write each batch's tokens into a file of its own, so that an interrupted run goes on where it stopped."""
+    waiting = _batches(directory, params)
+    rounds = range(0, len(waiting), world())
+    with runner.graceful() as stop, Progress("sample", params.sample.count, quiet=rank() > 0) as progress:
+        for first in rounds:
+            number = first + rank()
+            start = number * params.sample.batch_size
+            rows = torch.arange(start, min(start + params.sample.batch_size, params.sample.count), device=device())
+            # Every process passes here equally often, with or without a batch of its own: the group stays in step.
+            if number < len(waiting) and not waiting[number].exists():
+                tokens = method.sample(
+                    rows % classes if classes else None,
+                    Noise(params.seed, "sample", rows),
+                    steps=params.sample_steps,
+                    sampler=params.sampler,
+                    guidance=params.guidance,
+                )
+                with whole(waiting[number]) as side:
+                    np.save(side, tokens.cpu().numpy().astype(np.uint16))
+            done = min((first + world()) * params.sample.batch_size, params.sample.count)
+            progress.update(done, len(rows) * world())
+            if anywhere(stop()) and done < params.sample.count:
+                raise Interrupted(f"stopped after {done} of {params.sample.count} images; the same command goes on from there")
+    barrier()
+
+
+def _picture(tokens: torch.Tensor, classes: int, rows: int = 10) -> None:
+    """The first samples, classes in columns."""
+    columns = classes if 1 < classes <= 20 else 16
+    shown = tokens[: rows * columns]
+    decoded = vqgan.to_uint8(vqgan.load(paths.VQGAN, device()).decode(shown.to(device())))
+    plots.image_grid(decoded.cpu(), columns, paths.METRICS / "grid.png")
+
+
+if __name__ == "__main__":
+    sys.exit(runner.main("sample"))

@@ -1,0 +1,16 @@
+"""VQ-LCMD: latent consistency-matching diffusion over learned embeddings of VQ tokens (arXiv 2410.14758)."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vqlcmd.generator import Generator
+
+__version__ = "0.1.0"
+
+
+def load(folder: str = "data", **options: Any) -> "Generator":
+    """The trained generator in `folder`: `vqlcmd.load().sample([3] * 16)` gives uint8 images (16, 3, S, S)."""
+    # Imported here, so that `import vqlcmd` and the command line's --help do not wait for PyTorch.
+    from vqlcmd.generator import load
+
+    return load(folder, **options)

@@ -1,0 +1,295 @@
+"""params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from vqlcmd.errors import ConfigError
+
+
+def _whole(value: object) -> object:
+    # `-S train_steps=1e3` arrives as 1000.0.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Images(_Section):
+    """How pictures become squares: shared by the tokenizer, the tokens and the reference."""
+
+    size: Annotated[int, Field(ge=8, le=4096)]
+    resize: Literal["bilinear", "bicubic", "box", "lanczos"]
+    crop: Literal["center"]
+    flip: bool
+    skip_broken: bool
+
+
+class VqganFit(_Section):
+    """Fitting a small VQGAN where no checkpoint is named."""
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    commitment: NonNegative
+    limit: Count
+
+
+class Vqgan(_Section):
+    """The tokenizer: a checkpoint, or an architecture to fit."""
+
+    checkpoint: str | None
+    seed: Seed
+    ch: Count
+    ch_mult: list[Count]
+    num_res_blocks: Count
+    attn_resolutions: list[Count]
+    z_channels: Count
+    embed_dim: Count
+    n_embed: Annotated[int, Field(ge=2, le=65_536)]
+    fit: VqganFit
+
+
+class Tokenize(_Section):
+    """Images to token shards."""
+
+    holdout: Share
+    shard_images: Count
+    batch_size: Count
+
+
+class Schedule(_Section):
+    """The ends of the noise schedule, in log SNR."""
+
+    log_snr_min: Finite
+    log_snr_max: Finite
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Schedule":
+        if self.log_snr_min >= self.log_snr_max:
+            raise ValueError("log_snr_min must lie below log_snr_max")
+        return self
+
+
+class Network(_Section):
+    """The transformer."""
+
+    layers: Count
+    heads: Count
+    width: Count
+    dropout: Share
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Network":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}: choose {self.heads} times a number")
+        if self.width % 2:
+            raise ValueError(f"width {self.width} must be even: half sines, half cosines")
+        return self
+
+
+class Train(_Section):
+    """Optimisation."""
+
+    batch_size: Count
+    learning_rate: Positive
+    warmup: Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+    final_rate: Annotated[float, Field(ge=0, le=1)]
+    weight_decay: NonNegative
+    betas: list[Share]
+    clip: Positive
+    ema: Share
+    init_std: Positive
+    use_classes: bool
+    class_drop: Share
+    precision: Literal["float32", "bf16"]
+    log_every: Count
+    save_every: Count
+
+    @model_validator(mode="after")
+    def _two_betas(self) -> "Train":
+        if len(self.betas) != 2:
+            raise ValueError("betas takes two numbers, such as [0.9, 0.999]")
+        return self
+
+
+class Sample(_Section):
+    """How many images, and how many at once."""
+
+    count: Count
+    batch_size: Count
+
+
+class Bound(_Section):
+    """Precision of the bound: noise levels per held-out image."""
+
+    levels: Annotated[int, Field(ge=2)]
+    batch_size: Count
+
+
+class Judge(_Section):
+    """The small classifier that takes Inception's place where its weights are not at hand."""
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+
+
+class Reference(_Section):
+    """Features of real images and of their reconstructions."""
+
+    seed: Seed
+    batch_size: Count
+    judge: Judge
+
+
+class Evaluate(_Section):
+    """The metrics."""
+
+    features: Literal["judge", "inception"]
+    neighbours: Count
+    batch_size: Count
+
+
+class ModelParams(_Section):
+    """What shapes a trained model, apart from its tokens: the knobs of the paper's tables, and three sections."""
+
+    seed: Seed
+    method: Literal["lcmd"]
+    s: Finite
+    lambda_rec: NonNegative
+    lambda_diff: NonNegative
+    lambda_cm: NonNegative
+    lambda_ce: NonNegative
+    weighting: Literal["simple", "vlb"]
+    drop: Share
+    dropping: Literal["fixed", "random", "linear"]
+    embedding: Literal["learned", "unit", "codebook"]
+    embedding_dim: Count
+    train_steps: Count
+    schedule: Schedule
+    network: Network
+    train: Train
+
+    def model_part(self) -> "ModelParams":
+        """These alone, without what a subclass adds."""
+        return ModelParams.model_validate({name: getattr(self, name) for name in ModelParams.model_fields})
+
+
+class Params(ModelParams):
+    """All of params.yaml."""
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    sampler: Literal["ancestral", "ddim"]
+    sample_steps: Count
+    guidance: NonNegative
+    images: Images
+    vqgan: Vqgan
+    tokenize: Tokenize
+    sample: Sample
+    bound: Bound
+    reference: Reference
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Params":
+        factor = 2 ** (len(self.vqgan.ch_mult) - 1)
+        if self.images.size % factor:
+            raise ValueError(
+                f"images.size {self.images.size} must be a multiple of {factor}, "
+                f"which a VQGAN with {len(self.vqgan.ch_mult)} entries in vqgan.ch_mult divides by"
+            )
+        if self.embedding == "codebook" and self.embedding_dim != self.vqgan.embed_dim:
+            raise ValueError(
+                f"embedding_dim {self.embedding_dim} must equal vqgan.embed_dim {self.vqgan.embed_dim} "
+                "with `embedding: codebook`"
+            )
+        if self.guidance and not self.train.use_classes:
+            raise ValueError(f"guidance {self.guidance} needs classes: set train.use_classes to true or guidance to 0")
+        if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
+            raise ValueError("lambda_rec, lambda_diff, lambda_cm and lambda_ce are all 0: nothing to learn, set one above 0")
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-05 as a number, as YAML 1.2 and `dvc exp run -S` write it; PyYAML sees a string."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """The document in a YAML file; ConfigError when it is missing or not YAML."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing: copy one, for example `cp presets/digits.yaml {path}`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml. ConfigError: one line for each key that is unknown, missing or out of range."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no parameters: copy a preset, for example `cp presets/digits.yaml {path}`")
+    try:
+        return Params.model_validate(_floats(values, Params))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_line(problem)}" for problem in error.errors())) from None
+
+
+def _floats(values: Any, model: type[BaseModel]) -> Any:
+    # Strict checking refuses `s: 0` for a float; YAML writers drop the point.
+    if not isinstance(values, dict):
+        return values
+    return {key: _one_float(value, model.model_fields.get(key)) for key, value in values.items()}
+
+
+def _one_float(value: Any, field: Any) -> Any:
+    annotation = None if field is None else field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _floats(value, annotation)
+    if annotation is float and type(value) is int:
+        return float(value)
+    return value
+
+
+def _line(problem: Any) -> str:
+    """One pydantic problem as: the key, its value, the rule, the remedy."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "parameters"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
+        remedy = f"did you mean `{close[0]}`?" if close else "remove it"
+        return f"`{key}` is not a parameter: {remedy}"
+    if problem["type"] == "missing":
+        return f"`{key}` is missing: add it, presets/digits.yaml has every key"
+    rule = problem["msg"].removeprefix("Value error, ")
+    if not location or problem["type"] == "value_error":
+        return rule if not location else f"`{key}`: {rule}"
+    rule = rule.removeprefix("Input should be ").replace("a valid ", "a ")
+    return f"`{key}` is {problem['input']!r}, but must be {rule}: change it there or with -S {key}=VALUE"
+
+
+def _keys_beside(location: list[str]) -> list[str]:
+    model: Any = Params
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,198 @@
+"""Feature extractors: the networks of torch-fidelity and the judge, behind one call.
+
+Shapes: B images of a batch, S side, D features, C classes.
+"""
+
+import importlib
+import pickle
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqlcmd.errors import ConfigError, DataError
+from vqlcmd.files import sha256
+from vqlcmd.judge import load_judge
+
+JUDGE = "vqlcmd-judge"
+"""The judge's name in torch-fidelity's registry."""
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network in torch-fidelity: its name there, the layers we read, and where its weights come from."""
+
+    registered: str
+    features: str
+    logits: str | None
+    url: str | None
+
+
+_NETWORKS = {
+    "judge": _Network(JUDGE, "features", "logits", None),
+    "inception": _Network(
+        "inception-v3-compat",
+        "2048",
+        "logits_unbiased",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    ),
+    "vgg16": _Network("vgg16", "fc2_relu", None, "https://download.pytorch.org/models/vgg16-397923af.pth"),
+}
+
+_declared: list[torch.library.Library] = []
+
+
+def guard_torchvision() -> None:
+    """Makes `import torchvision` work beside a CPU build of torch; where it works already, nothing is changed.
+
+    The default torchvision wheel links against CUDA, so beside a CPU torch its operators are missing and the import
+    fails on them, although transforms and models need none. Declaring the two it asks for is enough;
+    torchvision.ops and torchvision.io stay unusable.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "operator torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        # The declarations live as long as the library object.
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(library)
+        importlib.import_module("torchvision")
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Maps uint8 images (B, 3, S, S) to {"features": (B, D), "logits": raw (B, C) or None}, float32 on the CPU.
+
+    `name` is judge, inception or vgg16; `digest` is the SHA-256 of the weights file.
+    """
+
+    name: str
+    digest: str
+    network: Any
+    device: torch.device
+    has_logits: bool
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor | None]:
+        assert images.dtype == torch.uint8, images.dtype
+        assert images.dim() == 4, images.shape
+        assert images.shape[1] == 3, images.shape
+        # TF32 would round the activations of a GPU to ten bits.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.no_grad(), exact:
+            layers = self.network.convert_features_tuple_to_dict(self.network(images.to(self.device)))
+        source = _NETWORKS[self.name]
+        logits = layers[source.logits].cpu() if self.has_logits else None
+        return {"features": layers[source.features].cpu(), "logits": logits}
+
+    def collect(self, batches: Iterable[Tensor]) -> dict[str, Tensor | None]:
+        """The same for all batches of a set, joined along the first axis. Raises DataError if there is no batch."""
+        parts = [self(batch) for batch in batches]
+        if not parts:
+            raise DataError("there is no image to take features of")
+        features, logits = ([part[key] for part in parts] for key in ("features", "logits"))
+        return {
+            "features": torch.cat([part for part in features if part is not None]),
+            "logits": torch.cat([part for part in logits if part is not None]) if self.has_logits else None,
+        }
+
+
+def extractor(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
+    """The network `name` (judge, inception or vgg16) with weights from a file, or from torch-fidelity's own download.
+
+    The judge always needs its file, and gives logits only if it was trained on classes. Raises ConfigError for an
+    unknown name, and DataError for weights that are missing, damaged, or cannot be downloaded.
+    """
+    if name not in _NETWORKS:
+        raise ConfigError(f"features: {name!r} is not one of {', '.join(_NETWORKS)}")
+    network = _NETWORKS[name]
+    registered = register_judge()
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+    if weights is not None and not weights.is_file():
+        raise DataError(f"{weights}: no such file; it should hold the weights of {network.registered}")
+    if weights is None and network.url is None:
+        raise DataError(f"{registered} needs the weights file that the reference stage writes")
+    if weights is not None and network.registered != JUDGE:
+        _check_holds_tensors_only(weights)
+    build = FEATURE_EXTRACTORS_REGISTRY[network.registered]
+    layers = [layer for layer in (network.features, network.logits) if layer is not None]
+    path = None if weights is None else str(weights)
+    try:
+        module = build(network.registered, layers, feature_extractor_weights_path=path, verbose=False)
+    except OSError as error:
+        raise DataError(_how_to_get(network, error)) from error
+    except RuntimeError as error:
+        raise DataError(f"{weights or _downloaded(network)}: not the weights of {network.registered}") from error
+    module = module.requires_grad_(False).eval().to(device)
+    has_logits = network.logits is not None and getattr(module, "labelled", True)
+    digest = sha256(weights or _downloaded(network))
+    return Extractor(name, digest, module, torch.device(device), has_logits)
+
+
+@cache
+def register_judge() -> str:
+    """Registers the judge with torch-fidelity, once per process, and returns its name there.
+
+    `torch_fidelity.calculate_metrics(feature_extractor=register_judge(), feature_extractor_weights_path=...)` then
+    gives the numbers of this project; its inception score means nothing for a judge without classes.
+    """
+    guard_torchvision()
+    import torch_fidelity
+
+    class JudgeExtractor(torch_fidelity.FeatureExtractorBase):
+        def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: Any) -> None:
+            super().__init__(name, features_list)
+            self.judge = load_judge(Path(feature_extractor_weights_path))
+            self.labelled = self.judge.labelled
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return "features", "logits"
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "logits" if metric == "isc" else "features"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        def forward(self, input: Tensor) -> tuple[Tensor, ...]:  # noqa: A002
+            features, logits = self.judge(input)
+            layers = {"features": features, "logits": logits}
+            # torch-fidelity zips the answer with features_list, whose order depends on PYTHONHASHSEED.
+            return tuple(layers[layer] for layer in self.features_list)
+
+    torch_fidelity.register_feature_extractor(JUDGE, JudgeExtractor)
+    return JUDGE
+
+
+def _downloaded(network: _Network) -> Path:
+    assert network.url is not None
+    return Path(torch.hub.get_dir()) / "checkpoints" / network.url.rpartition("/")[2]
+
+
+def _how_to_get(network: _Network, error: OSError) -> str:
+    place = _downloaded(network)
+    return (
+        f"cannot download the weights of {network.registered} ({error}); fetch {network.url} on another machine and "
+        f"put it at {place} ($TORCH_HOME/hub/checkpoints/{place.name})"
+    )
+
+
+def _check_holds_tensors_only(weights: Path) -> None:
+    """torch-fidelity unpickles whatever the file says; a file that is more than tensors is refused before that."""
+    try:
+        torch.load(weights, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise DataError(f"{weights}: not a file of weights (nothing but tensors, as torch.save writes them)") from error

@@ -1,0 +1,69 @@
+"""A trained model and its tokenizer, for use outside the pipeline."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vqlcmd import vqgan
+from vqlcmd.errors import ConfigError
+from vqlcmd.models import load_method
+from vqlcmd.noise import Noise
+
+
+class Generator:
+    """Images from classes: `vqlcmd.load("data").sample([3, 3], steps=50)`."""
+
+    def __init__(self, method: nn.Module, tokenizer: vqgan.VQGAN, class_names: Sequence[str], device: torch.device):
+        self.method, self.vqgan, self.class_names, self.device = method, tokenizer, tuple(class_names), device
+
+    @torch.no_grad()
+    def sample(
+        self,
+        classes: Sequence[int] | int,
+        *,
+        steps: int = 50,
+        guidance: float = 0.0,
+        sampler: str = "ancestral",
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> Tensor:
+        """Images (n, 3, S, S) uint8: one for each class in `classes`, or `classes` many where the model has none.
+
+        Image i depends on (seed, i) and its class, not on how many are made at once.
+        """
+        labels = self._labels(classes, guidance)
+        count = len(labels) if isinstance(labels, Tensor) else labels
+        images = []
+        for start in range(0, count, batch_size):
+            rows = torch.arange(start, min(start + batch_size, count), device=self.device)
+            label = labels[rows] if isinstance(labels, Tensor) else None
+            noise = Noise(seed, "sample", rows)
+            tokens = self.method.sample(label, noise, steps=steps, sampler=sampler, guidance=guidance)
+            images.append(vqgan.to_uint8(self.vqgan.decode(tokens)).cpu())
+        return torch.cat(images)
+
+    def _labels(self, classes: Sequence[int] | int, guidance: float) -> Tensor | int:
+        known = len(self.class_names)
+        if not known:
+            if not isinstance(classes, int):
+                raise ConfigError("this model has no classes: pass a number of images")
+            if guidance:
+                raise ConfigError(f"guidance {guidance} needs classes, and this model has none: set it to 0")
+            return classes
+        if isinstance(classes, int):
+            raise ConfigError(f"this model has {known} classes: pass a list of them, one for each image")
+        wrong = [number for number in classes if not 0 <= number < known]
+        if wrong:
+            raise ConfigError(f"class {wrong[0]} does not exist: choose 0 to {known - 1}")
+        return torch.tensor(classes, device=self.device)
+
+
+def load(folder: str | Path = "data", device: str | None = None) -> Generator:
+    """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/."""
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    method, about = load_method(Path(folder) / "model" / "model.safetensors", where)
+    return Generator(method, vqgan.load(Path(folder) / "vqgan.safetensors", where), about["class_names"], where)
+
+

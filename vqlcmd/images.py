@@ -1,0 +1,225 @@
+"""Images of any kind -> uint8 batches of one size, with every file that cannot be read listed by name.
+
+Shapes: B images, 3 channels (red, green, blue), S x S pixels.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vqlcmd.errors import DataError
+from vqlcmd.manifest import Manifest, check, shortened
+from vqlcmd.sources import DIGITS, KINDS, BuiltIn, ImageSource
+
+ROOT_VARIABLE = "VQLCMD_IMAGES"
+SMALLEST_SIDE = 2
+NAMED_AT_MOST = 20
+# Images a worker hands over at a time: few, because they wait in /dev/shm, which is 64 MB in many containers.
+CHUNK = 16
+
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What white may be. Pillow's integer images are 16-bit files; a float file does not say, so the values do.
+WHITES = {"I": (65535,), "F": (1, 255, 65535)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an image becomes S x S: `size` is S in pixels; the filters are Pillow's, which antialias."""
+
+    size: int
+    resize: Literal["bilinear", "bicubic", "box", "lanczos"]
+    crop: Literal["center"] = "center"
+
+
+class Batch(NamedTuple):
+    """`images` uint8 [B, 3, S, S], `labels` int64 [B], `index` int64 [B]: positions in the source."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (a tuple's own search, of no use here)
+
+
+def open_images(manifest: Manifest, root: Path | None) -> ImageSource:
+    """The images of a manifest, which lie in `root / manifest.folder` unless they are built in.
+
+    DataError where the folder is not there, or is not what the manifest says (`vqlcmd.manifest.check`).
+    """
+    kind = KINDS[manifest.kind]
+    if isinstance(kind, BuiltIn) or manifest.folder is None:
+        assert isinstance(kind, BuiltIn), manifest
+        source, where = kind.open(), DIGITS
+    else:
+        remedy = f"set {ROOT_VARIABLE} to the folder that holds {manifest.folder!r}, the images of {manifest.name!r}"
+        if root is None:
+            raise DataError(f"no place to look for images; {remedy}")
+        path = root / manifest.folder
+        if not path.exists():
+            raise DataError(f"{path}: no such folder; {remedy}")
+        source, where = kind.open(path), str(path)
+    check(manifest, source, where)
+    return source
+
+
+def prepare(image: Image.Image, recipe: Recipe) -> np.ndarray:
+    """The image upright, over white, its short side resized to S, the middle cut out: uint8 [3, S, S].
+
+    Resizing and cutting are one step, so the cut is centred to a fraction of a pixel. Of an animation, the frame that
+    the image stands at (after opening, the first). DataError where a side is below 2 pixels or values have no range.
+    """
+    image.load()
+    if min(image.size) < SMALLEST_SIDE:
+        raise DataError(f"{image.width} x {image.height} pixels; each side needs {SMALLEST_SIDE} or more")
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    image = _to_rgb(image)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    image = image.resize((recipe.size, recipe.size), FILTERS[recipe.resize], box=box)
+    return np.asarray(image).transpose(2, 0, 1).copy()
+
+
+def stream(
+    source: ImageSource,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    indices: Sequence[int] | np.ndarray | None = None,
+    skip_broken: bool = False,
+    broken: dict[str, str] | None = None,
+) -> Iterator[Batch]:
+    """Batches in the order of `indices` (default: all), each full except the last, the same for any `workers`.
+
+    Images that cannot be read are left out and noted in `broken` as {name: reason}. After the last batch they are one
+    DataError, unless `skip_broken` and something was readable. Leaves torch's global random state alone.
+    """
+    order = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+    assert batch_size > 0, batch_size
+    assert order.size == 0 or (order.min() >= 0 and order.max() < len(source)), (order.min(), order.max(), len(source))
+    reader = _Reader(source, recipe)
+    chunks = DataLoader(
+        reader,
+        batch_size=min(batch_size, CHUNK),
+        sampler=order.tolist(),
+        num_workers=workers,
+        collate_fn=reader.collate,
+        generator=torch.Generator(),
+    )
+    found: dict[str, str] = {}
+    held: list[Batch] = []
+    for chunk, unreadable in chunks:
+        found |= unreadable
+        if broken is not None:
+            broken |= unreadable
+        held.append(chunk)
+        if sum(len(part.index) for part in held) >= batch_size:
+            joined = _joined(held)
+            yield Batch(*(field[:batch_size] for field in joined))
+            held = [Batch(*(field[batch_size:] for field in joined))]
+    if sum(len(part.index) for part in held) > 0:
+        yield _joined(held)
+    if found and (not skip_broken or len(found) == len(set(order.tolist()))):
+        listed = shortened([f"{name} ({reason})" for name, reason in found.items()], NAMED_AT_MOST)
+        remedy = "repair or remove them and scan again" + ("" if skip_broken else ", or set images.skip_broken: true")
+        raise DataError(f"{len(found)} of {len(order)} images cannot be read: {listed}; {remedy}")
+
+
+def load_all(
+    source: ImageSource,
+    recipe: Recipe,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    skip_broken: bool = False,
+    broken: dict[str, str] | None = None,
+) -> Batch:
+    """All images of a small source in one batch, in order; of more than `limit`, a subset drawn by `seed`.
+
+    `broken`, `skip_broken` and DataError as in `stream`; skipped images are not replaced by others.
+    """
+    indices = np.arange(len(source))
+    if limit is not None and limit < len(source):
+        indices = np.sort(np.random.default_rng(seed).choice(len(source), limit, replace=False))
+    batches = stream(
+        source, recipe, batch_size=CHUNK, workers=workers, indices=indices, skip_broken=skip_broken, broken=broken
+    )
+    return _joined(list(batches))
+
+
+@dataclass(frozen=True)
+class _Reader(Dataset[tuple[int, Tensor | str]]):
+    """Decodes one image; runs in the workers."""
+
+    source: ImageSource
+    recipe: Recipe
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+        # The reason instead of the exception, which would end the whole chunk.
+        try:
+            with warnings.catch_warnings(action="ignore"), self.source.open(index) as image:
+                return index, torch.from_numpy(prepare(image, self.recipe))
+        except Exception as error:
+            return index, _reason(error)
+
+    def collate(self, items: list[tuple[int, Tensor | str]]) -> tuple[Batch, dict[str, str]]:
+        images = [image for _, image in items if isinstance(image, Tensor)]
+        index = [i for i, image in items if isinstance(image, Tensor)]
+        broken = {self.source.name(i): reason for i, reason in items if isinstance(reason, str)}
+        stacked = torch.stack(images) if images else torch.empty((0, 3, self.recipe.size, self.recipe.size)).byte()
+        labels = torch.from_numpy(self.source.labels[index])
+        return Batch(stacked, labels, torch.tensor(index, dtype=torch.int64)), broken
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose own text is the file's full path
+        return "not an image that Pillow can read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode[0] in WHITES:
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    white = next((white for white in WHITES[image.mode[0]] if low >= 0 and high <= white), None)
+    if white is None:
+        raise DataError(f"values from {low:g} to {high:g}; they should lie in 0..{WHITES[image.mode[0]][-1]}")
+    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))

@@ -1,0 +1,163 @@
+"""VQ-LCMD: continuous diffusion over learned token embeddings, kept from collapsing by consistency matching.
+
+CSDM, CDCD and every ablation of the paper are this file with other parts and weights.
+Shapes: B images, N tokens, D embedding size, K codes. Sections 3 to 6 of docs/method.md.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from vqlcmd import collapse, gaussian, losses
+from vqlcmd.config import ModelParams
+from vqlcmd.embedding import DROPPING, build_embedding
+from vqlcmd.guidance import guided
+from vqlcmd.network import Transformer
+from vqlcmd.noise import Noise
+from vqlcmd.schedule import Schedule
+from vqlcmd.weighting import WEIGHTINGS
+
+Step = Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, Noise], Tensor]
+
+SAMPLERS: dict[str, Step] = {
+    "ancestral": lambda schedule, z, psi_hat, s, t, noise: gaussian.ancestral_step(
+        schedule, z, psi_hat, s, t, noise.normal("step", *z.shape[1:])
+    ),
+    "ddim": lambda schedule, z, psi_hat, s, t, noise: gaussian.ddim_step(schedule, z, psi_hat, s, t),
+}
+
+
+class Method(nn.Module):
+    """VQ-LCMD over N = `tokens` codes of the VQGAN whose table is `codebook_KD`; `classes` 0 for none."""
+
+    def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
+        super().__init__()
+        net = params.network
+        self.tokens, self.classes, self.drop, self.class_drop = tokens, classes, params.drop, params.train.class_drop
+        self.batch_size = params.train.batch_size
+        self.weights = {
+            name: weight
+            for name, weight in {
+                "rec": params.lambda_rec,
+                "diff": params.lambda_diff,
+                "cm": params.lambda_cm,
+                "ce": params.lambda_ce,
+            }.items()
+            if weight > 0
+        }
+        self.schedule = Schedule(params.s, params.schedule.log_snr_min, params.schedule.log_snr_max)
+        self.weighting = WEIGHTINGS[params.weighting](self.schedule)
+        self.dropping = DROPPING[params.dropping]
+        self.embedding = build_embedding(params.embedding, codebook_KD, params.embedding_dim, params.train.init_std)
+        self.network = Transformer(
+            tokens=tokens,
+            inputs=params.embedding_dim,
+            codes=len(codebook_KD),
+            classes=classes,
+            layers=net.layers,
+            heads=net.heads,
+            width=net.width,
+            dropout=net.dropout,
+        )
+
+    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: "Method") -> dict[str, Tensor]:
+        """The loss terms with a weight above 0, per image: {name: (B,)}. `teacher` is the EMA of this model."""
+        label = self._drop_classes(label, noise)
+        psi_BND = self.embedding(tokens_BN)
+        u = noise.stratified("time", self.batch_size)
+        t, start = self.weighting.time(u), torch.full_like(u, self.schedule.start, dtype=torch.float64)
+
+        z_t = self._noised(tokens_BN, t, noise, "")
+        z_0 = self._noised(tokens_BN, start, noise, "_rec")
+        student_t, student_0 = self._student(z_t, t, z_0, start, label)
+
+        terms = {}
+        if "rec" in self.weights:
+            terms["rec"] = losses.cross_entropy(student_0, tokens_BN)
+        if "diff" in self.weights:
+            error = losses.squared_error(psi_BND, self.psi_hat(student_t))
+            terms["diff"] = self.weighting.weight(t).to(error.dtype) * error
+        if "cm" in self.weights:
+            s = self.schedule.start + (t - self.schedule.start) * noise.uniform("earlier_time").double()
+            terms["cm"] = losses.consistency(teacher.earlier(z_t, s, t, label), student_t)
+        if "ce" in self.weights:
+            terms["ce"] = losses.cross_entropy(student_t, tokens_BN)
+        return terms
+
+    @torch.no_grad()
+    def earlier(self, z_BND: Tensor, s: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """The teacher's logits at z_s, one DDIM step of its own from z_t: (B, N, K)."""
+        psi_hat = self.psi_hat(self.network(z_BND, t, label))
+        return self.network(gaussian.ddim_step(self.schedule, z_BND, psi_hat, s, t), s, label)
+
+    @torch.no_grad()
+    def sample(self, label: Tensor | None, noise: Noise, *, steps: int, sampler: str, guidance: float) -> Tensor:
+        """Tokens (B, N) int64 for classes (B,), after `steps` steps and one last look at the clean end."""
+        predict, step = guided(self.network, guidance, null=self.classes), SAMPLERS[sampler]
+        size = len(noise.rows)
+        times = self.schedule.between(torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=noise.rows.device))
+        times_SB = times[:, None].expand(-1, size)
+        z = noise.normal("prior", self.tokens, self.embedding.table.shape[1])
+        for index, (t, s) in enumerate(pairwise(times_SB)):
+            z = step(self.schedule, z, self.psi_hat(predict(z, t, label)), s, t, noise.at(index))
+        return predict(z, times_SB[-1], label).argmax(dim=2)
+
+    @staticmethod
+    def network_calls(steps: int, guidance: float) -> int:
+        """Passes through the network that one image costs."""
+        return (steps + 1) * (2 if guidance else 1)
+
+    @torch.no_grad()
+    def bound(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, levels: int) -> Tensor:
+        """An upper bound on -log p(x), nats per token, estimated with `levels` noise levels an image: (B,). Section 6."""
+        psi = self.embedding(tokens_BN)
+        size = len(tokens_BN)
+        start = torch.full((size,), self.schedule.start, dtype=torch.float64, device=tokens_BN.device)
+        z_0 = gaussian.diffuse(self.schedule, psi, start, noise.normal("rec", *psi.shape[1:]))
+        total = gaussian.prior_kl(self.schedule, psi) + losses.cross_entropy(self.network(z_0, start, label), tokens_BN)
+        spread = self.schedule.log_snr_max - self.schedule.log_snr_min
+        for level in range(levels):
+            u = (level + noise.at(level).uniform("level").double()) / levels
+            log_snr = self.schedule.log_snr_min + spread * u
+            t = self.schedule.time(log_snr)
+            z_t = gaussian.diffuse(self.schedule, psi, t, noise.at(level).normal("level", *psi.shape[1:]))
+            error = losses.squared_error(psi, self.psi_hat(self.network(z_t, t, label)))
+            total = total + 0.5 * spread * log_snr.exp().to(error.dtype) * error / levels
+        return total
+
+    @torch.no_grad()
+    def diagnostics(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise) -> dict[str, float]:
+        """Section 7: collapse statistics of the embedding table, and the cross-entropy at five times."""
+        table_KD = self.embedding.table
+        found = collapse.statistics(table_KD, self.schedule, noise.of(len(table_KD)))
+        psi = self.embedding(tokens_BN)
+        for share in (0.1, 0.25, 0.5, 0.75, 0.9):
+            t = torch.full((len(tokens_BN),), share, dtype=torch.float64, device=tokens_BN.device)
+            z_t = gaussian.diffuse(self.schedule, psi, t, noise.normal("diagnostics", *psi.shape[1:]))
+            found[f"ce_{share}"] = float(losses.cross_entropy(self.network(z_t, t, label), tokens_BN).mean())
+        return found
+
+    def _drop_classes(self, label: Tensor | None, noise: Noise) -> Tensor | None:
+        if label is None:
+            return None
+        return torch.where(noise.uniform("class_drop") < self.class_drop, self.classes, label)
+
+    def _noised(self, tokens_BN: Tensor, t: Tensor, noise: Noise, which: str) -> Tensor:
+        ratio = self.dropping(self.drop, noise.uniform(f"drop_ratio{which}"), t)
+        dropped_BN = noise.uniform(f"drop{which}", self.tokens) < ratio[:, None]
+        psi_BND = self.embedding(tokens_BN, dropped_BN)
+        return gaussian.diffuse(self.schedule, psi_BND, t, noise.normal(f"eps{which}", *psi_BND.shape[1:]))
+
+    def _student(
+        self, z_t: Tensor, t: Tensor, z_0: Tensor, start: Tensor, label: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits at z_t and at z_0, in one pass."""
+        labels = None if label is None else torch.cat([label, label])
+        at_t, at_0 = self.network(torch.cat([z_t, z_0]), torch.cat([t, start]), labels).chunk(2)
+        return at_t, at_0
+
+    def psi_hat(self, logits_BNK: Tensor) -> Tensor:
+        """The expected embedding, sum_k P(x_i = k) e_k: (B, N, D). Equation 2."""
+        return logits_BNK.softmax(dim=2) @ self.embedding.table

@@ -1,0 +1,117 @@
+"""The transformer: (vectors, t, class) -> logits, and nothing else. Section 3 of docs/method.md.
+
+Shapes: B images, N tokens, D input size, W width, K codes.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def sinusoid(positions: Tensor, width: int) -> Tensor:
+    """Sines and cosines of `positions` (P,) at width / 2 frequencies from 1 down to 1e-4: (P, width) float32."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10_000) / max(half - 1, 1)))
+    angles = positions.float()[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class AdaLN(nn.Module):
+    """LayerNorm without affine, times (1 + scale) plus shift; [scale, shift] = Linear(SiLU(condition))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+
+    def forward(self, x_BNW: Tensor, condition_BW: Tensor) -> Tensor:
+        scale, shift = self.modulation(F.silu(condition_BW))[:, None].chunk(2, dim=2)
+        return F.layer_norm(x_BNW, x_BNW.shape[-1:]) * (1 + scale) + shift
+
+
+class ClassAdaLN(AdaLN):
+    """AdaLN on a class: a table of its own, with one more row for the null class."""
+
+    def __init__(self, width: int, classes: int):
+        super().__init__(width)
+        self.classes = nn.Embedding(classes + 1, width)
+
+    def forward(self, x_BNW: Tensor, label: Tensor) -> Tensor:
+        return super().forward(x_BNW, self.classes(label))
+
+
+class PlainLN(nn.LayerNorm):
+    """LayerNorm that takes a class and ignores it: a model without classes."""
+
+    def forward(self, input: Tensor, label: Tensor | None = None) -> Tensor:  # noqa: A002
+        return super().forward(input)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens, dropout on its weights."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BNW: Tensor) -> Tensor:
+        q, k, v = self.qkv(x_BNW).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if x_BNW.device.type == "cpu":
+            # The fused kernel's backward pass in bf16 is many times slower than in float32 on CPUs.
+            q, k, v = q.float(), k.float(), v.float()
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x += Attn(AdaLN_t(x)); x += MLP(LN(x)) without classes, MLP(AdaLN_c(x)) with them."""
+
+    def __init__(self, width: int, heads: int, classes: int, dropout: float):
+        super().__init__()
+        self.time_norm = AdaLN(width)
+        self.attention = Attention(width, heads, dropout)
+        self.class_norm = ClassAdaLN(width, classes) if classes else PlainLN(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x_BNW: Tensor, time_BW: Tensor, label: Tensor | None) -> Tensor:
+        x_BNW = x_BNW + self.attention(self.time_norm(x_BNW, time_BW))
+        return x_BNW + self.mlp(self.class_norm(x_BNW, label))
+
+
+class Transformer(nn.Module):
+    """Bidirectional transformer over N tokens, conditioned on time and, where `classes` > 0, on a class."""
+
+    positions: Tensor
+
+    def __init__(
+        self, *, tokens: int, inputs: int, codes: int, classes: int, layers: int, heads: int, width: int, dropout: float
+    ):
+        super().__init__()
+        self.width = width
+        self.input = nn.Linear(inputs, width)
+        self.blocks = nn.ModuleList(Block(width, heads, classes, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, codes)
+        self.register_buffer("positions", sinusoid(torch.arange(tokens), width), persistent=False)
+        self.apply(_initialise)
+
+    def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Logits (B, N, K) float32 for vectors z (B, N, D), times t (B,) in [0, 1] and classes (B,), the last being null."""
+        time_BW = sinusoid(t * 1000, self.width)
+        x_BNW = self.input(z_BND) + self.positions
+        for block in self.blocks:
+            x_BNW = block(x_BNW, time_BW, label)
+        return self.output(self.norm(x_BNW)).float()
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, AdaLN):
+        nn.init.zeros_(module.modulation.weight)

@@ -1,0 +1,78 @@
+"""Pictures and curves, with the same bytes for the same values."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vqlcmd.files import whole
+from vqlcmd.schedule import Schedule
+
+
+def image_grid(images: Tensor, columns: int, path: Path, gap: int = 2) -> None:
+    """Images (n, 3, S, S) uint8, row by row, as one PNG on white; small ones are enlarged to 64 pixels by whole steps."""
+    count, _, side, _ = images.shape
+    rows = -(-count // columns)
+    canvas = np.full((rows * (side + gap) + gap, columns * (side + gap) + gap, 3), 255, dtype=np.uint8)
+    for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        top, left = (gap + (number // columns) * (side + gap), gap + (number % columns) * (side + gap))
+        canvas[top : top + side, left : left + side] = image
+    enlarge = max(64 // side, 1)
+    picture = Image.fromarray(canvas).resize((canvas.shape[1] * enlarge, canvas.shape[0] * enlarge), Image.Resampling.NEAREST)
+    with whole(path) as side_file:
+        picture.save(side_file, format="PNG")
+
+
+def write_curves(rows: list[dict[str, float]], path: Path) -> None:
+    """Rows of figures as tab-separated values, six significant digits, columns in order of first appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with whole(path) as side, side.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([f"{row[name]:.6g}" if name in row else "" for name in columns] for row in rows)
+
+
+def noise_schedule(schedule: Schedule, path: Path) -> None:
+    """alpha^2 and log SNR over time, beside the unshifted cosine schedule: the paper's Figure 2."""
+    plain = Schedule(0.0, schedule.log_snr_min, schedule.log_snr_max)
+    figure, (left, right) = _figure(1, 2, (9, 3.5))
+    for each, style, name in ((plain, "--", "cosine"), (schedule, "-", f"shift s = {schedule.shift:g}")):
+        t = each.between(torch.linspace(0, 1, 400))
+        left.plot(t, each.alpha(t) ** 2, style, label=name)
+        right.plot(t, each.log_snr(t), style, label=name)
+    left.set(xlabel="time t", ylabel=r"share of signal $\alpha_t^2$")
+    right.set(xlabel="time t", ylabel="log SNR")
+    left.legend()
+    _save(figure, path)
+
+
+def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
+    """Norms and pairwise distances of the VQGAN's codebook (top) and of the learned table (below): the paper's Figure 5."""
+    figure, axes = _figure(2, 2, (9, 7))
+    for (left, right), name, table in (
+        (axes[0], "VQGAN codebook", codebook_KD),
+        (axes[1], "embeddings of the model", table_KD),
+    ):
+        table = table.float()
+        left.hist(table.norm(dim=1).numpy(), bins=40)
+        left.set(title=f"{name}: norms", xlabel="norm", ylabel="codes")
+        picture = right.imshow(torch.cdist(table, table).numpy(), cmap="viridis", vmin=0)
+        right.set(title=f"{name}: distances", xlabel="code", ylabel="code")
+        figure.colorbar(picture, ax=right)
+    _save(figure, path)
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]):  # noqa: ANN202
+    # The object interface: pyplot keeps global state and looks for a screen.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns)
+
+
+def _save(figure, path: Path) -> None:  # noqa: ANN001
+    with whole(path) as side:
+        figure.savefig(side, dpi=110, metadata={"Software": None})

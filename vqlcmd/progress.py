@@ -1,0 +1,60 @@
+"""Progress a person can watch: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts to `total`; `update(done, images, figures)` may be called as often as one likes."""
+
+    def __init__(self, title: str, total: int, *, quiet: bool = False):
+        self.title, self.total, self.quiet = title, total, quiet
+        self._started = self._printed = time.monotonic()
+        self._first: int | None = None
+        self._images = 0
+        self._bar: Bar | None = None
+        self._task = None
+
+    def __enter__(self) -> "Progress":
+        if not self.quiet and sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, TextColumn("{task.fields[figures]}"), console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total, figures="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None and not self.quiet:
+            print(f"{self.title}: {self.total} done in {_clock(time.monotonic() - self._started)}", flush=True)
+
+    def update(self, done: int, images: int = 0, figures: Mapping[str, float] | None = None) -> None:
+        """`done` of total are done; `images` more images went through since the last call."""
+        self._first = done - 1 if self._first is None else self._first
+        self._images += images
+        now = time.monotonic()
+        rate = self._images / max(now - self._started, 1e-9)
+        text = [f"{name} {value:.4g}" for name, value in (figures or {}).items()]
+        text += [f"{rate:.0f} images/s"] if self._images else []
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, figures=" · ".join(text))
+        elif not self.quiet and now - self._printed >= SECONDS_BETWEEN_LINES:
+            left = (now - self._started) / max(done - self._first, 1) * (self.total - done)
+            print(" · ".join([f"{self.title} {done}/{self.total}", *text, f"{_clock(left)} left"]), flush=True)
+            self._printed = now
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"

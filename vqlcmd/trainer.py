@@ -1,0 +1,154 @@
+"""The training loop: it knows steps, batches and weights, and nothing of the method. Section 4 of docs/method.md."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqlcmd import distributed
+from vqlcmd.checkpoint import State
+from vqlcmd.config import Train
+from vqlcmd.errors import Diverged, Interrupted
+from vqlcmd.noise import Noise
+from vqlcmd.progress import Progress
+from vqlcmd.shards import Split
+
+
+def train(
+    method: nn.Module,
+    split: Split,
+    heldout: Split,
+    settings: Train,
+    *,
+    steps: int,
+    seed: int,
+    state: State,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train `method` in place; returns its moving average and the curves, a row per `log_every` steps.
+
+    Picks up from `state` where a run of the same configuration left off. Raises Interrupted once `stop` says so and the
+    state is saved, Diverged when a term is not finite.
+    """
+    teacher = copy.deepcopy(method).eval().requires_grad_(False)
+    optimizer = _optimizer(method, settings)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, settings))
+    part = distributed.part(settings.batch_size)
+    averaged = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    device = averaged[0].device
+    first, rows, unseen = _resume(state, method, teacher, optimizer, scheduler, device)
+
+    with Progress("train", steps, quiet=distributed.rank() > 0) as progress:
+        for step in range(first, steps):
+            tokens, labels, positions = split.batch(seed, step, settings.batch_size, part)
+            noise = Noise(seed, "train", positions, step)
+            torch.manual_seed(((seed * 2**32 + step) * 4096 + distributed.rank()) % 2**63)  # attention dropout
+            method.train()
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                terms = method(tokens, labels if method.classes else None, noise, teacher)
+            means = torch.stack([term.mean() for term in terms.values()])
+            loss = means @ means.new_tensor([method.weights[name] for name in terms])
+
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            figures = torch.cat([loss[None], means]).detach()
+            distributed.average([figures, *(p.grad for p in averaged if p.grad is not None)])
+            norm = nn.utils.clip_grad_norm_(averaged, settings.clip)
+            optimizer.step()
+            scheduler.step()
+            update_average(teacher, method, step, settings.ema)
+
+            unseen.append(torch.cat([figures, norm[None]]))
+            done = step + 1
+            stopping = distributed.anywhere(stop())
+            logging, saving = done % settings.log_every == 0 or done == steps, done % settings.save_every == 0
+            if logging or saving or stopping:
+                recent = _look(unseen, ["loss", *terms, "grad_norm"], step)
+            if logging:
+                rows.append({"step": done, **recent, "learning_rate": scheduler.get_last_lr()[0]})
+                rows[-1] |= _diagnose(teacher, heldout if len(heldout) else split, seed)
+                unseen.clear()
+            if saving or stopping:
+                _save(state, done, method, teacher, optimizer, scheduler, rows, unseen)
+            progress.update(done, settings.batch_size, {"loss": rows[-1]["loss"]} if rows else None)
+            if stopping and done < steps:
+                raise Interrupted(f"stopped at step {done} of {steps}; the state is saved, the same command goes on from there")
+    return teacher, rows
+
+
+def learning_rate(step: int, steps: int, settings: Train) -> float:
+    """Factor on the learning rate: linear warm-up, then half a cosine down to `final_rate`."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    progress = (step - settings.warmup) / max(steps - settings.warmup, 1)
+    return settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+@torch.no_grad()
+def update_average(teacher: nn.Module, method: nn.Module, step: int, decay: float) -> None:
+    """teacher <- d teacher + (1 - d) method, d growing from 0.1 to `decay`, so that early weights are forgotten."""
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(teacher.parameters()), list(method.parameters()), weight)
+
+
+def _optimizer(method: nn.Module, settings: Train) -> torch.optim.Optimizer:
+    parameters = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    # Decay would pull the embeddings, gains and biases towards 0 for nothing.
+    decayed = [p for name, p in parameters if p.ndim > 1 and name.startswith("network.")]
+    others = [p for name, p in parameters if not (p.ndim > 1 and name.startswith("network."))]
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=settings.learning_rate,
+        betas=(settings.betas[0], settings.betas[1]),
+        fused=True,
+    )
+
+
+def _look(unseen: list[Tensor], names: list[str], step: int) -> dict[str, float]:
+    """Means over the steps since the last row. The one wait for the device, here and not at every step."""
+    table = torch.stack(unseen).cpu()
+    broken = (~table.isfinite()).nonzero()
+    if len(broken):
+        when = step - len(table) + 1 + int(broken[0, 0])
+        what = ", ".join(name for name, value in zip(names, table[broken[0, 0]], strict=True) if not value.isfinite())
+        raise Diverged(f"step {when}: {what} is not finite; a lower train.learning_rate or train.clip may help")
+    return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
+
+
+def _diagnose(teacher: nn.Module, split: Split, seed: int, most: int = 256) -> dict[str, float]:
+    rows = torch.arange(min(len(split), most), device=split.tokens.device)
+    labels = split.labels[rows] if teacher.classes else None
+    return teacher.diagnostics(split.tokens[rows].long(), labels, Noise(seed, "diagnostics", rows))
+
+
+def _save(
+    state: State, done: int, method: nn.Module, teacher: nn.Module, optimizer: Any, scheduler: Any, rows: Any, unseen: Any
+) -> None:
+    if distributed.rank() == 0:
+        state.save(
+            {
+                "step": done,
+                "method": method.state_dict(),
+                "teacher": teacher.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+                "rows": rows,
+                "unseen": unseen,
+            }
+        )
+
+
+def _resume(
+    state: State, method: nn.Module, teacher: nn.Module, optimizer: Any, scheduler: Any, device: torch.device
+) -> tuple[int, list[dict[str, float]], list[Tensor]]:
+    saved = state.load()
+    if saved is None:
+        return 0, [], []
+    method.load_state_dict(saved["method"])
+    teacher.load_state_dict(saved["teacher"])
+    optimizer.load_state_dict(saved["optimizer"])
+    scheduler.load_state_dict(saved["scheduler"])
+    return saved["step"], saved["rows"], [values.to(device) for values in saved["unseen"]]
