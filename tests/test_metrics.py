@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vqlcmd.features import extractor, register_judge
+from vqlcmd.files import write_json
 from vqlcmd.judge import fit_judge, save_judge
 from vqlcmd.metrics import (
     class_accuracy,
@@ -19,7 +20,6 @@ from vqlcmd.metrics import (
     precision_recall,
     protocol,
     share_of_repeats,
-    to_json,
 )
 
 
@@ -171,7 +171,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
 def test_json_holds_no_nan_six_digits_and_sorted_keys(tmp_path: Path) -> None:
     path = tmp_path / "metrics" / "metrics.json"
     values = {"z": math.nan, "a": 1 / 3, "none": None, "list": [math.inf, -math.inf, 2.5], "in": {"n": 50_000}}
-    to_json(path, values)
+    write_json(path, values)
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
@@ -180,7 +180,7 @@ def test_json_holds_no_nan_six_digits_and_sorted_keys(tmp_path: Path) -> None:
     assert read == {"z": None, "a": 0.333333, "none": None, "list": [None, None, 2.5], "in": {"n": 50_000}}
     assert list(read) == sorted(read)
     first = path.read_bytes()
-    to_json(path, {**values, "a": 1 / 3 + 1e-12})
+    write_json(path, {**values, "a": 1 / 3 + 1e-12})
     assert path.read_bytes() == first
     assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
 
@@ -194,4 +194,4 @@ def test_the_protocol_records_what_the_numbers_depend_on(tmp_path: Path) -> None
     assert made["extractor"] == "judge"
     assert (made["generated_images"], made["real_images"], made["neighbours"]) == (5, 7, 3)
     assert made["torch"].startswith(torch.__version__.partition("+")[0])
-    to_json(tmp_path / "protocol.json", made)
+    write_json(tmp_path / "protocol.json", made)

@@ -72,7 +72,7 @@ def fit_judge(
 
     With `num_classes` <= 1 the labels are not read (they may be None): the judge learns which way up an image is.
     Every image is shifted by up to a tenth of its side. The global random state is left alone. `on_step` is told
-    the step, from 1, and its loss. Raises DataError for images or labels of the wrong kind or size.
+    the step, from 0, and its loss. Raises DataError for images or labels of the wrong kind or size.
     """
     _check(images, labels, num_classes)
     with torch.random.fork_rng(devices=[]):
@@ -81,8 +81,8 @@ def fit_judge(
         judge = Judge(num_classes).to(images.device)
     draws = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=learning_rate, weight_decay=0.01)
-    for step in range(1, steps + 1):
-        optimizer.param_groups[0]["lr"] = learning_rate * _rise_and_fall(step / steps)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * _rise_and_fall((step + 1) / steps)
         index = torch.randint(len(images), (batch_size,), generator=draws).to(images.device)
         batch = _shifted(images[index], draws)
         if judge.labelled and labels is not None:

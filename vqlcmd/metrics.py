@@ -4,7 +4,6 @@ Shapes: n generated images, m real ones, D features, C classes, N tokens of an i
 """
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vqlcmd.features import guard_torchvision
-from vqlcmd.files import write_json
 
 _SEED = 2020
 _ROUNDING = 1e-5
@@ -124,11 +122,6 @@ def protocol(
 def named(metrics: Mapping[str, Any], extractor: str) -> dict[str, Any]:
     """{"fid": 3.2} and "judge" give {"fid_judge": 3.2}: no number is mistaken for one of another extractor."""
     return {f"{key}_{extractor}": value for key, value in metrics.items()}
-
-
-def to_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes values as JSON, whole or not at all: keys sorted, six digits, and null for what is not finite."""
-    write_json(path, dict(values))
 
 
 def _rows(tokens: Tensor | np.ndarray, chunk: int = 4096) -> Iterable[bytes]:

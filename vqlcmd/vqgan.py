@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ SEARCH_ROWS = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What shapes a VQGAN; the defaults are taming's vqgan_imagenet_f16_1024. ConfigError where the parts do not fit."""
+    """What shapes a VQGAN: by default taming's vqgan_imagenet_f16_1024. ConfigError where its parts do not fit."""
 
     resolution: int = 256
     ch: int = 128
@@ -40,29 +41,19 @@ class Architecture:
     def __post_init__(self) -> None:
         for name in ("ch_mult", "attn_resolutions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        counts = dataclasses.asdict(self) | {f"ch_mult[{i}]": mult for i, mult in enumerate(self.ch_mult)}
-        for name in ("ch_mult", "attn_resolutions"):
-            del counts[name]
-        for name, value in counts.items():
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"vqgan.{name} is {value!r}: it must be a whole number of at least 1; set it to one")
-        if not self.ch_mult:
-            raise ConfigError("vqgan.ch_mult is empty: it needs one multiplier per resolution level; give at least one")
+        for name, value in dataclasses.asdict(self).items():
+            numbers = value if name == "ch_mult" and value else [] if name == "attn_resolutions" else [value]
+            if any(type(number) is not int or number < 1 for number in numbers):
+                raise ConfigError(f"vqgan.{name} is {value!r}: whole numbers from 1 are needed; set it to such")
         if self.resolution % self.downsampling:
+            rule = f"{len(self.ch_mult)} entries in vqgan.ch_mult need a multiple of {self.downsampling}"
+            raise ConfigError(f"vqgan.resolution is {self.resolution}: {rule}; choose one, or fewer entries")
+        if self.ch % GROUPS:
             raise ConfigError(
-                f"vqgan.resolution is {self.resolution}: it must be divisible by {self.downsampling}, 2 to the number "
-                f"of levels less one; choose a multiple, or fewer entries in vqgan.ch_mult"
+                f"vqgan.ch is {self.ch}: its {GROUPS} norm groups must divide it; choose a multiple of {GROUPS}"
             )
-        for mult in self.ch_mult:
-            if self.ch * mult % GROUPS:
-                raise ConfigError(
-                    f"vqgan.ch is {self.ch}: times {mult} of vqgan.ch_mult it must be divisible by the {GROUPS} groups "
-                    f"of the normalisation; choose vqgan.ch as a multiple of {GROUPS}"
-                )
         if not 2 <= self.n_embed <= 65536:
-            raise ConfigError(
-                f"vqgan.n_embed is {self.n_embed}: it must be from 2 to 65536, as tokens are stored in 16 bits; choose such a number"
-            )
+            raise ConfigError(f"vqgan.n_embed is {self.n_embed}: tokens are 16-bit; choose a number from 2 to 65536")
 
     @property
     def downsampling(self) -> int:
@@ -73,6 +64,11 @@ class Architecture:
     def grid(self) -> int:
         """Tokens a side at the configured resolution."""
         return self.resolution // self.downsampling
+
+
+def in_order(**layers: nn.Module) -> nn.Sequential:
+    """Layers that run in the order given; their names become keys of the state_dict."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -114,109 +110,74 @@ class AttnBlock(nn.Module):
         return x_BCHW + self.proj_out(mixed_BNC.transpose(1, 2).reshape(x_BCHW.shape))
 
 
-class Downsample(nn.Module):
+def downsample(width: int) -> nn.Sequential:
     """Half the side: zeros on the right and at the bottom only, then a 3x3 convolution of stride 2."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.conv(F.pad(x_BCHW, (0, 1, 0, 1)))
+    return in_order(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(width, width, 3, stride=2))
 
 
-class Upsample(nn.Module):
+def upsample(width: int) -> nn.Sequential:
     """Twice the side: every pixel repeated, then a 3x3 convolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"))
+    return in_order(repeat=nn.Upsample(scale_factor=2.0, mode="nearest"), conv=nn.Conv2d(width, width, 3, padding=1))
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, each followed by attention where `attend`; the width changes in the first."""
+    """The blocks of one resolution, each followed by attention where `attend`, then the way to the next one."""
 
-    def __init__(self, width_in: int, width: int, blocks: int, attend: bool) -> None:
+    def __init__(self, width_in: int, width: int, blocks: int, attend: bool, **resize: nn.Module) -> None:
         super().__init__()
         self.block = nn.ModuleList(ResnetBlock(width if j else width_in, width) for j in range(blocks))
         self.attn = nn.ModuleList(AttnBlock(width) for _ in range(blocks if attend else 0))
+        for name, module in resize.items():
+            self.add_module(name, module)
+        self.resize = tuple(resize)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         for j, block in enumerate(self.block):
             x_BCHW = block(x_BCHW)
             if self.attn:
                 x_BCHW = self.attn[j](x_BCHW)
+        for name in self.resize:
+            x_BCHW = self.get_submodule(name)(x_BCHW)
         return x_BCHW
 
 
-class Middle(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.block_1 = ResnetBlock(width, width)
-        self.attn_1 = AttnBlock(width)
-        self.block_2 = ResnetBlock(width, width)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x_BCHW)))
+def middle(width: int) -> nn.Sequential:
+    return in_order(block_1=ResnetBlock(width, width), attn_1=AttnBlock(width), block_2=ResnetBlock(width, width))
 
 
-class Encoder(nn.Module):
+def encoder(a: Architecture) -> nn.Sequential:
     """Images [B, C, S, S] -> [B, z_channels, H, W]."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        a = architecture
-        widths = [a.ch * mult for mult in a.ch_mult]
-        self.conv_in = nn.Conv2d(a.in_channels, a.ch, 3, padding=1)
-        self.down = nn.ModuleList()
-        for i, width in enumerate(widths):
-            attend = a.resolution // 2**i in a.attn_resolutions
-            level = Level(widths[i - 1] if i else a.ch, width, a.num_res_blocks, attend)
-            if i < len(widths) - 1:
-                level.downsample = Downsample(width)
-            self.down.append(level)
-        self.mid = Middle(widths[-1])
-        self.norm_out = norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], a.z_channels, 3, padding=1)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = self.conv_in(x_BCHW)
-        for level in self.down:
-            x_BCHW = level(x_BCHW)
-            if hasattr(level, "downsample"):
-                x_BCHW = level.downsample(x_BCHW)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x_BCHW))))
+    widths = [a.ch * mult for mult in a.ch_mult]
+    levels = []
+    for i, (width_in, width) in enumerate(zip([a.ch, *widths], widths, strict=False)):
+        resize = {"downsample": downsample(width)} if i < len(widths) - 1 else {}
+        levels.append(Level(width_in, width, a.num_res_blocks, a.resolution // 2**i in a.attn_resolutions, **resize))
+    return in_order(
+        conv_in=nn.Conv2d(a.in_channels, a.ch, 3, padding=1),
+        down=nn.Sequential(*levels),
+        mid=middle(widths[-1]),
+        norm_out=norm(widths[-1]),
+        swish=nn.SiLU(),
+        conv_out=nn.Conv2d(widths[-1], a.z_channels, 3, padding=1),
+    )
 
 
-class Decoder(nn.Module):
+def decoder(a: Architecture) -> nn.Sequential:
     """[B, z_channels, H, W] -> images [B, C, S, S], not clamped. Level 0 is the finest and runs last."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        a = architecture
-        widths = [a.ch * mult for mult in a.ch_mult]
-        self.conv_in = nn.Conv2d(a.z_channels, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1])
-        self.up = nn.ModuleList()
-        for i, width in enumerate(widths):
-            attend = a.resolution // 2**i in a.attn_resolutions
-            level = Level(widths[min(i + 1, len(widths) - 1)], width, a.num_res_blocks + 1, attend)
-            if i:
-                level.upsample = Upsample(width)
-            self.up.append(level)
-        self.norm_out = norm(widths[0])
-        self.conv_out = nn.Conv2d(widths[0], a.in_channels, 3, padding=1)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = self.mid(self.conv_in(x_BCHW))
-        for level in reversed(self.up):
-            x_BCHW = level(x_BCHW)
-            if hasattr(level, "upsample"):
-                x_BCHW = level.upsample(x_BCHW)
-        return self.conv_out(F.silu(self.norm_out(x_BCHW)))
+    widths = [a.ch * mult for mult in a.ch_mult]
+    levels = {}
+    for i, (width_in, width) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True)):
+        resize = {"upsample": upsample(width)} if i else {}
+        attend = a.resolution // 2**i in a.attn_resolutions
+        levels[str(i)] = Level(width_in, width, a.num_res_blocks + 1, attend, **resize)
+    return in_order(
+        conv_in=nn.Conv2d(a.z_channels, widths[-1], 3, padding=1),
+        mid=middle(widths[-1]),
+        up=in_order(**dict(reversed(levels.items()))),
+        norm_out=norm(widths[0]),
+        swish=nn.SiLU(),
+        conv_out=nn.Conv2d(widths[0], a.in_channels, 3, padding=1),
+    )
 
 
 class Quantizer(nn.Module):
@@ -250,19 +211,18 @@ class Quantizer(nn.Module):
 class VQGAN(nn.Module):
     """Images in [-1, 1] to tokens and back. Keys of the state_dict and arithmetic are those of taming-transformers.
 
-    Images may be larger or smaller than `architecture.resolution`, with a side divisible by its downsampling:
+    The side of an image may differ from `architecture.resolution` as long as `downsampling` divides it:
     attention stays at the levels where the configured resolution put it.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        a = architecture
-        self.architecture = a
-        self.encoder = Encoder(a)
-        self.decoder = Decoder(a)
-        self.quantize = Quantizer(a.n_embed, a.embed_dim)
-        self.quant_conv = nn.Conv2d(a.z_channels, a.embed_dim, 1)
-        self.post_quant_conv = nn.Conv2d(a.embed_dim, a.z_channels, 1)
+        self.architecture = architecture
+        self.encoder = encoder(architecture)
+        self.decoder = decoder(architecture)
+        self.quantize = Quantizer(architecture.n_embed, architecture.embed_dim)
+        self.quant_conv = nn.Conv2d(architecture.z_channels, architecture.embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(architecture.embed_dim, architecture.z_channels, 1)
 
     @property
     def codebook(self) -> Tensor:
@@ -271,8 +231,9 @@ class VQGAN(nn.Module):
 
     def latents(self, images_BCSS: Tensor) -> Tensor:
         """What is quantised: float32 [B, embed_dim, H, W], also under autocast, since 16 bits change nearest codes."""
-        side, factor = images_BCSS.shape[-1], self.architecture.downsampling
-        assert images_BCSS.shape[-2] == side and side % factor == 0, f"{tuple(images_BCSS.shape)} is no square of {factor}s"
+        height, width = images_BCSS.shape[2:]
+        assert height == width, f"{height} x {width} is no square"
+        assert width % self.architecture.downsampling == 0, f"{self.architecture.downsampling} does not divide {width}"
         with torch.autocast(images_BCSS.device.type, enabled=False):
             return self.quant_conv(self.encoder(images_BCSS.float()))
 
@@ -299,12 +260,12 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float -1..1 to the nearest uint8; outside values clamp. Cutting decimals off would darken by half a grey level."""
+    """Float -1..1 to the nearest uint8; outside values clamp. Truncating would darken by half a grey level."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def save(vqgan: VQGAN, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> None:
-    """One safetensors file with architecture and provenance in its header; whole or absent; equal input, equal bytes."""
+    """One safetensors file, architecture and provenance in its header: whole or absent; equal input, equal bytes."""
     path = Path(path)
     header = {"architecture": dataclasses.asdict(vqgan.architecture), "provenance": dict(provenance)}
     # One key only: safetensors writes several in an order that changes from call to call.

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqlcmd.errors import ConfigError
 from vqlcmd.vqgan import VQGAN, Architecture, to_float, to_uint8
 
 ENCODE_BATCH = 256
@@ -57,10 +56,19 @@ def sums_and_counts(z_RD: Tensor, codes_R: Tensor, codes: int) -> tuple[Tensor, 
 
 
 def k_means(z_RD: Tensor, codes: int, random: torch.Generator) -> Tensor:
-    """Lloyd's algorithm from randomly chosen rows: [K, D]. A centre that loses its rows moves to a random row."""
+    """Lloyd's algorithm: [K, D]. A centre that loses its rows moves to a random row.
+
+    Starts from rows drawn in proportion to their squared distance from those drawn before (k-means++).
+    """
     order_R = torch.randperm(len(z_RD), generator=random).to(z_RD.device)
     z_RD = z_RD[order_R[: ROWS_PER_CODE * codes]]
-    e_KD = z_RD[torch.arange(codes, device=z_RD.device) % len(z_RD)].clone()
+    e_KD = z_RD[:1].repeat(codes, 1)
+    nearest_R = torch.full_like(z_RD[:, 0], math.inf)
+    for k in range(1, codes):
+        nearest_R = torch.minimum(nearest_R, (z_RD - e_KD[k - 1]).square().sum(dim=1))
+        mass_R = nearest_R.double().cumsum(dim=0)
+        drawn = torch.rand((), generator=random, dtype=torch.float64).to(z_RD.device) * mass_R[-1]
+        e_KD[k] = z_RD[torch.searchsorted(mass_R, drawn).clamp(max=len(z_RD) - 1)]
     for _ in range(LLOYD_ROUNDS):
         sums_KD, counts_K = sums_and_counts(z_RD, distances(z_RD, e_KD).argmin(dim=1), codes)
         strays_KD = z_RD[torch.randint(len(z_RD), (codes,), generator=random).to(z_RD.device)]
@@ -137,7 +145,9 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         vqgan = VQGAN(architecture)
-    vqgan.to(images.device, memory_format=torch.channels_last).train()
+    vqgan.to(images.device).train()
+    vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
     vqgan.codebook.requires_grad_(False)
     optimizer = torch.optim.Adam([p for p in vqgan.parameters() if p.requires_grad], betas=(0.9, 0.99))
     quantise_from = round(settings.continuous_share * settings.steps)
@@ -183,5 +193,6 @@ def fit(
         optimizer.step()
         if on_step is not None:
             on_step(step, terms)
-    vqgan.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    vqgan.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    vqgan.eval().requires_grad_(False)
     return vqgan, statistics(vqgan, images)
