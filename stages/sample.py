@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,27 +29,25 @@ def run() -> None:
         raise ConfigError(f"guidance is {params.guidance:g}, which needs classes, and this model has none: set it to 0")
     settings = params.model_dump(mode="json", include={"seed", "sampler", "sample_steps", "guidance", "sample"})
     name = checkpoint.fingerprint(settings, sha256(paths.MODEL), checkpoint.sources())
-    state = checkpoint.State(runner.state_root() / "sample" / name)
-    if rank() == 0:
-        state.acquire()
-    barrier()
-
-    _draw(params, method, classes, state.directory)
-    if rank() == 0:
-        index = torch.arange(params.sample.count)
-        labels = index % classes if classes else torch.zeros_like(index)
-        batches = [np.load(path) for path in _batches(state.directory, params)]
-        tokens = torch.from_numpy(np.concatenate(batches)).long()
-        header: dict[str, Any] = {
-            "tokens": about["tokens"],
-            "codes": about["codes"],
-            "classes": about["class_names"],
-            "network_calls": method.network_calls(params.sample_steps, params.guidance),
-            "vqgan_digest": about["vqgan_digest"],
-            **settings,
-        }
-        shards.write_shards(paths.SAMPLES, {"samples": shards.Split(tokens, labels, index)}, header, params.sample.count)
-        _picture(tokens, classes)
+    with checkpoint.State(runner.state_root() / "sample" / name, writer=rank() == 0) as state:
+        barrier()
+        _draw(params, method, classes, state.directory)
+        if rank() == 0:
+            index = torch.arange(params.sample.count)
+            labels = index % classes if classes else torch.zeros_like(index)
+            batches = [np.load(path) for path in _batches(state.directory, params)]
+            tokens = torch.from_numpy(np.concatenate(batches)).long()
+            header = {
+                "tokens": about["tokens"],
+                "codes": about["codes"],
+                "classes": about["class_names"],
+                "network_calls": method.network_calls(params.sample_steps, params.guidance),
+                "vqgan_digest": about["vqgan_digest"],
+                **settings,
+            }
+            samples = {"samples": shards.Split(tokens, labels, index)}
+            shards.write_shards(paths.SAMPLES, samples, header, params.sample.count)
+            _picture(tokens, classes)
         state.finish()
 
 

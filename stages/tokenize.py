@@ -52,7 +52,7 @@ def run() -> None:
         },
         {
             "tokens": tokens.shape[1],
-            "grid": list(tokenizer.grid(params.images.size)),
+            "grid": [params.images.size // tokenizer.architecture.downsampling] * 2,
             "codes": len(tokenizer.codebook),
             "classes": list(listed.classes),
             "images": params.images.model_dump(mode="json"),

@@ -27,18 +27,18 @@ def run() -> None:
     settings = params.model_part().model_dump(mode="json")
     del settings["train"]["save_every"]
     name = checkpoint.fingerprint(settings, header, checkpoint.sources())
-    state = checkpoint.State(runner.state_root() / "train" / name)
-    if rank() == 0:
-        state.acquire()
-    with runner.graceful() as stop:
+    with (
+        checkpoint.State(runner.state_root() / "train" / name, writer=rank() == 0) as state,
+        runner.graceful() as stop,
+    ):
         teacher, rows = train(
             method, split, heldout, params.train, steps=params.train_steps, seed=params.seed, state=state, stop=stop
         )
-    if rank() == 0:
-        save_method(paths.MODEL, teacher, params, header, codebook_KD)
-        plots.write_curves(rows, paths.METRICS / "train.tsv")
-        plots.noise_schedule(teacher.schedule, paths.METRICS / "schedule.png")
-        plots.embeddings(codebook_KD, teacher.embedding.table.detach().cpu(), paths.METRICS / "embeddings.png")
+        if rank() == 0:
+            save_method(paths.MODEL, teacher, params, header, codebook_KD)
+            plots.write_curves(rows, paths.METRICS / "train.tsv")
+            plots.noise_schedule(teacher.schedule, paths.METRICS / "schedule.png")
+            plots.embeddings(codebook_KD, teacher.embedding.table.detach().cpu(), paths.METRICS / "embeddings.png")
         state.finish()
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from vqlcmd import vqgan as module
 from vqlcmd.errors import ConfigError, DataError
 from vqlcmd.vqgan import VQGAN, Architecture, AttnBlock, Quantizer, downsample, load, save, to_float, to_uint8
-from vqlcmd.vqgan_fit import FitSettings, all_latents, fit, k_means, statistics
+from vqlcmd.vqgan_fit import FitSettings, MovingCodebook, all_latents, fit, k_means, statistics
 
 SMALL = Architecture(
     resolution=16,
@@ -326,6 +326,31 @@ def test_the_fitted_codes_lie_among_the_latents_and_most_are_used(fitted):
     assert vqgan.codebook.abs().max() < 2 * z_BDHW.abs().max()
     assert numbers["codes_used"] > 0.5
     assert not any(p.requires_grad for p in vqgan.parameters())
+
+
+def test_the_encoder_learns_through_the_quantisation_and_the_codes_follow():
+    """With no act but the quantised one, and no commitment, gradients reach the encoder only straight through."""
+    only = dataclasses.replace(QUICK, commitment=0.0, continuous_share=0.0, painting_share=0.0)
+    before, _ = fit(blobs(16), TINY, dataclasses.replace(only, steps=1))
+    after, _ = fit(blobs(16), TINY, dataclasses.replace(only, steps=3))
+    distance = torch.cdist(all_latents(before, blobs(16)).flatten(2).mT, before.codebook).min(dim=2).values
+    assert distance.square().mean() < 0.6 * 8 * all_latents(before, blobs(16)).var(), "k-means made the codes"
+    for key in ("encoder.conv_in.weight", "quantize.embedding.weight"):
+        assert not torch.equal(before.state_dict()[key], after.state_dict()[key]), key
+
+
+def test_codes_move_to_the_mean_of_their_latents_and_idle_ones_start_anew():
+    vqgan = seeded(dataclasses.replace(TINY, n_embed=3, embed_dim=2))
+    vqgan.codebook.copy_(torch.tensor([[0.0, 1.0], [0.0, -1.0], [50.0, 50.0]]))
+    z_RD = torch.tensor([[3.0, 1.0], [5.0, 1.0], [4.0, -2.0], [4.0, -4.0]])
+    moving, random = MovingCodebook(vqgan, smoothing=0.5), torch.Generator().manual_seed(0)
+    moving.update(z_RD, torch.tensor([0, 0, 1, 1]), random)
+    assert vqgan.codebook[2].tolist() == [50.0, 50.0], "not idle for long yet"
+    for _ in range(4):
+        moving.update(z_RD, torch.tensor([0, 0, 1, 1]), random)
+    expected = torch.tensor([[4.0, 1.0], [4.0, -3.0]])
+    torch.testing.assert_close(vqgan.codebook[:2], expected, atol=0.2, rtol=0)
+    assert vqgan.codebook[2].tolist() in z_RD.tolist()
 
 
 def test_a_loss_that_is_not_finite_stops_the_fit_and_names_the_step():

@@ -4,12 +4,13 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vqlcmd.errors import DataError
@@ -34,30 +35,37 @@ def sources() -> bytes:
 
 
 class State:
-    """A folder with the state of one unfinished run; at most one writer holds it."""
+    """A folder with the state of one unfinished run. Inside `with`, a writer holds it alone; others only read.
 
-    def __init__(self, directory: Path):
-        self.directory = directory
+    DataError when another process holds it.
+    """
+
+    def __init__(self, directory: Path, *, writer: bool = True):
+        self.directory, self.writer = directory, writer
         self._file = directory / "state.pt"
-        self._lock = None
+        self._lock: TextIO | None = None
 
-    def acquire(self) -> None:
-        """Become the folder's only writer, until this process ends. DataError when another process is."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        lock = (self.directory / "lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            lock.close()
-            raise DataError(
-                f"{self.directory} is in use by process {owner}, which runs the same configuration: wait for it or stop it"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        self._lock = lock
+    def __enter__(self) -> "State":
+        if self.writer:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.directory / "lock").open("a+")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.seek(0)
+                owner = self._lock.read() or "unknown"
+                self._lock.close()
+                raise DataError(
+                    f"{self.directory} is in use by process {owner}, which runs the same parameters: wait for it or stop it"
+                ) from None
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def load(self) -> dict[str, Any] | None:
         """What was last saved, tensors on the CPU; None for a fresh start."""
@@ -66,27 +74,23 @@ class State:
         return torch.load(self._file, map_location="cpu", weights_only=True)
 
     def save(self, values: dict[str, Any]) -> None:
-        """Replace the saved state: tensors, numbers, strings, and lists and dicts of them."""
-        with whole(self._file) as side:
-            torch.save(values, side)
+        """Replace the saved state: tensors, numbers, strings, and lists and dicts of them. Nothing for a reader."""
+        if self.writer:
+            with whole(self._file) as side:
+                torch.save(values, side)
 
     def finish(self) -> None:
         """Forget the state of a run that has ended well."""
-        self._file.unlink(missing_ok=True)
-        (self.directory / "lock").unlink(missing_ok=True)
-        self.directory.rmdir()
-        if self._lock is not None:
-            self._lock.close()
+        if self.writer:
+            shutil.rmtree(self.directory)
 
 
 def save_model(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """One safetensors file; `about` goes into its header as JSON."""
     with whole(path) as side:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            side,
-            metadata={"about": json.dumps(about, sort_keys=True)},
-        )
+        # One key: safetensors writes several in an order that changes from run to run.
+        metadata = {"about": json.dumps(about, sort_keys=True)}
+        side.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
 
 
 def load_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -111,7 +111,6 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, AdaLN):
+    elif isinstance(module, AdaLN):
+        # apply() visits children first: this overrides the linear layer's own start. Class rows keep their N(0, 1).
         nn.init.zeros_(module.modulation.weight)

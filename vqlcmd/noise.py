@@ -34,6 +34,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
+def address(*parts: object) -> int:
+    """64 bits that stand for `parts`: a seed for a generator, or a key."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "little")
+
+
 @dataclass(frozen=True)
 class Noise:
     """One independent stream per row. `rows`: (B,) int64 in [0, 2^32); the numbers come on its device."""
@@ -71,9 +76,9 @@ class Noise:
 
     def _words(self, draw: str, count: int) -> Tensor:
         """(B, count) int64 in [0, 2^32)."""
-        digest = hashlib.sha256(f"{self.seed}/{self.purpose}".encode()).digest()
-        key = int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+        key = address(self.seed, self.purpose)
         block = torch.arange((count + 3) // 4, device=self.rows.device)
         row = self.rows[:, None].expand(-1, len(block))
         step, name = torch.full_like(row, self.step), torch.full_like(row, zlib.crc32(draw.encode()))
-        return torch.cat(philox((block.expand_as(row), row, step, name), key), dim=1)[:, :count]
+        words = philox((block.expand_as(row), row, step, name), (key & _WORD, key >> 32))
+        return torch.cat(words, dim=1)[:, :count]

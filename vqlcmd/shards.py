@@ -4,9 +4,10 @@ A directory holds SPLIT-000000.tar, ... and header.json. A record is `tokens.npy
 `index.npy` int64 (n,), the images' positions in their source. The same tokens make the same bytes.
 """
 
+import io
 import json
 import shutil
-from collections.abc import Iterator
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from vqlcmd.errors import ConfigError, DataError
 from vqlcmd.files import sha256, write_json
-from vqlcmd.noise import Noise
+from vqlcmd.noise import Noise, address
 
 FORMAT = 1
 
@@ -44,7 +45,7 @@ class Split:
         epochs, offsets = positions // len(self), positions % len(self)
         chosen = torch.empty_like(positions)
         for epoch in epochs.unique().tolist():
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed * 2**31 + epoch))
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(address(seed, "order", epoch)))
             chosen[epochs == epoch] = order[offsets[epochs == epoch]]
         chosen = chosen.to(self.tokens.device)
         return self.tokens[chosen].long(), self.labels[chosen], rows.to(self.tokens.device)
@@ -147,13 +148,11 @@ def _read_shard(directory: Path, shard: dict[str, Any], header: dict[str, Any]) 
         raise DataError(f"{path} is missing: `dvc checkout` or `dvc repro` brings it back")
     if sha256(path) != shard["sha256"]:
         raise DataError(f"{path} differs from the digest in header.json: delete {directory} and run `dvc repro`")
-    record = next(_records(path))
-    tokens = record["tokens.npy"]
+    # webdataset's own reader leaves its files open; a shard is a plain tar, read without unpickling anything.
+    with tarfile.open(path) as tar:
+        files = {member.name.partition(".")[2]: tar.extractfile(member) for member in tar}
+        arrays = {name: np.load(io.BytesIO(file.read()), allow_pickle=False) for name, file in files.items() if file}
+    tokens = arrays["tokens.npy"]
     assert tokens.shape == (shard["images"], header["tokens"]), (path, tokens.shape)
     assert tokens.max(initial=0) < header["codes"], (path, tokens.max())
-    return tokens, record["cls.npy"], record["index.npy"]
-
-
-def _records(path: Path) -> Iterator[dict[str, np.ndarray]]:
-    pipeline = webdataset.WebDataset([str(path)], shardshuffle=False, empty_check=False)  # type: ignore[no-untyped-call]
-    return iter(pipeline.decode())
+    return tokens, arrays["cls.npy"], arrays["index.npy"]

@@ -12,7 +12,7 @@ from vqlcmd import distributed
 from vqlcmd.checkpoint import State
 from vqlcmd.config import Train
 from vqlcmd.errors import Diverged, Interrupted
-from vqlcmd.noise import Noise
+from vqlcmd.noise import Noise, address
 from vqlcmd.progress import Progress
 from vqlcmd.shards import Split
 
@@ -36,16 +36,17 @@ def train(
     teacher = copy.deepcopy(method).eval().requires_grad_(False)
     optimizer = _optimizer(method, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, settings))
+    stateful = {"method": method, "teacher": teacher, "optimizer": optimizer, "scheduler": scheduler}
     part = distributed.part(settings.batch_size)
-    averaged = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    device = averaged[0].device
-    first, rows, unseen = _resume(state, method, teacher, optimizer, scheduler, device)
+    learned = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    device = learned[0].device
+    first, rows, unseen = _resume(state, stateful, device)
 
     with Progress("train", steps, quiet=distributed.rank() > 0) as progress:
         for step in range(first, steps):
             tokens, labels, positions = split.batch(seed, step, settings.batch_size, part)
             noise = Noise(seed, "train", positions, step)
-            torch.manual_seed(((seed * 2**32 + step) * 4096 + distributed.rank()) % 2**63)  # attention dropout
+            torch.manual_seed(address(seed, "dropout", step, distributed.rank()))
             method.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 terms = method(tokens, labels if method.classes else None, noise, teacher)
@@ -55,8 +56,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             figures = torch.cat([loss[None], means]).detach()
-            distributed.average([figures, *(p.grad for p in averaged if p.grad is not None)])
-            norm = nn.utils.clip_grad_norm_(averaged, settings.clip)
+            distributed.average([figures, *(p.grad for p in learned if p.grad is not None)])
+            norm = nn.utils.clip_grad_norm_(learned, settings.clip)
             optimizer.step()
             scheduler.step()
             update_average(teacher, method, step, settings.ema)
@@ -72,10 +73,11 @@ def train(
                 rows[-1] |= _diagnose(teacher, heldout if len(heldout) else split, seed)
                 unseen.clear()
             if saving or stopping:
-                _save(state, done, method, teacher, optimizer, scheduler, rows, unseen)
+                states = {name: each.state_dict() for name, each in stateful.items()}
+                state.save({"step": done, "rows": rows, "unseen": unseen, **states})
             progress.update(done, settings.batch_size, {"loss": rows[-1]["loss"]} if rows else None)
             if stopping and done < steps:
-                raise Interrupted(f"stopped at step {done} of {steps}; the state is saved, the same command goes on from there")
+                raise Interrupted(f"stopped at step {done} of {steps}, state saved: the same command goes on from there")
     return teacher, rows
 
 
@@ -124,31 +126,13 @@ def _diagnose(teacher: nn.Module, split: Split, seed: int, most: int = 256) -> d
     return teacher.diagnostics(split.tokens[rows].long(), labels, Noise(seed, "diagnostics", rows))
 
 
-def _save(
-    state: State, done: int, method: nn.Module, teacher: nn.Module, optimizer: Any, scheduler: Any, rows: Any, unseen: Any
-) -> None:
-    if distributed.rank() == 0:
-        state.save(
-            {
-                "step": done,
-                "method": method.state_dict(),
-                "teacher": teacher.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "rows": rows,
-                "unseen": unseen,
-            }
-        )
-
-
 def _resume(
-    state: State, method: nn.Module, teacher: nn.Module, optimizer: Any, scheduler: Any, device: torch.device
+    state: State, stateful: dict[str, Any], device: torch.device
 ) -> tuple[int, list[dict[str, float]], list[Tensor]]:
+    """Step, curves, and the figures of steps that are in no row yet."""
     saved = state.load()
     if saved is None:
         return 0, [], []
-    method.load_state_dict(saved["method"])
-    teacher.load_state_dict(saved["teacher"])
-    optimizer.load_state_dict(saved["optimizer"])
-    scheduler.load_state_dict(saved["scheduler"])
-    return saved["step"], saved["rows"], [values.to(device) for values in saved["unseen"]]
+    for name, each in stateful.items():
+        each.load_state_dict(saved[name])
+    return saved["step"], saved["rows"], [figures.to(device) for figures in saved["unseen"]]

@@ -28,14 +28,13 @@ CLIP = 1.0
 class FitSettings:
     """How to fit. Shares are of `steps`; `smoothing` is the memory of the codebook's moving averages, per step."""
 
-    steps: int = 600
-    batch_size: int = 32
+    steps: int = 800
+    batch_size: int = 8
     learning_rate: float = 2e-3
     commitment: float = 0.25
-    continuous_share: float = 0.2
-    painting_share: float = 0.25
+    continuous_share: float = 0.15
+    painting_share: float = 0.4
     smoothing: float = 0.98
-    shift: int = 0
     seed: int = 0
 
 
@@ -60,9 +59,7 @@ def k_means(z_RD: Tensor, codes: int, random: torch.Generator) -> Tensor:
 
     Starts from rows drawn in proportion to their squared distance from those drawn before (k-means++).
     """
-    order_R = torch.randperm(len(z_RD), generator=random).to(z_RD.device)
-    z_RD = z_RD[order_R[: ROWS_PER_CODE * codes]]
-    e_KD = z_RD[:1].repeat(codes, 1)
+    e_KD = z_RD[torch.randint(len(z_RD), (1,), generator=random).to(z_RD.device)].repeat(codes, 1)
     nearest_R = torch.full_like(z_RD[:, 0], math.inf)
     for k in range(1, codes):
         nearest_R = torch.minimum(nearest_R, (z_RD - e_KD[k - 1]).square().sum(dim=1))
@@ -141,23 +138,24 @@ def fit(
     On a CPU the same seed and thread count give the same weights bit for bit. `on_step(step, terms)` sees every
     step's `reconstruction` and `commitment`. RuntimeError, naming the step, where the loss is not finite.
     """
+    assert settings.continuous_share + settings.painting_share < 1, f"no steps are left to quantise in: {settings}"
     n, random = len(images), torch.Generator().manual_seed(settings.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         vqgan = VQGAN(architecture)
     vqgan.to(images.device).train()
     vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
     vqgan.codebook.requires_grad_(False)
     optimizer = torch.optim.Adam([p for p in vqgan.parameters() if p.requires_grad], betas=(0.9, 0.99))
-    quantise_from = round(settings.continuous_share * settings.steps)
-    paint_from = settings.steps - round(settings.painting_share * settings.steps)
+    quantise_from = math.floor(settings.continuous_share * settings.steps)
+    paint_from = settings.steps - math.floor(settings.painting_share * settings.steps)
     order = torch.empty(0, dtype=torch.int64)
     moving, tokens_nN = None, None
     for step in range(settings.steps):
         if step == quantise_from:
-            e_KD = k_means(rows(all_latents(vqgan, images)), architecture.n_embed, random)
-            vqgan.codebook.copy_(e_KD)
+            enough = ROWS_PER_CODE * architecture.n_embed // architecture.grid**2 + 1
+            some = images[torch.randperm(n, generator=random)[:enough].to(images.device)]
+            vqgan.codebook.copy_(k_means(rows(all_latents(vqgan, some)), architecture.n_embed, random))
             moving = MovingCodebook(vqgan, settings.smoothing)
         if step == paint_from:
             tokens_nN = torch.cat([vqgan.encode(to_float(part)) for part in images.split(ENCODE_BATCH)])
@@ -170,9 +168,6 @@ def fit(
         if tokens_nN is not None:
             q_BDHW = vqgan.quantize.lookup(tokens_nN[batch])
         else:
-            if settings.shift:
-                dy, dx = torch.randint(-settings.shift, settings.shift + 1, (2,), generator=random).tolist()
-                x_BCSS = x_BCSS.roll((dy, dx), (2, 3))
             q_BDHW = z_BDHW = vqgan.latents(x_BCSS)
             if moving is not None:
                 codes_BN = vqgan.quantize.nearest(z_BDHW.detach())

@@ -1,0 +1,42 @@
+# make demo: install, run the pipeline on handwritten digits, show the result.   make test: install, run the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+# Stages run as `python -m stages.NAME`, so that the environment's python must come first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: setup demo test test-slow check format wheel clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	dvc repro
+	vqlcmd report
+
+test: setup
+	pytest -m "not slow"
+
+test-slow: setup
+	pytest
+
+check: setup
+	ruff format --check .
+	ruff check .
+	basedpyright --warnings
+	pytest -m "not slow"
+
+format: setup
+	ruff format .
+	ruff check --fix .
+
+wheel: setup
+	python -m build --wheel
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,77 @@
+"""The command line: fast help, one-line errors, and the exit codes it promises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import STAGES
+from tests.pipeline_imports import ROOT
+
+
+def vqlcmd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stages.cli", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help_lists_every_stage_and_does_not_wait_for_pytorch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['vqlcmd', '--help']\n"
+        "from stages.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'webdataset', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(stage in done.stdout for stage in (*STAGES, "scan", "decode", "report"))
+
+
+@pytest.mark.parametrize("command", [*STAGES, "scan", "decode", "report"])
+def test_every_command_explains_itself(command: str) -> None:
+    from typer.testing import CliRunner
+
+    from stages.cli import app
+
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0
+    assert len(done.output.splitlines()) > 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train"], "params.yaml is missing: copy one"),
+        (["scan", "cats", "nowhere"], "nowhere"),
+        (["scan", "my cats", "."], "letters, digits"),
+        (["report"], "metrics/evaluate.json is missing"),
+        (["decode", "--out", "x"], "data/samples/header.json is missing"),
+        (["sample", "--out", "x"], "data/model/model.safetensors is missing"),
+    ],
+)
+def test_the_users_errors_are_one_line_and_exit_status_1(tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = vqlcmd(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert says in done.stderr
+
+
+def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "pets" / name / "1.png")
+    done = vqlcmd(tmp_path, "scan", "pets", "pets")
+    assert done.returncode == 0, done.stderr
+    assert "2 images, 2 classes" in done.stdout
+    assert f"export VQLCMD_IMAGES={tmp_path.resolve()}" in done.stdout
+    assert (tmp_path / "data/manifests/pets.json").is_file()
+
+
+def test_the_manifest_of_the_digits_is_the_one_a_scan_makes(tmp_path: Path) -> None:
+    assert vqlcmd(tmp_path, "scan", "digits", "sklearn-digits").returncode == 0
+    made = (tmp_path / "data/manifests/digits.json").read_bytes()
+    assert made == (ROOT / "data/manifests/digits.json").read_bytes()
