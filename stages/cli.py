@@ -53,7 +53,9 @@ def scan(
 
 @app.command()
 def decode(
-    out: Annotated[Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")],
+    out: Annotated[
+        Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")
+    ],
     count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
 ) -> None:

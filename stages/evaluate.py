@@ -1,4 +1,4 @@
-"""samples, vqgan, reference -> metrics/evaluate.json: FID, Inception Score, precision, recall, and how they were made."""
+"""samples, vqgan, reference -> metrics/evaluate.json: FID, Inception Score, precision, recall, and their protocol."""
 
 import sys
 from typing import Any
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from stages import paths, runner
 from vqlcmd import metrics, shards, vqgan
-from vqlcmd.checkpoint import load_model
 from vqlcmd.config import load_params
 from vqlcmd.distributed import device
 from vqlcmd.errors import DataError
 from vqlcmd.features import extractor
 from vqlcmd.files import sha256, write_json
 from vqlcmd.progress import Progress
+from vqlcmd.weights import load_weights
 
 
 def run() -> None:
@@ -24,7 +24,7 @@ def run() -> None:
     samples = shards.read_split(paths.SAMPLES, "samples")
     if header["vqgan_digest"] != sha256(paths.VQGAN):
         raise DataError(f"{paths.SAMPLES} belongs to another VQGAN than {paths.VQGAN}: run `dvc repro`")
-    reference, about = load_model(paths.REFERENCE / "features.safetensors")
+    reference, about = load_weights(paths.REFERENCE / "features.safetensors", "reference")
     network = extractor(params.evaluate.features, paths.judge_weights(params.evaluate.features), device())
     tokenizer = vqgan.load(paths.VQGAN, device())
 

@@ -42,24 +42,28 @@ def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
     write_images(images, labels, header["classes"], out)
 
 
-def sample_images(out: Path, class_: int | None, count: int, *, steps: int, guidance: float, sampler: str, seed: int) -> None:
+def sample_images(
+    out: Path, class_: int | None, count: int, *, steps: int, guidance: float, sampler: str, seed: int
+) -> None:
     """Draw `count` images of one class (of all in turn without `class_`) into `out`."""
     model = vqlcmd.load("data")
     names = model.class_names
     if class_ is not None and not names:
         raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
     labels = [class_ if class_ is not None else number % len(names) for number in range(count)] if names else None
-    images = model.sample(count if labels is None else labels, steps=steps, guidance=guidance, sampler=sampler, seed=seed)
+    images = model.sample(
+        count if labels is None else labels, steps=steps, guidance=guidance, sampler=sampler, seed=seed
+    )
     write_images(images, labels, names, out)
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:
-    """Images (n, 3, S, S) uint8 as PNG files in a folder, or as `arr_0` (n, S, S, 3) and `arr_1` (classes) of an .npz."""
+    """Images (n, 3, S, S) uint8 as PNG files in a folder, or as `arr_0` (n, S, S, 3), `arr_1` (classes) of an .npz."""
     pixels = images.permute(0, 2, 3, 1).numpy()
     if out.suffix == ".npz":
         arrays = {"arr_0": pixels} | ({} if labels is None else {"arr_1": np.array(labels)})
         with whole(out) as side:
-            np.savez(side, **arrays)
+            np.savez(side, allow_pickle=False, **arrays)
     else:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"--out {out} is a file: name a folder, or a file that ends in .npz")
@@ -83,7 +87,9 @@ def print_report() -> None:
     for name in (key for key in found if key.startswith(("fid", "is_", "precision", "recall", "class_accuracy"))):
         table.add_row(name, _number(found[name]), _number(found["reconstruction"].get(name)))
     table.add_row("repeated_training_tokens", _number(found["repeated_training_tokens"]), "")
-    table.add_row("bound, nats per token", f"{_number(bound['nats_per_token'])} ± {_number(bound['standard_error'])}", "")
+    table.add_row(
+        "bound, nats per token", f"{_number(bound['nats_per_token'])} ± {_number(bound['standard_error'])}", ""
+    )
     table.add_row("network_calls per image", str(found["network_calls"]), "")
     console = Console()
     console.print(table)

@@ -26,7 +26,9 @@ def workers() -> int:
     if text is None:
         return min(8, (os.cpu_count() or 1) - 2) if (os.cpu_count() or 1) > 3 else 0
     if not text.isdigit():
-        raise ConfigError(f"VQLCMD_WORKERS is {text!r}, but must be a whole number from 0: the processes that decode images")
+        raise ConfigError(
+            f"VQLCMD_WORKERS is {text!r}, but must be a whole number from 0: the processes that decode images"
+        )
     return int(text)
 
 

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from stages import paths, runner
 from vqlcmd import images, judge, manifest, shards, vqgan
-from vqlcmd.checkpoint import save_model
 from vqlcmd.config import Params, load_params
 from vqlcmd.distributed import device
 from vqlcmd.features import extractor
 from vqlcmd.progress import Progress
+from vqlcmd.weights import save_weights
 
 
 def run() -> None:
@@ -45,7 +45,8 @@ def run() -> None:
             found.setdefault("labels", []).append(batch.labels)
             progress.update(int(batch.index[-1]) + 1, len(batch.images))
     tensors = {name: torch.cat(parts) for name, parts in found.items()}
-    save_model(paths.REFERENCE / "features.safetensors", tensors, about | {"weights_digest": network.digest})
+    about["weights_digest"] = network.digest
+    save_weights(paths.REFERENCE / "features.safetensors", "reference", tensors, about)
 
 
 def _fit_judge(params: Params, source: images.ImageSource, classes: int) -> float | None:

@@ -83,7 +83,7 @@ def graceful() -> Iterator[Callable[[], bool]]:
 
 
 def state_root() -> Path:
-    """Where unfinished runs keep their state: $VQLCMD_STATE, else .state/ of the main checkout, not of an experiment's."""
+    """Where unfinished runs keep their state: $VQLCMD_STATE, else .state/ of the main checkout, not an experiment's."""
     return Path(os.environ.get("VQLCMD_STATE") or Path(os.environ.get("DVC_ROOT", ".")) / ".state")
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from stages import paths, runner
 from vqlcmd import checkpoint, plots, shards, vqgan
@@ -13,6 +12,7 @@ from vqlcmd.config import Params, load_params
 from vqlcmd.distributed import anywhere, barrier, device, rank, world
 from vqlcmd.errors import ConfigError, Interrupted
 from vqlcmd.files import sha256, whole
+from vqlcmd.method import Method
 from vqlcmd.models import load_method
 from vqlcmd.noise import Noise
 from vqlcmd.progress import Progress
@@ -55,7 +55,7 @@ def _batches(directory: Path, params: Params) -> list[Path]:
     return [directory / f"{start:09}.npy" for start in range(0, params.sample.count, params.sample.batch_size)]
 
 
-def _draw(params: Params, method: nn.Module, classes: int, directory: Path) -> None:
+def _draw(params: Params, method: Method, classes: int, directory: Path) -> None:
     """Write each batch's tokens into a file of its own, so that an interrupted run goes on where it stopped."""
     waiting = _batches(directory, params)
     rounds = range(0, len(waiting), world())
@@ -63,7 +63,8 @@ def _draw(params: Params, method: nn.Module, classes: int, directory: Path) -> N
         for first in rounds:
             number = first + rank()
             start = number * params.sample.batch_size
-            rows = torch.arange(start, min(start + params.sample.batch_size, params.sample.count), device=device())
+            rows = torch.arange(start, start + params.sample.batch_size, device=device())
+            rows = rows[rows < params.sample.count]
             # Every process passes here equally often, with or without a batch of its own: the group stays in step.
             if number < len(waiting) and not waiting[number].exists():
                 tokens = method.sample(
@@ -78,7 +79,9 @@ def _draw(params: Params, method: nn.Module, classes: int, directory: Path) -> N
             done = min((first + world()) * params.sample.batch_size, params.sample.count)
             progress.update(done, len(rows) * world())
             if anywhere(stop()) and done < params.sample.count:
-                raise Interrupted(f"stopped after {done} of {params.sample.count} images; the same command goes on from there")
+                raise Interrupted(
+                    f"stopped after {done} of {params.sample.count} images; the same command goes on from there"
+                )
     barrier()
 
 

@@ -11,8 +11,7 @@ import yaml
 from PIL import Image
 
 from stages import export
-from tests.conftest import STAGES, inside, merge, prepare, run_stages, write_params
-from tests.conftest import TINY as tiny
+from tests.conftest import STAGES, TINY, inside, merge, prepare, run_stages, write_params
 from tests.pipeline_imports import ROOT
 from vqlcmd import shards
 from vqlcmd.errors import ConfigError, DataError
@@ -46,8 +45,8 @@ def test_the_metrics_are_numbers_in_their_ranges(finished: Path) -> None:
     assert found["reconstruction"]["fid_judge"] > 0
     for name in ("precision_judge", "recall_judge", "class_accuracy_judge"):
         assert 0 <= found[name] <= 1
-    assert found["network_calls"] == tiny["sample_steps"] + 1
-    assert found["protocol"]["generated_images"] == tiny["sample"]["count"]
+    assert found["network_calls"] == TINY["sample_steps"] + 1
+    assert found["protocol"]["generated_images"] == TINY["sample"]["count"]
     assert found["protocol"]["real_images"] == 1797
     assert 0 < bound["standard_error"] < bound["nats_per_token"]
 
@@ -60,7 +59,17 @@ def test_the_curves_hold_every_term_and_what_to_watch(finished: Path) -> None:
     with (finished / "metrics" / "train.tsv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [int(row["step"]) for row in rows] == [30, 60, 70]
-    for name in ("loss", "rec", "diff", "cm", "grad_norm", "learning_rate", "embedding_norm", "embedding_rank", "ce_0.5"):
+    for name in (
+        "loss",
+        "rec",
+        "diff",
+        "cm",
+        "grad_norm",
+        "learning_rate",
+        "embedding_norm",
+        "embedding_rank",
+        "ce_0.5",
+    ):
         assert all(np.isfinite(float(row[name])) for row in rows), name
 
 
@@ -71,14 +80,14 @@ def test_the_same_parameters_give_the_same_bytes(finished: Path, tmp_path: Path)
 
 
 def test_another_sampling_batch_size_gives_the_same_samples(finished: Path, copy: Path) -> None:
-    write_params(copy, merge(tiny, {"sample": {"batch_size": 7}}))
+    write_params(copy, merge(TINY, {"sample": {"batch_size": 7}}))
     run_stages(copy, "sample")
     assert (tokens(copy) == tokens(finished)).mean() >= 0.999
     assert len(np.unique(tokens(finished), axis=0)) > 40, "nothing is shown by samples that are all alike"
 
 
 def test_another_seed_gives_other_samples(finished: Path, copy: Path) -> None:
-    write_params(copy, merge(tiny, {"seed": 1}))
+    write_params(copy, merge(TINY, {"seed": 1}))
     run_stages(copy, "sample")
     assert (tokens(copy) == tokens(finished)).mean() < 0.9
 
@@ -86,18 +95,18 @@ def test_another_seed_gives_other_samples(finished: Path, copy: Path) -> None:
 def test_interrupted_sampling_goes_on_where_it_stopped(
     finished: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vqlcmd.methods.lcmd import Method
+    from vqlcmd.methods.lcmd import LCMD
 
-    original, calls = Method.sample, []
+    original, calls = LCMD.sample, []
 
-    def fail_on_the_third(self: Method, *args: object, **options: object) -> object:
+    def fail_on_the_third(self: LCMD, *args: object, **options: object) -> object:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return original(self, *args, **options)  # pyright: ignore[reportArgumentType]
 
     shutil.rmtree(copy / "data" / "samples")
-    monkeypatch.setattr(Method, "sample", fail_on_the_third)
+    monkeypatch.setattr(LCMD, "sample", fail_on_the_third)
     with pytest.raises(KeyboardInterrupt):
         run_stages(copy, "sample")
     assert not (copy / "data" / "samples").exists()
@@ -157,6 +166,6 @@ def test_a_folder_of_mixed_pictures_runs_through_all_stages(tmp_path: Path, monk
     found = json.loads((folder / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
     assert found["is_judge"] is None, "without classes an Inception Score would mean nothing"
     assert found["fid_judge"] > 0
-    write_params(folder, merge(tiny, {"dataset": "mixed", "guidance": 1.0}))
+    write_params(folder, merge(TINY, {"dataset": "mixed", "guidance": 1.0}))
     with pytest.raises(ConfigError, match="needs classes"):
         run_stages(folder, "train")

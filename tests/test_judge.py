@@ -97,11 +97,11 @@ def test_a_saved_judge_comes_back_whole_and_as_the_same_bytes(judge: Judge, tmp_
 
 def test_a_missing_or_damaged_judge_is_one_line(judge: Judge, tmp_path: Path) -> None:
     path = tmp_path / "judge.safetensors"
-    with pytest.raises(DataError, match="no such judge"):
+    with pytest.raises(DataError, match="is missing"):
         load_judge(path)
     save_judge(judge, path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match="not a judge") as failure:
+    with pytest.raises(DataError, match="is damaged") as failure:
         load_judge(path)
     assert "\n" not in str(failure.value)
 

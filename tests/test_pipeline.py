@@ -11,11 +11,13 @@ from tests.pipeline_imports import ROOT, direct, transitive
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 LAYERS = [
     "errors",
-    "files noise config distributed sources vqgan",
-    "manifest vqgan_fit shards",
+    "files noise config distributed sources",
+    "weights manifest shards",
+    "vqgan",
+    "vqgan_fit",
     "images",
     "schedule",
-    "gaussian weighting",
+    "gaussian weighting method",
     "embedding losses collapse network guidance",
     "methods/lcmd",
     "methods/__init__",

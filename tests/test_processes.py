@@ -1,5 +1,6 @@
 """Stages as processes: killed, interrupted, doubled, and several at a time."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -10,10 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import merge, write_params
-from tests.conftest import TINY as tiny
+from tests.conftest import TINY, merge, write_params
 from vqlcmd import shards
-from vqlcmd.checkpoint import load_model
 from vqlcmd.files import sha256
 
 # Long enough to be caught in the act.
@@ -50,7 +49,7 @@ def wait_for_state(folder: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture
 def long(copy: Path) -> Path:
-    write_params(copy, merge(tiny, LONG))
+    write_params(copy, merge(TINY, LONG))
     return copy
 
 
@@ -60,7 +59,7 @@ def uninterrupted(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     import shutil
 
     folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("long") / "run"))
-    write_params(folder, merge(tiny, LONG))
+    write_params(folder, merge(TINY, LONG))
     finish(folder, "train")
     return sha256(folder / "data/model/model.safetensors")
 
@@ -80,12 +79,12 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
 
 
 def test_another_parameter_does_not_pick_up_foreign_state(long: Path, uninterrupted: str) -> None:
-    write_params(long, merge(merge(tiny, LONG), {"drop": 0.5}))
+    write_params(long, merge(merge(TINY, LONG), {"drop": 0.5}))
     process = start(long, "train")
     wait_for_state(long, process)
     process.kill()
     process.communicate()
-    write_params(long, merge(tiny, LONG))
+    write_params(long, merge(TINY, LONG))
     finish(long, "train")
     assert sha256(long / "data/model/model.safetensors") == uninterrupted
 
@@ -102,14 +101,16 @@ def test_a_second_writer_of_the_same_run_is_refused_in_one_line(long: Path) -> N
     assert f"in use by process {first.pid}" in text
 
 
-def test_two_processes_train_the_same_model_up_to_summation_order(copy: Path, finished: Path) -> None:
-    write_params(copy, merge(tiny, {"network": {"dropout": 0.0}, "train_steps": 8}))
+def test_two_processes_train_the_same_model_up_to_summation_order(copy: Path) -> None:
+    """Compared by curves, not weights: where a gradient is zero but for rounding, Adam makes a step of the rounding."""
+    write_params(copy, merge(TINY, {"network": {"dropout": 0.0}, "train_steps": 20, "train": {"log_every": 1}}))
     finish(copy, "train")
-    alone, _ = load_model(copy / "data/model/model.safetensors")
+    alone = curves(copy)
     finish(copy, "train", VQLCMD_NPROC="2")
-    together, _ = load_model(copy / "data/model/model.safetensors")
-    for name, value in alone.items():
-        assert (value - together[name]).abs().max() < 1e-4, name
+    together = curves(copy)
+    for name in ("loss", "rec", "diff", "cm", "grad_norm", "embedding_norm", "ce_0.5"):
+        assert np.allclose(alone[name], together[name], rtol=2e-3), name
+        assert np.allclose(alone[name][:3], together[name][:3], rtol=1e-5), f"{name}, before rounding has grown"
 
 
 def test_two_processes_draw_the_same_samples(copy: Path, finished: Path) -> None:
@@ -140,6 +141,12 @@ def test_when_the_launcher_dies_no_worker_keeps_writing(long: Path) -> None:
     while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(alive(worker) for worker in workers)
+
+
+def curves(folder: Path) -> dict[str, list[float]]:
+    with (folder / "metrics/train.tsv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def children(pid: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Resumable state, whole or absent, of one configuration; and finished models that describe themselves."""
+"""Resumable state, whole or absent, of one configuration."""
 
 import fcntl
 import hashlib
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from vqlcmd.errors import DataError
 from vqlcmd.files import whole
@@ -56,7 +53,7 @@ class State:
                 owner = self._lock.read() or "unknown"
                 self._lock.close()
                 raise DataError(
-                    f"{self.directory} is in use by process {owner}, which runs the same parameters: wait for it or stop it"
+                    f"{self.directory} is in use by process {owner}, with the same parameters: wait for it or stop it"
                 ) from None
             self._lock.truncate(0)
             self._lock.write(str(os.getpid()))
@@ -83,26 +80,3 @@ class State:
         """Forget the state of a run that has ended well."""
         if self.writer:
             shutil.rmtree(self.directory)
-
-
-def save_model(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """One safetensors file; `about` goes into its header as JSON."""
-    with whole(path) as side:
-        # One key: safetensors writes several in an order that changes from run to run.
-        metadata = {"about": json.dumps(about, sort_keys=True)}
-        side.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
-
-
-def load_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and `about` of a file that save_model wrote. DataError when it is missing or damaged."""
-    if not path.is_file():
-        raise DataError(f"{path} is missing: `dvc repro` makes it, `dvc pull` fetches it")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "null"))
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise DataError(f"{path} is damaged ({error}): delete it and run `dvc repro`") from None
-    if about is None:
-        raise DataError(f"{path} was not written by this project: no description in its header")
-    return tensors, about

@@ -12,7 +12,7 @@ DECODABLE_AT = (-4, -2, 0, 2, 4)
 
 
 def statistics(table_KD: Tensor, schedule: Schedule, noise: Noise) -> dict[str, float]:
-    """Norms, pairwise distances, effective rank, and the share of codes that are their own nearest neighbour under noise.
+    """Norms, distances, effective rank, and the share of codes that are their own nearest neighbour under noise.
 
     `noise` has K rows, one per code.
     """

@@ -95,7 +95,9 @@ class Network(_Section):
     @model_validator(mode="after")
     def _divisible(self) -> "Network":
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}: choose {self.heads} times a number")
+            raise ValueError(
+                f"width {self.width} must be a multiple of heads {self.heads}: choose {self.heads} times a number"
+            )
         if self.width % 2:
             raise ValueError(f"width {self.width} must be even: half sines, half cosines")
         return self
@@ -220,7 +222,9 @@ class Params(ModelParams):
         if self.guidance and not self.train.use_classes:
             raise ValueError(f"guidance {self.guidance} needs classes: set train.use_classes to true or guidance to 0")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
-            raise ValueError("lambda_rec, lambda_diff, lambda_cm and lambda_ce are all 0: nothing to learn, set one above 0")
+            raise ValueError(
+                "lambda_rec, lambda_diff, lambda_cm and lambda_ce are all 0: nothing to learn, set one above 0"
+            )
         return self
 
 

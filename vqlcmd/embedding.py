@@ -52,7 +52,9 @@ def _codebook(codebook_KD: Tensor, dim: int, init_std: float) -> Embedding:
     del init_std
     if codebook_KD.shape[1] != dim:
         size = codebook_KD.shape[1]
-        raise ConfigError(f"embedding_dim is {dim}, but `embedding: codebook` uses the VQGAN's own size: set it to {size}")
+        raise ConfigError(
+            f"embedding_dim is {dim}, but `embedding: codebook` uses the VQGAN's own size: set it to {size}"
+        )
     return CodebookEmbedding(codebook_KD)
 
 

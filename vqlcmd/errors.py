@@ -13,9 +13,9 @@ class DataError(UserError):
     """A file or folder is missing, damaged, or not what its manifest or header says."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  (no error)
     """The run was asked to stop; its state is saved."""
 
 
-class Diverged(Exception):
+class Diverged(Exception):  # noqa: N818
     """What the numbers did: a loss term stopped being one."""

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqlcmd import vqgan
 from vqlcmd.errors import ConfigError
+from vqlcmd.method import Method
 from vqlcmd.models import load_method
 from vqlcmd.noise import Noise
 
@@ -15,7 +16,7 @@ from vqlcmd.noise import Noise
 class Generator:
     """Images from classes: `vqlcmd.load("data").sample([3, 3], steps=50)`."""
 
-    def __init__(self, method: nn.Module, tokenizer: vqgan.VQGAN, class_names: Sequence[str], device: torch.device):
+    def __init__(self, method: Method, tokenizer: vqgan.VQGAN, class_names: Sequence[str], device: torch.device):
         self.method, self.vqgan, self.class_names, self.device = method, tokenizer, tuple(class_names), device
 
     @torch.no_grad()
@@ -65,5 +66,3 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     method, about = load_method(Path(folder) / "model" / "model.safetensors", where)
     return Generator(method, vqgan.load(Path(folder) / "vqgan.safetensors", where), about["class_names"], where)
-
-

@@ -21,6 +21,7 @@ from vqlcmd.sources import DIGITS, KINDS, BuiltIn, ImageSource
 
 ROOT_VARIABLE = "VQLCMD_IMAGES"
 SMALLEST_SIDE = 2
+LONGEST_SHAPE = 100
 NAMED_AT_MOST = 20
 # Images a worker hands over at a time: few, because they wait in /dev/shm, which is 64 MB in many containers.
 CHUNK = 16
@@ -85,20 +86,26 @@ def open_images(manifest: Manifest, root: Path | None) -> ImageSource:
 def prepare(image: Image.Image, recipe: Recipe) -> np.ndarray:
     """The image upright, over white, its short side resized to S, the middle cut out: uint8 [3, S, S].
 
-    Resizing and cutting are one step, so the cut is centred to a fraction of a pixel. Of an animation, the frame that
-    the image stands at (after opening, the first). DataError where a side is below 2 pixels or values have no range.
+    Resized first and cut at whole pixels then, as the published VQGANs were trained. Of an animation, the frame that
+    the image stands at (after opening, the first). DataError where a side is below 2 pixels, one is more than 100 times
+    the other, or values have no range.
     """
     image.load()
     if min(image.size) < SMALLEST_SIDE:
         raise DataError(f"{image.width} x {image.height} pixels; each side needs {SMALLEST_SIDE} or more")
+    if max(image.size) > LONGEST_SHAPE * min(image.size):
+        raise DataError(
+            f"{image.width} x {image.height} pixels; one side may be {LONGEST_SHAPE} times the other at most"
+        )
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     image = _to_rgb(image)
     if orientation in UPRIGHT:
         image = image.transpose(UPRIGHT[orientation])
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    image = image.resize((recipe.size, recipe.size), FILTERS[recipe.resize], box=box)
+    short = min(image.size)
+    width, height = (round(side * recipe.size / short) for side in image.size)
+    left, top = round((width - recipe.size) / 2), round((height - recipe.size) / 2)
+    image = image.resize((width, height), FILTERS[recipe.resize])
+    image = image.crop((left, top, left + recipe.size, top + recipe.size))
     return np.asarray(image).transpose(2, 0, 1).copy()
 
 

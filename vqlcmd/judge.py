@@ -3,19 +3,16 @@
 Shapes: B images of a batch, n images of a set, S side, C classes, D = 64 features.
 """
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlcmd.errors import DataError
-from vqlcmd.files import whole
+from vqlcmd.weights import load_weights, save_weights
 
 DIMENSIONS = 64
 _ROTATIONS = 4
@@ -114,25 +111,15 @@ def accuracy(judge: Judge, images: Tensor, labels: Tensor | None, batch_size: in
 
 
 def save_judge(judge: Judge, path: Path) -> None:
-    """Writes weights and sizes as safetensors, whole or not at all; the same judge gives the same bytes."""
-    # One metadata key: safetensors writes several in an order that changes from run to run.
-    sizes = json.dumps({"num_classes": judge.num_classes, "width": judge.width}, sort_keys=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in judge.state_dict().items()}
-    with whole(path) as side:
-        safetensors.torch.save_file(weights, side, metadata={"judge": sizes})
+    """One safetensors file, the judge's sizes in its header."""
+    save_weights(path, "judge", judge.state_dict(), {"num_classes": judge.num_classes, "width": judge.width})
 
 
 def load_judge(path: Path) -> Judge:
-    """The judge that `save_judge` wrote, on the CPU, ready to judge. Raises DataError if it is missing or damaged."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such judge; the reference stage makes it")
-    try:
-        with safe_open(path, framework="pt") as file:
-            judge = Judge(**json.loads(file.metadata()["judge"]))
-        judge.load_state_dict(safetensors.torch.load_file(path))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a judge ({reason}); delete it and run the reference stage again") from error
+    """The judge that `save_judge` wrote, on the CPU, ready to judge. DataError where it is missing or damaged."""
+    tensors, sizes = load_weights(path, "judge")
+    judge = Judge(**sizes)
+    judge.load_state_dict(tensors)
     return judge.eval().requires_grad_(False)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vqlcmd.errors import DataError
+from vqlcmd.files import whole
 from vqlcmd.sources import KINDS, BuiltIn, Entry, ImageSource, short_digest
 
 NAME = r"^[A-Za-z0-9_-]+$"
@@ -84,16 +85,8 @@ def shortened(items: list[str], at_most: int) -> str:
 
 def write(manifest: Manifest, path: Path) -> None:
     """Writes the manifest whole or not at all; equal manifests give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    side = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with side.open("wb") as file:
-            file.write(_to_bytes(manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(side, path)
-    finally:
-        side.unlink(missing_ok=True)
+    with whole(path) as side:
+        side.write_bytes(_to_bytes(manifest))
 
 
 def read(path: Path) -> Manifest:

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqlcmd import methods
-from vqlcmd.checkpoint import load_model, save_model
 from vqlcmd.config import ModelParams
+from vqlcmd.method import Method
+from vqlcmd.weights import load_weights, save_weights
 
 
-def save_method(path: Path, method: nn.Module, params: ModelParams, header: dict[str, Any], codebook_KD: Tensor) -> None:
+def save_method(path: Path, method: Method, params: ModelParams, header: dict[str, Any], codebook_KD: Tensor) -> None:
     """Write the weights of `method` with all that is needed to build it again."""
     about = {
         "params": params.model_part().model_dump(mode="json"),
@@ -21,12 +22,12 @@ def save_method(path: Path, method: nn.Module, params: ModelParams, header: dict
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
     }
-    save_model(path, {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
+    save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
 
 
-def load_method(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+def load_method(path: Path, device: torch.device) -> tuple[Method, dict[str, Any]]:
     """The frozen method in a model file, and what the file says about it."""
-    tensors, about = load_model(path)
+    tensors, about = load_weights(path, "model")
     codebook_KD = tensors.pop("vqgan_codebook")
     params = ModelParams.model_validate_json(json.dumps(about["params"]), strict=False)
     with torch.random.fork_rng(devices=[]):

@@ -30,15 +30,16 @@ class AdaLN(nn.Module):
         return F.layer_norm(x_BNW, x_BNW.shape[-1:]) * (1 + scale) + shift
 
 
-class ClassAdaLN(AdaLN):
+class ClassAdaLN(nn.Module):
     """AdaLN on a class: a table of its own, with one more row for the null class."""
 
     def __init__(self, width: int, classes: int):
-        super().__init__(width)
+        super().__init__()
         self.classes = nn.Embedding(classes + 1, width)
+        self.norm = AdaLN(width)
 
     def forward(self, x_BNW: Tensor, label: Tensor) -> Tensor:
-        return super().forward(x_BNW, self.classes(label))
+        return self.norm(x_BNW, self.classes(label))
 
 
 class PlainLN(nn.LayerNorm):
@@ -99,7 +100,7 @@ class Transformer(nn.Module):
         self.apply(_initialise)
 
     def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """Logits (B, N, K) float32 for vectors z (B, N, D), times t (B,) in [0, 1] and classes (B,), the last being null."""
+        """Logits (B, N, K) float32 for vectors (B, N, D), times (B,) in [0, 1], classes (B,), the last one null."""
         time_BW = sinusoid(t * 1000, self.width)
         x_BNW = self.input(z_BND) + self.positions
         for block in self.blocks:

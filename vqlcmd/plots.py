@@ -13,7 +13,7 @@ from vqlcmd.schedule import Schedule
 
 
 def image_grid(images: Tensor, columns: int, path: Path, gap: int = 2) -> None:
-    """Images (n, 3, S, S) uint8, row by row, as one PNG on white; small ones are enlarged to 64 pixels by whole steps."""
+    """Images (n, 3, S, S) uint8, row by row, as one PNG on white; small ones are enlarged towards 64 pixels."""
     count, _, side, _ = images.shape
     rows = -(-count // columns)
     canvas = np.full((rows * (side + gap) + gap, columns * (side + gap) + gap, 3), 255, dtype=np.uint8)
@@ -21,7 +21,9 @@ def image_grid(images: Tensor, columns: int, path: Path, gap: int = 2) -> None:
         top, left = (gap + (number // columns) * (side + gap), gap + (number % columns) * (side + gap))
         canvas[top : top + side, left : left + side] = image
     enlarge = max(64 // side, 1)
-    picture = Image.fromarray(canvas).resize((canvas.shape[1] * enlarge, canvas.shape[0] * enlarge), Image.Resampling.NEAREST)
+    picture = Image.fromarray(canvas).resize(
+        (canvas.shape[1] * enlarge, canvas.shape[0] * enlarge), Image.Resampling.NEAREST
+    )
     with whole(path) as side_file:
         picture.save(side_file, format="PNG")
 
@@ -50,7 +52,7 @@ def noise_schedule(schedule: Schedule, path: Path) -> None:
 
 
 def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
-    """Norms and pairwise distances of the VQGAN's codebook (top) and of the learned table (below): the paper's Figure 5."""
+    """Norms and distances of the VQGAN's codebook (above) and of the learned table (below): the paper's Figure 5."""
     figure, axes = _figure(2, 2, (9, 7))
     for (left, right), name, table in (
         (axes[0], "VQGAN codebook", codebook_KD),
@@ -65,7 +67,7 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
     _save(figure, path)
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]):  # noqa: ANN202
+def _figure(rows: int, columns: int, size: tuple[float, float]):
     # The object interface: pyplot keeps global state and looks for a screen.
     from matplotlib.figure import Figure
 
@@ -73,6 +75,6 @@ def _figure(rows: int, columns: int, size: tuple[float, float]):  # noqa: ANN202
     return figure, figure.subplots(rows, columns)
 
 
-def _save(figure, path: Path) -> None:  # noqa: ANN001
+def _save(figure, path: Path) -> None:
     with whole(path) as side:
         figure.savefig(side, dpi=110, metadata={"Software": None})

@@ -1,7 +1,7 @@
 """Packed token shards: a tar record holds thousands of images' tokens, a header describes and vouches for them.
 
-A directory holds SPLIT-000000.tar, ... and header.json. A record is `tokens.npy` uint16 (n, N), `cls.npy` int64 (n,) and
-`index.npy` int64 (n,), the images' positions in their source. The same tokens make the same bytes.
+A directory holds SPLIT-000000.tar, ... and header.json. A record is `tokens.npy` uint16 (n, N), `cls.npy` int64
+(n,) and `index.npy` int64 (n,), the images' positions in their source. The same tokens make the same bytes.
 """
 
 import io
@@ -56,7 +56,7 @@ class Split:
 
 
 def heldout(index: Tensor, share: float) -> Tensor:
-    """Which images (n,), by their position in the source, are kept from training: about `share` of them, always the same."""
+    """Which images (n,), by position in the source, are kept from training: about `share`, always the same ones."""
     return Noise(0, "heldout", index).uniform("split") < share
 
 
@@ -64,7 +64,9 @@ def class_count(header: dict[str, Any], use_classes: bool, guidance: float) -> i
     """How many classes a model of these tokens has, 0 for none. ConfigError for guidance without classes."""
     classes = len(header["classes"]) if use_classes else 0
     if guidance and not classes:
-        raise ConfigError(f"guidance is {guidance:g}, which needs classes, and this data set has none: set guidance to 0")
+        raise ConfigError(
+            f"guidance is {guidance:g}, which needs classes, and this data set has none: set guidance to 0"
+        )
     return classes
 
 
@@ -114,7 +116,9 @@ def read_header(directory: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path} is missing: `dvc repro` makes it") from None
     except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON ({error}): delete {directory} and make it again with `dvc repro`") from None
+        raise DataError(
+            f"{path} is not JSON ({error}): delete {directory} and make it again with `dvc repro`"
+        ) from None
     if header.get("format") != FORMAT:
         raise DataError(f"{path} has format {header.get('format')}, but this version reads {FORMAT}: make it again")
     return header

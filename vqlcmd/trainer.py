@@ -12,13 +12,14 @@ from vqlcmd import distributed
 from vqlcmd.checkpoint import State
 from vqlcmd.config import Train
 from vqlcmd.errors import Diverged, Interrupted
+from vqlcmd.method import Method
 from vqlcmd.noise import Noise, address
 from vqlcmd.progress import Progress
 from vqlcmd.shards import Split
 
 
 def train(
-    method: nn.Module,
+    method: Method,
     split: Split,
     heldout: Split,
     settings: Train,
@@ -27,7 +28,7 @@ def train(
     seed: int,
     state: State,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[nn.Module, list[dict[str, float]]]:
+) -> tuple[Method, list[dict[str, float]]]:
     """Train `method` in place; returns its moving average and the curves, a row per `log_every` steps.
 
     Picks up from `state` where a run of the same configuration left off. Raises Interrupted once `stop` says so and the
@@ -68,16 +69,18 @@ def train(
             logging, saving = done % settings.log_every == 0 or done == steps, done % settings.save_every == 0
             if logging or saving or stopping:
                 recent = _look(unseen, ["loss", *terms, "grad_norm"], step)
-            if logging:
-                rows.append({"step": done, **recent, "learning_rate": scheduler.get_last_lr()[0]})
-                rows[-1] |= _diagnose(teacher, heldout if len(heldout) else split, seed)
-                unseen.clear()
+                if logging:
+                    recent |= {"step": done, "learning_rate": float(scheduler.get_last_lr()[0])}
+                    rows.append(recent | _diagnose(teacher, heldout if len(heldout) else split, seed))
+                    unseen.clear()
             if saving or stopping:
                 states = {name: each.state_dict() for name, each in stateful.items()}
                 state.save({"step": done, "rows": rows, "unseen": unseen, **states})
             progress.update(done, settings.batch_size, {"loss": rows[-1]["loss"]} if rows else None)
             if stopping and done < steps:
-                raise Interrupted(f"stopped at step {done} of {steps}, state saved: the same command goes on from there")
+                raise Interrupted(
+                    f"stopped at step {done} of {steps}, state saved: the same command goes on from there"
+                )
     return teacher, rows
 
 
@@ -120,7 +123,7 @@ def _look(unseen: list[Tensor], names: list[str], step: int) -> dict[str, float]
     return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
 
 
-def _diagnose(teacher: nn.Module, split: Split, seed: int, most: int = 256) -> dict[str, float]:
+def _diagnose(teacher: Method, split: Split, seed: int, most: int = 256) -> dict[str, float]:
     rows = torch.arange(min(len(split), most), device=split.tokens.device)
     labels = split.labels[rows] if teacher.classes else None
     return teacher.diagnostics(split.tokens[rows].long(), labels, Noise(seed, "diagnostics", rows))

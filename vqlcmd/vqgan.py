@@ -4,21 +4,18 @@ Shapes: B images, C channels, S pixels a side, D codebook dimensions, H and W th
 """
 
 import dataclasses
-import json
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqlcmd.errors import ConfigError, DataError
+from vqlcmd.weights import load_weights, save_weights
 
 GROUPS = 32
 SEARCH_ROWS = 4096
@@ -264,33 +261,20 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def save(vqgan: VQGAN, path: str | os.PathLike[str], provenance: Mapping[str, Any]) -> None:
-    """One safetensors file, architecture and provenance in its header: whole or absent; equal input, equal bytes."""
-    path = Path(path)
-    header = {"architecture": dataclasses.asdict(vqgan.architecture), "provenance": dict(provenance)}
-    # One key only: safetensors writes several in an order that changes from call to call.
-    metadata = {"vqgan": json.dumps(header, sort_keys=True)}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in vqgan.state_dict().items()}
-    side_file = path.with_name(path.name + ".part")
-    with open(side_file, "wb") as stream:
-        stream.write(safetensors.torch.save(tensors, metadata))
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(side_file, path)
+def save(vqgan: VQGAN, path: Path, provenance: Mapping[str, Any]) -> None:
+    """One safetensors file, architecture and provenance in its header."""
+    about = {"architecture": dataclasses.asdict(vqgan.architecture), "provenance": dict(provenance)}
+    save_weights(path, "VQGAN", vqgan.state_dict(), about)
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> VQGAN:
+def load(path: Path, device: str | torch.device = "cpu") -> VQGAN:
     """The VQGAN of a file by `save`, in eval mode and without gradients. DataError where it is missing or damaged."""
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file; run the vqgan stage to make it")
+    tensors, about = load_weights(path, "VQGAN", device)
     try:
-        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            header = json.loads(file.metadata()["vqgan"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
         with torch.device("meta"):
-            vqgan = VQGAN(Architecture(**header["architecture"]))
+            vqgan = VQGAN(Architecture(**about["architecture"]))
         vqgan.load_state_dict(tensors, assign=True)
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+    except (KeyError, TypeError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: not a whole VQGAN file ({type(error).__name__}: {reason}); make it again") from error
-    return vqgan.to(device).eval().requires_grad_(False)
+        raise DataError(f"{path}: its weights and its architecture disagree ({reason}); make it again") from None
+    return vqgan.eval().requires_grad_(False)

@@ -25,7 +25,7 @@ class Simple:
 
 @dataclass(frozen=True)
 class Vlb:
-    """Equation 2, -1/2 E_t[SNR'(t) |.|^2], with log SNR drawn uniformly: bounded variance, where uniform t has spikes."""
+    """Equation 2, -1/2 E_t[SNR'(t) |.|^2], with log SNR drawn uniformly: uniform times would make rare spikes."""
 
     schedule: Schedule
 

@@ -6,14 +6,16 @@ Shapes: B images, N tokens, D embedding size, K codes. Sections 3 to 6 of docs/m
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqlcmd import collapse, gaussian, losses
 from vqlcmd.config import ModelParams
 from vqlcmd.embedding import DROPPING, build_embedding
 from vqlcmd.guidance import guided
+from vqlcmd.method import Method
 from vqlcmd.network import Transformer
 from vqlcmd.noise import Noise
 from vqlcmd.schedule import Schedule
@@ -29,7 +31,7 @@ SAMPLERS: dict[str, Step] = {
 }
 
 
-class Method(nn.Module):
+class LCMD(Method):
     """VQ-LCMD over N = `tokens` codes of the VQGAN whose table is `codebook_KD`; `classes` 0 for none."""
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
@@ -62,7 +64,7 @@ class Method(nn.Module):
             dropout=net.dropout,
         )
 
-    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: "Method") -> dict[str, Tensor]:
+    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Self) -> dict[str, Tensor]:
         """The loss terms with a weight above 0, per image: {name: (B,)}. `teacher` is the EMA of this model."""
         label = self._drop_classes(label, noise)
         psi_BND = self.embedding(tokens_BN)
@@ -99,19 +101,18 @@ class Method(nn.Module):
         size = len(noise.rows)
         times = self.schedule.between(torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=noise.rows.device))
         times_SB = times[:, None].expand(-1, size)
-        z = noise.normal("prior", self.tokens, self.embedding.table.shape[1])
+        z = noise.normal("prior", self.tokens, self.table.shape[1])
         for index, (t, s) in enumerate(pairwise(times_SB)):
             z = step(self.schedule, z, self.psi_hat(predict(z, t, label)), s, t, noise.at(index))
         return predict(z, times_SB[-1], label).argmax(dim=2)
 
-    @staticmethod
-    def network_calls(steps: int, guidance: float) -> int:
+    def network_calls(self, steps: int, guidance: float) -> int:
         """Passes through the network that one image costs."""
         return (steps + 1) * (2 if guidance else 1)
 
     @torch.no_grad()
     def bound(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, levels: int) -> Tensor:
-        """An upper bound on -log p(x), nats per token, estimated with `levels` noise levels an image: (B,). Section 6."""
+        """Upper bound on -log p(x), nats per token, estimated with `levels` noise levels an image: (B,). Section 6."""
         psi = self.embedding(tokens_BN)
         size = len(tokens_BN)
         start = torch.full((size,), self.schedule.start, dtype=torch.float64, device=tokens_BN.device)
@@ -130,7 +131,7 @@ class Method(nn.Module):
     @torch.no_grad()
     def diagnostics(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise) -> dict[str, float]:
         """Section 7: collapse statistics of the embedding table, and the cross-entropy at five times."""
-        table_KD = self.embedding.table
+        table_KD = self.table
         found = collapse.statistics(table_KD, self.schedule, noise.of(len(table_KD)))
         psi = self.embedding(tokens_BN)
         for share in (0.1, 0.25, 0.5, 0.75, 0.9):
@@ -158,6 +159,10 @@ class Method(nn.Module):
         at_t, at_0 = self.network(torch.cat([z_t, z_0]), torch.cat([t, start]), labels).chunk(2)
         return at_t, at_0
 
+    @property
+    def table(self) -> Tensor:
+        return self.embedding.table
+
     def psi_hat(self, logits_BNK: Tensor) -> Tensor:
         """The expected embedding, sum_k P(x_i = k) e_k: (B, N, D). Equation 2."""
-        return logits_BNK.softmax(dim=2) @ self.embedding.table
+        return logits_BNK.softmax(dim=2) @ self.table

@@ -1,0 +1,101 @@
+"""Tiny parameters and methods for tests: params.yaml with small sizes, and whatever a test overrides."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vqlcmd import methods
+from vqlcmd.config import ModelParams, Params, Train, load_params
+
+ROOT = Path(__file__).parent.parent
+CODES, TOKENS, DIM = 8, 4, 6
+
+Module = TypeVar("Module", bound=nn.Module)
+
+# Everything the tests lean on, so that an edit of params.yaml does not change what they state.
+TINY: dict[str, Any] = {
+    "seed": 0,
+    "s": 0.0,
+    "lambda_rec": 1.0,
+    "lambda_diff": 0.2,
+    "lambda_cm": 1.0,
+    "lambda_ce": 0.5,
+    "weighting": "simple",
+    "drop": 0.2,
+    "dropping": "fixed",
+    "embedding": "learned",
+    "embedding_dim": DIM,
+    "train_steps": 10,
+    "schedule": {"log_snr_min": -12.0, "log_snr_max": 6.0},
+    "network": {"layers": 1, "heads": 2, "width": 16, "dropout": 0.0},
+    "train": {
+        "batch_size": 4,
+        "learning_rate": 1e-2,
+        "warmup": 2,
+        "final_rate": 0.1,
+        "weight_decay": 0.01,
+        "betas": [0.9, 0.99],
+        "clip": 1.0,
+        "ema": 0.9,
+        "init_std": 1.0,
+        "use_classes": True,
+        "class_drop": 0.1,
+        "precision": "float32",
+        "log_every": 4,
+        "save_every": 5,
+    },
+}
+
+
+def params(**overrides: Any) -> Params:
+    """All of params.yaml, tiny; a section's override is a dict of the keys that change."""
+    values = load_params(ROOT / "params.yaml").model_dump()
+    for changes in (TINY, overrides):
+        for key, value in changes.items():
+            values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    return Params.model_validate(values)
+
+
+def model_params(**overrides: Any) -> ModelParams:
+    """The part of them that shapes a model."""
+    return params(**overrides).model_part()
+
+
+def train_settings(**overrides: Any) -> Train:
+    """The section `train`."""
+    return params(train=overrides).train
+
+
+def build(*, tokens: int = TOKENS, codes: int = CODES, classes: int = 0, seed: int = 0, **overrides: Any) -> Any:
+    """A method with fresh weights from `seed`; the global random state stays as it was.
+
+    Any: methods share an interface and no class.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return methods.build(model_params(**overrides), codebook(codes), tokens, classes)
+
+
+def codebook(codes: int = CODES, dim: int = DIM) -> Tensor:
+    """A VQGAN's table (K, D) that is neither centred nor of unit variance."""
+    return normal(codes, dim, seed=3) * 3 + 1
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Fixed standard normal numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def integers(high: int, *shape: int, seed: int = 0) -> Tensor:
+    """Fixed integers in [0, high)."""
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def perturb(module: Module, scale: float = 0.3, seed: int = 0) -> Module:
+    """The same module away from its initial weights, where zeroed modulations hide what they modulate."""
+    for number, parameter in enumerate(module.parameters()):
+        parameter += scale * normal(*parameter.shape, seed=seed * 1000 + number)
+    return module

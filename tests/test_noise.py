@@ -1,0 +1,131 @@
+"""Philox against its published answers, and what makes a number's address its own."""
+
+import math
+
+import pytest
+import torch
+
+from vqlcmd.noise import Noise, philox
+
+# Counter, key and result of philox4x32-10, from the file kat_vectors of Random123 (Salmon et al. 2011).
+KNOWN = [
+    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]
+
+
+def words(text: str) -> list[int]:
+    return [int(word, 16) for word in text.split()]
+
+
+def noise(rows: int = 5, *, seed: int = 0, purpose: str = "test", step: int = 0) -> Noise:
+    return Noise(seed, purpose, torch.arange(rows), step)
+
+
+@pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
+def test_philox_gives_the_published_answers(counter: str, key: str, result: str) -> None:
+    c0, c1, c2, c3 = (torch.tensor([word]) for word in words(counter))
+    k0, k1 = words(key)
+    assert [int(word) for word in philox((c0, c1, c2, c3), (k0, k1))] == words(result)
+
+
+def test_philox_gives_the_published_answers_side_by_side() -> None:
+    """The same key for all, so only the first two counters' neighbours change."""
+    c0, c1, c2, c3 = torch.tensor([words(KNOWN[0][0]), words(KNOWN[1][0])]).T
+    first = torch.stack(philox((c0, c1, c2, c3), (0, 0)), dim=1)[0]
+    assert first.tolist() == words(KNOWN[0][2])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 3)])
+def test_a_rows_numbers_do_not_depend_on_the_rows_beside_it(shape: tuple[int, ...]) -> None:
+    for draw in (lambda noise: noise.normal("a", *shape), lambda noise: noise.uniform("a", *shape)):
+        whole = draw(noise(7))
+        assert whole.shape == (7, *shape)
+        assert torch.equal(draw(Noise(0, "test", torch.tensor([5, 2]))), whole[[5, 2]])
+
+
+def test_rows_far_from_zero_have_numbers_of_their_own() -> None:
+    rows = torch.tensor([0, 2**31, 2**32 - 1])
+    assert len(Noise(0, "test", rows).uniform("a").unique()) == 3
+
+
+def test_another_draw_step_seed_purpose_or_row_is_another_number() -> None:
+    streams = [
+        noise().normal("a", 6),
+        noise().normal("b", 6),
+        noise(step=1).normal("a", 6),
+        noise(seed=1).normal("a", 6),
+        noise(purpose="other").normal("a", 6),
+        noise(seed=2**32 - 1).normal("a", 6),
+    ]
+    values = torch.cat([stream.flatten() for stream in streams])
+    assert len(values.unique()) == len(values)
+    assert torch.equal(noise().normal("a", 6), streams[0])
+
+
+def test_at_moves_the_step_and_of_counts_the_rows_anew() -> None:
+    assert torch.equal(noise().at(3).uniform("a"), noise(step=3).uniform("a"))
+    assert torch.equal(Noise(0, "test", torch.tensor([9]), 3).of(5).uniform("a"), noise(step=3).uniform("a"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 9])
+def test_an_odd_count_of_numbers_is_as_many_different_numbers(count: int) -> None:
+    values = noise(1).normal("a", count)
+    assert values.shape == (1, count)
+    assert len(values.unique()) == count
+
+
+def test_uniform_numbers_lie_inside_the_open_interval_at_its_very_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest word must not round to 1 in float32, nor the smallest give 0."""
+    ends = torch.tensor([[0, 0xFFFFFFFF]])
+    monkeypatch.setattr(Noise, "_words", lambda self, draw, count: ends)
+    low, high = noise(1).uniform("a", 2)[0].tolist()
+    assert 0 < low < high < 1
+
+
+def test_normal_numbers_are_finite_at_the_ends_of_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = torch.tensor([[0, 0xFFFFFFFF, 0, 0xFFFFFFFF]])
+    monkeypatch.setattr(Noise, "_words", lambda self, draw, count: ends)
+    assert noise(1).normal("a", 4).isfinite().all()
+
+
+def kolmogorov(values: torch.Tensor) -> float:
+    """sqrt(n) sup |F_n - F| for values that should be uniform; above 1.95 once in a thousand."""
+    ordered = values.flatten().double().sort().values
+    n = len(ordered)
+    steps = torch.arange(n + 1, dtype=torch.float64) / n
+    return math.sqrt(n) * float(torch.maximum((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()))
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    values = noise(400).uniform("a", 250)
+    assert kolmogorov(values) < 1.95
+    assert kolmogorov(values[:, 0]) < 1.95
+    # The mean of n has standard deviation 1 / sqrt(12 n).
+    assert abs(float(values.mean()) - 0.5) < 4 / math.sqrt(12 * values.numel())
+
+
+def test_normal_numbers_are_normal() -> None:
+    """Moments within four standard deviations of their estimates, and the whole distribution by Kolmogorov's test."""
+    values = noise(400).normal("a", 250).double()
+    n = values.numel()
+    for power, exact, spread in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
+        assert abs(float((values**power).mean()) - exact) < 4 * math.sqrt(spread / n), power
+    assert kolmogorov(torch.special.ndtr(values)) < 1.95
+
+
+def test_numbers_of_neighbouring_rows_places_and_steps_are_uncorrelated() -> None:
+    values, later = noise(400).normal("a", 250), noise(400, step=1).normal("a", 250)
+    pairs = [(values[1:], values[:-1]), (values[:, 1:], values[:, :-1]), (values, later)]
+    # Box-Muller makes a cosine and a sine of the same radius: place j and j + 125.
+    pairs.append((values[:, :125], values[:, 125:]))
+    for left, right in pairs:
+        assert abs(float((left * right).mean())) < 4 / math.sqrt(left.numel())
+
+
+def test_stratified_puts_one_number_into_each_part() -> None:
+    parts = noise(64).stratified("a", 64) * 64
+    assert parts.floor().long().tolist() == list(range(64))
+    assert kolmogorov(parts.frac()) < 1.95
+    assert torch.equal(Noise(0, "test", torch.arange(32, 64)).stratified("a", 64) * 64, parts[32:])
