@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import vqlcmd
 from vqlcmd.errors import ConfigError
 
 MANIFESTS = Path("data/manifests")
@@ -12,6 +13,7 @@ MODEL = Path("data/model/model.safetensors")
 SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")
 METRICS = Path("metrics")
+CODE = (Path(vqlcmd.__file__).parent, Path(__file__).parent)
 
 
 def images_root() -> Path | None:

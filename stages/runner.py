@@ -24,41 +24,40 @@ SECONDS_TO_STOP = 60.0
 
 def main(stage: str) -> int:
     """Run stages/`stage`.py here, or in as many processes as the machine's facts ask for; returns the exit code."""
+    first = os.environ.get("RANK", "0") == "0"
     try:
         module = importlib.import_module(f"stages.{stage}")
-        count = _processes() if getattr(module, "PARALLEL", False) else 1
+        if not getattr(module, "PARALLEL", False):
+            # Under somebody's torchrun too, one process does all the work of such a stage.
+            return _work(module.run) if first else 0
+        count = _processes()
         if count > 1 and "RANK" not in os.environ:
             return _launch(f"stages.{stage}", count)
-        return _work(module.run)
-    except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
+        from vqlcmd import distributed
+
+        distributed.start()
+        try:
+            return _work(module.run)
+        finally:
+            distributed.stop()
+    except (UserError, Diverged) as error:
+        # All processes see the same error; one says it.
+        if first:
             print(f"{stage}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{stage}: interrupted", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        if first:
+            print(f"{stage}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
 
 
 def _work(run: Callable[[], None]) -> int:
-    from vqlcmd import distributed
-
     signal.signal(signal.SIGTERM, _raise_interrupt)
     if "VQLCMD_LAUNCHER" in os.environ:
         # The launcher passes a Ctrl-C on as SIGTERM; the terminal's own would come a second time.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    distributed.start()
-    try:
-        run()
-    except Interrupted as stopped:
-        if distributed.rank() == 0:
-            print(stopped, file=sys.stderr)
-        return INTERRUPTED
-    except Diverged as error:
-        print(error, file=sys.stderr)
-        return 1
-    finally:
-        distributed.stop()
+    run()
     return 0
 
 

@@ -28,7 +28,7 @@ def run() -> None:
     if params.guidance and not classes:
         raise ConfigError(f"guidance is {params.guidance:g}, which needs classes, and this model has none: set it to 0")
     settings = params.model_dump(mode="json", include={"seed", "sampler", "sample_steps", "guidance", "sample"})
-    name = checkpoint.fingerprint(settings, sha256(paths.MODEL), checkpoint.sources())
+    name = checkpoint.fingerprint(settings, sha256(paths.MODEL), checkpoint.sources(*paths.CODE))
     with checkpoint.State(runner.state_root() / "sample" / name, writer=rank() == 0) as state:
         barrier()
         _draw(params, method, classes, state.directory)

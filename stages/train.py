@@ -27,7 +27,7 @@ def run() -> None:
 
     settings = params.model_part().model_dump(mode="json")
     del settings["train"]["save_every"]
-    name = checkpoint.fingerprint(settings, header, checkpoint.sources())
+    name = checkpoint.fingerprint(settings, header, checkpoint.sources(*paths.CODE))
     with (
         checkpoint.State(runner.state_root() / "train" / name, writer=rank() == 0) as state,
         runner.graceful() as stop,

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from tests.pipeline_imports import ROOT
-from vqlcmd.config import read_yaml
+from vqlcmd.yamlfile import read_yaml
 
 STAGES = ("vqgan", "tokenize", "train", "sample", "bound", "reference", "evaluate")
 TINY: dict[str, Any] = {

@@ -41,7 +41,6 @@ def test_the_effective_rank_of_a_table_of_zeros_is_zero() -> None:
     assert effective_rank(torch.zeros(7, 5)) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the mean is taken in float32; its rounding error counts as a direction")
 def test_the_effective_rank_of_a_table_of_one_point_is_zero() -> None:
     assert effective_rank(normal(1, 5).expand(7, 5)) == 0
 

@@ -9,7 +9,8 @@ import yaml
 
 from tests.pipeline_imports import ROOT
 from tests.test_pipeline import LAYERS
-from vqlcmd.config import load_params, read_yaml
+from vqlcmd.config import load_params
+from vqlcmd.yamlfile import read_yaml
 
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
 COMMAND = re.compile(r"^.*?(dvc exp run[^`\n|]*)", re.MULTILINE)

@@ -11,7 +11,8 @@ from tests.pipeline_imports import ROOT, direct, transitive
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 LAYERS = [
     "errors",
-    "files noise config distributed sources",
+    "files noise yamlfile distributed sources",
+    "config",
     "weights manifest shards",
     "vqgan",
     "vqgan_fit",

@@ -57,7 +57,6 @@ def test_the_ends_are_the_given_log_snrs_whatever_the_shift(shift: float, ends: 
     assert (schedule.sigma(t).float() > 0).all()
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: torch.tensor(log_snr_max) is float32; pass dtype=torch.float64")
 def test_ends_that_float32_does_not_hold_are_met_too() -> None:
     schedule = Schedule(0.0, -11.7, 5.3)
     t = torch.tensor([schedule.end, schedule.start], dtype=torch.float64)

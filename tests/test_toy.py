@@ -41,11 +41,15 @@ class Posterior(nn.Module):
         return (states @ self.places).clamp_min(1e-30).log().view(-1, N, K)
 
 
-def method(*, shift: float = SHIFT, believed: float | None = None, log_snr_max: float = 6.0) -> Any:
+def method(
+    *, shift: float = SHIFT, believed: float | None = None, log_snr_min: float = -12.0, log_snr_max: float = 6.0
+) -> Any:
     """VQ-LCMD with the exact posterior, or with that of another shift: what the network believes about the noise."""
-    made = build(tokens=N, codes=K, embedding_dim=2, s=shift, schedule={"log_snr_max": log_snr_max})
+    made = build(
+        tokens=N, codes=K, embedding_dim=2, s=shift, schedule={"log_snr_min": log_snr_min, "log_snr_max": log_snr_max}
+    )
     made.embedding.weight.data.copy_(TABLE)
-    made.network = Posterior(Schedule(shift if believed is None else believed, -12, log_snr_max))
+    made.network = Posterior(Schedule(shift if believed is None else believed, log_snr_min, log_snr_max))
     return made.eval()
 
 
@@ -157,6 +161,12 @@ def test_the_bounds_integral_over_uniform_times_is_the_same_one(shift: float) ->
 def test_an_early_clean_end_costs_bits_and_is_still_a_bound() -> None:
     """At log SNR 0 tokens are uncertain, and the last look takes them one by one."""
     mean, error = bound(4, log_snr_max=0.0)
+    assert mean > ENTROPY + 10 * error
+
+
+def test_a_late_end_that_is_not_pure_noise_is_paid_for_in_the_prior() -> None:
+    """At log SNR -1 the latest z tells much of x; without the prior term this would fall below the entropy."""
+    mean, error = bound(4, log_snr_min=-1.0)
     assert mean > ENTROPY + 10 * error
 
 

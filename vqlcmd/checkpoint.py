@@ -23,11 +23,12 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def sources() -> bytes:
-    """Digest of this package's code: state written by other code is not resumed."""
+def sources(*folders: Path) -> bytes:
+    """Digest of the Python files in `folders`: state that other code wrote is not resumed."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.digest()
 
 

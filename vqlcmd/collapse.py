@@ -33,7 +33,7 @@ def statistics(table_KD: Tensor, schedule: Schedule, noise: Noise) -> dict[str, 
 
 def effective_rank(table_KD: Tensor) -> float:
     """exp of the entropy of the normalised squared singular values of the centred table; 0 for a table of one point."""
-    squares = torch.linalg.svdvals((table_KD - table_KD.mean(dim=0)).double()) ** 2
+    squares = torch.linalg.svdvals(table_KD.double() - table_KD.double().mean(dim=0)) ** 2
     if squares.sum() == 0:
         return 0.0
     shares = squares / squares.sum()

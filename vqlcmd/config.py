@@ -1,14 +1,13 @@
 """params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
 
 import difflib
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vqlcmd.errors import ConfigError
+from vqlcmd.yamlfile import read_yaml
 
 
 def _whole(value: object) -> object:
@@ -31,7 +30,7 @@ class _Section(BaseModel):
 class Images(_Section):
     """How pictures become squares: shared by the tokenizer, the tokens and the reference."""
 
-    size: Annotated[int, Field(ge=8, le=4096)]
+    size: Annotated[int, BeforeValidator(_whole), Field(ge=8, le=4096)]
     resize: Literal["bilinear", "bicubic", "box", "lanczos"]
     crop: Literal["center"]
     flip: bool
@@ -45,6 +44,7 @@ class VqganFit(_Section):
     batch_size: Count
     learning_rate: Positive
     commitment: NonNegative
+    painting_share: Annotated[float, Field(ge=0, le=0.8)]
     limit: Count
 
 
@@ -59,7 +59,7 @@ class Vqgan(_Section):
     attn_resolutions: list[Count]
     z_channels: Count
     embed_dim: Count
-    n_embed: Annotated[int, Field(ge=2, le=65_536)]
+    n_embed: Annotated[int, BeforeValidator(_whole), Field(ge=2, le=65_536)]
     fit: VqganFit
 
 
@@ -80,7 +80,9 @@ class Schedule(_Section):
     @model_validator(mode="after")
     def _ordered(self) -> "Schedule":
         if self.log_snr_min >= self.log_snr_max:
-            raise ValueError("log_snr_min must lie below log_snr_max")
+            raise ValueError(
+                f"log_snr_min {self.log_snr_min:g} must lie below log_snr_max {self.log_snr_max:g}: lower it"
+            )
         return self
 
 
@@ -124,7 +126,7 @@ class Train(_Section):
     @model_validator(mode="after")
     def _two_betas(self) -> "Train":
         if len(self.betas) != 2:
-            raise ValueError("betas takes two numbers, such as [0.9, 0.999]")
+            raise ValueError(f"betas {self.betas} must be two numbers, such as [0.9, 0.999]")
         return self
 
 
@@ -138,7 +140,7 @@ class Sample(_Section):
 class Bound(_Section):
     """Precision of the bound: noise levels per held-out image."""
 
-    levels: Annotated[int, Field(ge=2)]
+    levels: Annotated[int, BeforeValidator(_whole), Field(ge=2)]
     batch_size: Count
 
 
@@ -208,13 +210,14 @@ class Params(ModelParams):
 
     @model_validator(mode="after")
     def _possible(self) -> "Params":
+        fitted = self.vqgan.checkpoint is None
         factor = 2 ** (len(self.vqgan.ch_mult) - 1)
-        if self.images.size % factor:
+        if fitted and self.images.size % factor:
             raise ValueError(
                 f"images.size {self.images.size} must be a multiple of {factor}, "
                 f"which a VQGAN with {len(self.vqgan.ch_mult)} entries in vqgan.ch_mult divides by"
             )
-        if self.embedding == "codebook" and self.embedding_dim != self.vqgan.embed_dim:
+        if fitted and self.embedding == "codebook" and self.embedding_dim != self.vqgan.embed_dim:
             raise ValueError(
                 f"embedding_dim {self.embedding_dim} must equal vqgan.embed_dim {self.vqgan.embed_dim} "
                 "with `embedding: codebook`"
@@ -226,26 +229,6 @@ class Params(ModelParams):
                 "lambda_rec, lambda_diff, lambda_cm and lambda_ce are all 0: nothing to learn, set one above 0"
             )
         return self
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-05 as a number, as YAML 1.2 and `dvc exp run -S` write it; PyYAML sees a string."""
-
-
-_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def read_yaml(path: Path) -> Any:
-    """The document in a YAML file; ConfigError when it is missing or not YAML."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: copy one, for example `cp presets/digits.yaml {path}`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -288,6 +271,8 @@ def _line(problem: Any) -> str:
     rule = problem["msg"].removeprefix("Value error, ")
     if not location or problem["type"] == "value_error":
         return rule if not location else f"`{key}`: {rule}"
+    if problem["type"] == "string_pattern_mismatch":
+        rule = "a name of letters, digits, _ and -"
     rule = rule.removeprefix("Input should be ").replace("a valid ", "a ")
     return f"`{key}` is {problem['input']!r}, but must be {rule}: change it there or with -S {key}=VALUE"
 

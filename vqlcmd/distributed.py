@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, distributed
 
+from vqlcmd.errors import ConfigError
+
 
 def rank() -> int:
     """This process's number, from 0."""
@@ -45,8 +47,10 @@ def barrier() -> None:
 
 
 def part(size: int) -> slice:
-    """The rows of a batch of `size` that are this process's."""
-    return slice(size * rank() // world(), size * (rank() + 1) // world())
+    """The rows of a batch of `size` that are this process's. ConfigError when it cannot be shared out evenly."""
+    if size % world():
+        raise ConfigError(f"train.batch_size {size} must be a multiple of the {world()} processes: change one of them")
+    return slice(size // world() * rank(), size // world() * (rank() + 1))
 
 
 def average(values: Iterable[Tensor]) -> None:

@@ -20,7 +20,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Any) -> dict[str, Tensor]:
-        """Loss terms per image, unweighted: {name: (B,)}. `teacher` is this model's moving average, of the same class."""
+        """Loss terms per image, unweighted: {name: (B,)}. `teacher` is this model's moving average."""
 
     @abstractmethod
     def sample(self, label: Tensor | None, noise: Noise, *, steps: int, sampler: str, guidance: float) -> Tensor:

@@ -60,10 +60,12 @@ class Attention(nn.Module):
 
     def forward(self, x_BNW: Tensor) -> Tensor:
         q, k, v = self.qkv(x_BNW).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if x_BNW.device.type == "cpu":
-            # The fused kernel's backward pass in bf16 is many times slower than in float32 on CPUs.
-            q, k, v = q.float(), k.float(), v.float()
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        device = x_BNW.device.type
+        # On CPUs the fused kernel's backward pass in bf16 is many times slower than in float32.
+        with torch.autocast(device, enabled=device != "cpu" and torch.is_autocast_enabled(device)):
+            if device == "cpu":
+                q, k, v = q.float(), k.float(), v.float()
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

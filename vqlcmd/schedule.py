@@ -22,12 +22,12 @@ class Schedule:
     @property
     def start(self) -> float:
         """The earliest time, nearly clean."""
-        return float(self.time(torch.tensor(self.log_snr_max)))
+        return float(self.time(torch.tensor(self.log_snr_max, dtype=torch.float64)))
 
     @property
     def end(self) -> float:
         """The latest time, nearly noise."""
-        return float(self.time(torch.tensor(self.log_snr_min)))
+        return float(self.time(torch.tensor(self.log_snr_min, dtype=torch.float64)))
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2) at times t, float64."""

@@ -72,12 +72,14 @@ class LCMD(Method):
         t, start = self.weighting.time(u), torch.full_like(u, self.schedule.start, dtype=torch.float64)
 
         z_t = self._noised(tokens_BN, t, noise, "")
-        z_0 = self._noised(tokens_BN, start, noise, "_rec")
-        student_t, student_0 = self._student(z_t, t, z_0, start, label)
 
         terms = {}
         if "rec" in self.weights:
+            z_0 = self._noised(tokens_BN, start, noise, "_rec")
+            student_t, student_0 = self._student(z_t, t, z_0, start, label)
             terms["rec"] = losses.cross_entropy(student_0, tokens_BN)
+        else:
+            student_t = self.network(z_t, t, label)
         if "diff" in self.weights:
             error = losses.squared_error(psi_BND, self.psi_hat(student_t))
             terms["diff"] = self.weighting.weight(t).to(error.dtype) * error
@@ -123,7 +125,7 @@ class LCMD(Method):
             u = (level + noise.at(level).uniform("level").double()) / levels
             log_snr = self.schedule.log_snr_min + spread * u
             t = self.schedule.time(log_snr)
-            z_t = gaussian.diffuse(self.schedule, psi, t, noise.at(level).normal("level", *psi.shape[1:]))
+            z_t = gaussian.diffuse(self.schedule, psi, t, noise.at(level).normal("eps", *psi.shape[1:]))
             error = losses.squared_error(psi, self.psi_hat(self.network(z_t, t, label)))
             total = total + 0.5 * spread * log_snr.exp().to(error.dtype) * error / levels
         return total
@@ -165,4 +167,5 @@ class LCMD(Method):
 
     def psi_hat(self, logits_BNK: Tensor) -> Tensor:
         """The expected embedding, sum_k P(x_i = k) e_k: (B, N, D). Equation 2."""
-        return logits_BNK.softmax(dim=2) @ self.table
+        with torch.autocast(logits_BNK.device.type, enabled=False):
+            return logits_BNK.softmax(dim=2) @ self.table
