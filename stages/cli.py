@@ -1,5 +1,7 @@
 """vqlcmd: single stages by hand, and what lies beside the pipeline. The commands mount the stages' own functions."""
 
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,10 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from stages import paths, runner
-from vqlcmd.errors import UserError
+from vqlcmd.errors import ConfigError, UserError
 
 STAGES = {
-    "vqgan": "Convert or fit the tokenizer: images -> data/vqgan.safetensors.",
+    "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
     "tokenize": "Encode the images: vqgan -> data/tokens.",
     "train": "Train the method that params.yaml names: tokens -> data/model. Goes on where it was interrupted.",
     "sample": "Draw samples: model -> data/samples.",
@@ -47,8 +49,10 @@ def scan(
     manifest.write(found, path)
     print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes")
     if found.folder is not None:
-        print(f"The stages look for them here:\n  export VQLCMD_IMAGES={Path(source).resolve().parent}")
-    print(f"Next: set `dataset: {name}` in params.yaml, or `dvc exp run -S dataset={name}`")
+        # Not resolve(): a link's own name is the one in the manifest.
+        parent = shlex.quote(os.path.dirname(os.path.abspath(source)))
+        print(f"The stages look for them here:\n  export VQLCMD_IMAGES={parent}")
+    print(f"Next:\n  git add {path}\n  dvc exp run -S dataset={name}")
 
 
 @app.command()
@@ -77,6 +81,8 @@ def sample(
 ) -> None:
     """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
     if out is None:
+        if class_ is not None or count is not None:
+            raise ConfigError("--class and --count need --out DIR; without options this is the pipeline's stage")
         raise typer.Exit(runner.main("sample"))
     from stages.export import sample_images
 

@@ -26,6 +26,8 @@ def run() -> None:
         raise DataError(f"{paths.SAMPLES} belongs to another VQGAN than {paths.VQGAN}: run `dvc repro`")
     reference, about = load_weights(paths.REFERENCE / "features.safetensors", "reference")
     network = extractor(params.evaluate.features, paths.judge_weights(params.evaluate.features), device())
+    if about["weights_digest"] != network.digest:
+        raise DataError(f"{paths.REFERENCE} was made with another {params.evaluate.features}: run `dvc repro`")
     tokenizer = vqgan.load(paths.VQGAN, device())
 
     found: dict[str, list[Tensor]] = {"features": [], "logits": []}
@@ -38,7 +40,7 @@ def run() -> None:
     generated = {f"generated_{layer}": torch.cat(parts) for layer, parts in found.items() if parts}
 
     measured = _compare(generated, reference, "generated", params.evaluate.neighbours)
-    if header["classes"] and about["classes"] and "generated_logits" in generated and about["judge_accuracy"]:
+    if params.evaluate.features == "judge" and header["classes"] and "generated_logits" in generated:
         measured["class_accuracy"] = metrics.class_accuracy(generated["generated_logits"], samples.labels)
     training = shards.read_split(paths.TOKENS, "train")
     write_json(

@@ -63,7 +63,7 @@ def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out
     if out.suffix == ".npz":
         arrays = {"arr_0": pixels} | ({} if labels is None else {"arr_1": np.array(labels)})
         with whole(out) as side:
-            np.savez(side, allow_pickle=False, **arrays)
+            np.savez(side, **arrays)  # pyright: ignore[reportArgumentType]
     else:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"--out {out} is a file: name a folder, or a file that ends in .npz")
@@ -76,11 +76,7 @@ def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out
 
 def print_report() -> None:
     """The table of the last run's metrics, and the list of its pictures."""
-    path = paths.METRICS / "evaluate.json"
-    if not path.is_file():
-        raise DataError(f"{path} is missing: `dvc repro` makes it")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    bound = json.loads((paths.METRICS / "bound.json").read_text(encoding="utf-8"))
+    found, bound = (_metrics(paths.METRICS / name) for name in ("evaluate.json", "bound.json"))
     table = Table(title="Generated images, and the VQGAN's reconstructions as the mark to reach")
     for column in ("metric", "generated", "reconstructed"):
         table.add_column(column, justify="left" if column == "metric" else "right")
@@ -95,6 +91,12 @@ def print_report() -> None:
     console.print(table)
     for name, text in PICTURES.items():
         console.print(f"{paths.METRICS / name}  {text}", highlight=False)
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{path} is missing: `dvc repro` makes it")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _number(value: float | None) -> str:

@@ -42,7 +42,6 @@ def run() -> None:
                 for layer, values in network(shown).items():
                     if values is not None:
                         found.setdefault(f"{name}_{layer}", []).append(values)
-            found.setdefault("labels", []).append(batch.labels)
             progress.update(int(batch.index[-1]) + 1, len(batch.images))
     tensors = {name: torch.cat(parts) for name, parts in found.items()}
     about["weights_digest"] = network.digest

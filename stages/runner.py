@@ -1,6 +1,6 @@
 """A stage as one process or several: errors in one line, exit codes, interruption, and no orphans.
 
-Exit codes: 0 done, 1 the user's error or a failed worker, 130 interrupted with the state saved.
+Exit codes: 0 done, 1 the user's error or a failed worker, 130 interrupted (training and sampling save their state).
 """
 
 import importlib
@@ -19,6 +19,8 @@ from types import FrameType
 from vqlcmd.errors import ConfigError, Diverged, Interrupted, UserError
 
 INTERRUPTED = 130
+TOLD = 3
+"""From a worker to its launcher: the error has been printed."""
 SECONDS_TO_STOP = 60.0
 
 
@@ -44,7 +46,7 @@ def main(stage: str) -> int:
         # All processes see the same error; one says it.
         if first:
             print(f"{stage}: {error}", file=sys.stderr)
-        return 1
+        return TOLD if "VQLCMD_LAUNCHER" in os.environ else 1
     except (Interrupted, KeyboardInterrupt) as stopped:
         if first:
             print(f"{stage}: {str(stopped) or 'interrupted'}", file=sys.stderr)
@@ -63,19 +65,20 @@ def _work(run: Callable[[], None]) -> int:
 
 @contextmanager
 def graceful() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether the user has asked to stop; a second Ctrl-C stops at once."""
-    asked = threading.Event()
+    """Gives a function that says whether the user has asked to stop; asking again, a second later, stops at once."""
+    asked: list[float] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        # A batch system signals the whole group, and the launcher passes its own signal on: two that mean one.
+        if asked and time.monotonic() - asked[0] > 1:
             _raise_interrupt(number, frame)
-        asked.set()
+        asked.append(time.monotonic())
 
     # A SIGINT that is ignored belongs to a launcher, which sends SIGTERM.
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, ask) for number in numbers}
     try:
-        yield asked.is_set
+        yield lambda: bool(asked)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -131,7 +134,7 @@ def _end(workers: list[subprocess.Popen[bytes]], module: str) -> int:
     """One worker ended with an error or an interruption: let the others follow, then make them."""
     first = next(worker for worker in workers if worker.poll())
     interrupted = first.returncode in (INTERRUPTED, -signal.SIGTERM)
-    if not interrupted:
+    if not interrupted and first.returncode != TOLD:
         rank = workers.index(first)
         print(
             f"{module}: process {rank} of {len(workers)} ended with {first.returncode}; "

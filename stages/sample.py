@@ -36,7 +36,7 @@ def run() -> None:
             index = torch.arange(params.sample.count)
             labels = index % classes if classes else torch.zeros_like(index)
             batches = [np.load(path) for path in _batches(state.directory, params)]
-            tokens = torch.from_numpy(np.concatenate(batches)).long()
+            tokens = torch.from_numpy(np.concatenate(batches).astype(np.int32))
             header = {
                 "tokens": about["tokens"],
                 "codes": about["codes"],
@@ -88,9 +88,10 @@ def _draw(params: Params, method: Method, classes: int, directory: Path) -> None
 def _picture(tokens: torch.Tensor, classes: int, rows: int = 10) -> None:
     """The first samples, classes in columns."""
     columns = classes if 1 < classes <= 20 else 16
-    shown = tokens[: rows * columns]
-    decoded = vqgan.to_uint8(vqgan.load(paths.VQGAN, device()).decode(shown.to(device())))
-    plots.image_grid(decoded.cpu(), columns, paths.METRICS / "grid.png")
+    tokenizer = vqgan.load(paths.VQGAN, device())
+    parts = tokens[: rows * columns].long().to(device()).split(16)
+    decoded = torch.cat([vqgan.to_uint8(tokenizer.decode(part)).cpu() for part in parts])
+    plots.image_grid(decoded, columns, paths.METRICS / "grid.png")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def run() -> None:
         ):
             pixels = vqgan.to_float(batch.images.to(device()))
             for mirrored in (pixels, pixels.flip(3)) if params.images.flip else (pixels,):
-                parts.append((tokenizer.encode(mirrored).cpu(), batch.labels, batch.index))
+                parts.append((tokenizer.encode(mirrored).int().cpu(), batch.labels, batch.index))
             if grid is None:
                 shown = tokenizer.encode(pixels[:20])
                 grid = torch.cat([batch.images[:20], vqgan.to_uint8(tokenizer.decode(shown)).cpu()])

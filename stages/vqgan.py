@@ -7,6 +7,7 @@ from stages import paths, runner
 from vqlcmd import images, manifest, vqgan
 from vqlcmd.config import Params, load_params
 from vqlcmd.distributed import device
+from vqlcmd.errors import ConfigError, DataError
 from vqlcmd.files import sha256, write_json
 from vqlcmd.progress import Progress
 from vqlcmd.vqgan_fit import FitSettings, fit
@@ -17,7 +18,23 @@ def run() -> None:
     params = load_params()
     if params.vqgan.checkpoint is not None:
         checkpoint = Path(params.vqgan.checkpoint)
-        tokenizer = vqgan.load(checkpoint)
+        if checkpoint.resolve() == paths.VQGAN.resolve():
+            raise ConfigError(f"vqgan.checkpoint is {checkpoint}, which this stage writes: name a copy elsewhere")
+        if not checkpoint.is_file():
+            raise ConfigError(
+                f"vqgan.checkpoint is {checkpoint}, which is not a file: name one, or null to fit a tokenizer"
+            )
+        try:
+            tokenizer = vqgan.load(checkpoint)
+        except DataError:
+            raise ConfigError(
+                f"vqgan.checkpoint is {checkpoint}, but this project did not write it; other formats are not read yet"
+            ) from None
+        factor = tokenizer.architecture.downsampling
+        if params.images.size % factor:
+            raise ConfigError(
+                f"images.size {params.images.size} must be a multiple of {factor}, which {checkpoint} divides by"
+            )
         vqgan.save(tokenizer, paths.VQGAN, {"checkpoint": checkpoint.name, "sha256": sha256(checkpoint)})
         write_json(paths.METRICS / "vqgan.json", {"fitted": False})
     else:

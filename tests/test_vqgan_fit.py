@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from vqlcmd.errors import Diverged
 from vqlcmd.vqgan import VQGAN, Architecture, to_float, to_uint8
 from vqlcmd.vqgan_fit import FitSettings, MovingCodebook, all_latents, fit, k_means, statistics
 
@@ -125,5 +126,5 @@ def test_codes_move_to_the_mean_of_their_latents_and_idle_ones_start_anew():
 
 
 def test_a_loss_that_is_not_finite_stops_the_fit_and_names_the_step():
-    with pytest.raises(RuntimeError, match="not finite at step 1"):
+    with pytest.raises(Diverged, match="not finite at step 1"):
         fit(blobs(16), TINY, dataclasses.replace(QUICK, learning_rate=1e30))

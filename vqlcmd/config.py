@@ -224,6 +224,8 @@ class Params(ModelParams):
             )
         if self.guidance and not self.train.use_classes:
             raise ValueError(f"guidance {self.guidance} needs classes: set train.use_classes to true or guidance to 0")
+        if self.guidance and not self.train.class_drop:
+            raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
             raise ValueError(
                 "lambda_rec, lambda_diff, lambda_cm and lambda_ce are all 0: nothing to learn, set one above 0"
@@ -237,25 +239,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no parameters: copy a preset, for example `cp presets/digits.yaml {path}`")
     try:
-        return Params.model_validate(_floats(values, Params))
+        return Params.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_line(problem)}" for problem in error.errors())) from None
-
-
-def _floats(values: Any, model: type[BaseModel]) -> Any:
-    # Strict checking refuses `s: 0` for a float; YAML writers drop the point.
-    if not isinstance(values, dict):
-        return values
-    return {key: _one_float(value, model.model_fields.get(key)) for key, value in values.items()}
-
-
-def _one_float(value: Any, field: Any) -> Any:
-    annotation = None if field is None else field.annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return _floats(value, annotation)
-    if annotation is float and type(value) is int:
-        return float(value)
-    return value
 
 
 def _line(problem: Any) -> str:

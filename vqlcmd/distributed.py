@@ -71,12 +71,3 @@ def anywhere(flag: bool) -> bool:
     seen = torch.tensor(int(flag), device=device())
     distributed.all_reduce(seen, op=distributed.ReduceOp.MAX)
     return bool(seen)
-
-
-def gather(values: list[Tensor]) -> list[Tensor]:
-    """The lists of all processes, one after the other, on every process (CPU tensors)."""
-    if world() == 1:
-        return values
-    lists: list[list[Tensor]] = [[] for _ in range(world())]
-    distributed.all_gather_object(lists, values)
-    return [value for each in lists for value in each]

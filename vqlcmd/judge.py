@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqlcmd.errors import DataError
+from vqlcmd.errors import DataError, Diverged
 from vqlcmd.weights import load_weights, save_weights
 
 DIMENSIONS = 64
@@ -89,7 +89,7 @@ def fit_judge(
             batch = _rotated(batch, target)
         loss = F.cross_entropy(judge(batch)[1], target)
         if not loss.isfinite():
-            raise FloatingPointError(f"the judge's loss is {loss.item()} at step {step}; lower its learning rate")
+            raise Diverged(f"the loss is {loss.item()} at step {step}: lower reference.judge.learning_rate")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

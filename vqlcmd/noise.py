@@ -63,7 +63,7 @@ class Noise:
         return (((words >> 9).float() + 0.5) * 2.0**-23).view(len(self.rows), *shape)
 
     def stratified(self, draw: str, total: int) -> Tensor:
-        """(B,) float32 in (0, 1): row i of `total` falls into the i-th of as many equal parts, to lower variance."""
+        """(B,) float32 in (0, 1]: row i of `total` falls into the i-th of as many equal parts, to lower variance."""
         return (self.rows.float() + self.uniform(draw)) / total
 
     def normal(self, draw: str, *shape: int) -> Tensor:

@@ -4,6 +4,7 @@ A directory holds SPLIT-000000.tar, ... and header.json. A record is `tokens.npy
 (n,) and `index.npy` int64 (n,), the images' positions in their source. The same tokens make the same bytes.
 """
 
+import functools
 import io
 import json
 import shutil
@@ -45,14 +46,19 @@ class Split:
         epochs, offsets = positions // len(self), positions % len(self)
         chosen = torch.empty_like(positions)
         for epoch in epochs.unique().tolist():
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(address(seed, "order", epoch)))
-            chosen[epochs == epoch] = order[offsets[epochs == epoch]]
+            chosen[epochs == epoch] = _order(len(self), seed, epoch)[offsets[epochs == epoch]]
         chosen = chosen.to(self.tokens.device)
         return self.tokens[chosen].long(), self.labels[chosen], rows.to(self.tokens.device)
 
     def to(self, device: torch.device) -> "Split":
         """The same on another device."""
         return Split(self.tokens.to(device), self.labels.to(device), self.index.to(device))
+
+
+@functools.lru_cache(maxsize=2)
+def _order(size: int, seed: int, epoch: int) -> Tensor:
+    """The order of one epoch; kept, because a batch needs a few of a million."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(address(seed, "order", epoch)))
 
 
 def heldout(index: Tensor, share: float) -> Tensor:

@@ -65,7 +65,9 @@ def train(
 
             unseen.append(torch.cat([figures, norm[None]]))
             done = step + 1
-            stopping = distributed.anywhere(stop())
+            # With several processes, asking all of them is a wait for the device: not at every step.
+            asking = distributed.world() == 1 or done % 10 == 0
+            stopping = asking and distributed.anywhere(stop())
             logging, saving = done % settings.log_every == 0 or done == steps, done % settings.save_every == 0
             if logging or saving or stopping:
                 recent = _look(unseen, ["loss", *terms, "grad_norm"], step)
@@ -100,10 +102,11 @@ def update_average(teacher: nn.Module, method: nn.Module, step: int, decay: floa
 
 
 def _optimizer(method: nn.Module, settings: Train) -> torch.optim.Optimizer:
-    parameters = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-    # Decay would pull the embeddings, gains and biases towards 0 for nothing.
-    decayed = [p for name, p in parameters if p.ndim > 1 and name.startswith("network.")]
-    others = [p for name, p in parameters if not (p.ndim > 1 and name.startswith("network."))]
+    # Decay is for matrices: it would pull embeddings, gains and biases towards 0 for nothing.
+    matrices = {id(module.weight) for module in method.modules() if isinstance(module, nn.Linear)}
+    learned = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in learned if id(parameter) in matrices]
+    others = [parameter for parameter in learned if id(parameter) not in matrices]
     return torch.optim.AdamW(
         [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=settings.learning_rate,

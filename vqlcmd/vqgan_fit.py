@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqlcmd.errors import Diverged
 from vqlcmd.vqgan import VQGAN, Architecture, to_float, to_uint8
 
 ENCODE_BATCH = 256
@@ -136,7 +137,7 @@ def fit(
     """A VQGAN for uint8 images [n, C, S, S], frozen, and its `statistics` on them. Runs where the images are.
 
     On a CPU the same seed and thread count give the same weights bit for bit. `on_step(step, terms)` sees every
-    step's `reconstruction` and `commitment`. RuntimeError, naming the step, where the loss is not finite.
+    step's `reconstruction` and `commitment`. Diverged, naming the step, where the loss is not finite.
     """
     assert settings.continuous_share + settings.painting_share < 1, f"no steps are left to quantise in: {settings}"
     n, random = len(images), torch.Generator().manual_seed(settings.seed)
@@ -179,7 +180,7 @@ def fit(
         loss = reconstruction + settings.commitment * commitment
         terms = {"reconstruction": reconstruction.item(), "commitment": commitment.item()}
         if not math.isfinite(loss.item()):
-            raise RuntimeError(f"the loss is not finite at step {step}: {terms}")
+            raise Diverged(f"the loss is not finite at step {step}: {terms}; lower vqgan.fit.learning_rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vqgan.parameters(), CLIP)

@@ -168,4 +168,4 @@ class LCMD(Method):
     def psi_hat(self, logits_BNK: Tensor) -> Tensor:
         """The expected embedding, sum_k P(x_i = k) e_k: (B, N, D). Equation 2."""
         with torch.autocast(logits_BNK.device.type, enabled=False):
-            return logits_BNK.softmax(dim=2) @ self.table
+            return logits_BNK.float().softmax(dim=2) @ self.table
