@@ -139,7 +139,7 @@ def test_a_term_that_is_no_number_stops_the_run_and_is_named_with_its_step(
         return consistency(*logits) * (torch.nan if next(calls) == broken else 1)
 
     monkeypatch.setattr(losses, "consistency", sometimes)
-    with pytest.raises(Diverged, match=rf"^step {broken}: loss, cm, grad_norm is not finite; "):
+    with pytest.raises(Diverged, match=rf"^step {broken + 1}: loss, cm, grad_norm is not finite; "):
         run(tmp_path)
     saved = State(tmp_path).load()
     # What is saved, if anything, is from before.

@@ -110,6 +110,7 @@ class Train(_Section):
 
     batch_size: Count
     learning_rate: Positive
+    embedding_rate: Positive
     warmup: Annotated[int, BeforeValidator(_whole), Field(ge=0)]
     final_rate: Annotated[float, Field(ge=0, le=1)]
     weight_decay: NonNegative

@@ -1,6 +1,7 @@
 """What a method is: two verbs, train on tokens and sample tokens, and what there is to know about a trained one."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,6 +38,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def diagnostics(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise) -> dict[str, float]:
         """What to watch during training."""
+
+    @abstractmethod
+    def embedding_parameters(self) -> Iterable[nn.Parameter]:
+        """What `train.embedding_rate` applies to."""
 
     @property
     @abstractmethod

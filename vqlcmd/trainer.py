@@ -70,7 +70,7 @@ def train(
             stopping = asking and distributed.anywhere(stop())
             logging, saving = done % settings.log_every == 0 or done == steps, done % settings.save_every == 0
             if logging or saving or stopping:
-                recent = _look(unseen, ["loss", *terms, "grad_norm"], step)
+                recent = _look(unseen, ["loss", *terms, "grad_norm"], done)
                 if logging:
                     recent |= {"step": done, "learning_rate": float(scheduler.get_last_lr()[0])}
                     rows.append(recent | _diagnose(teacher, heldout if len(heldout) else split, seed))
@@ -101,26 +101,34 @@ def update_average(teacher: nn.Module, method: nn.Module, step: int, decay: floa
     torch._foreach_lerp_(list(teacher.parameters()), list(method.parameters()), weight)
 
 
-def _optimizer(method: nn.Module, settings: Train) -> torch.optim.Optimizer:
+def _optimizer(method: Method, settings: Train) -> torch.optim.Optimizer:
     # Decay is for matrices: it would pull embeddings, gains and biases towards 0 for nothing.
     matrices = {id(module.weight) for module in method.modules() if isinstance(module, nn.Linear)}
+    tables = {id(parameter) for parameter in method.embedding_parameters()}
     learned = [parameter for parameter in method.parameters() if parameter.requires_grad]
     decayed = [parameter for parameter in learned if id(parameter) in matrices]
-    others = [parameter for parameter in learned if id(parameter) not in matrices]
+    table = [parameter for parameter in learned if id(parameter) in tables]
+    others = [parameter for parameter in learned if id(parameter) not in matrices | tables]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others},
+        {"params": table, "lr": settings.learning_rate * settings.embedding_rate},
+    ]
     return torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=(settings.betas[0], settings.betas[1]),
+        weight_decay=0.0,
         fused=True,
     )
 
 
-def _look(unseen: list[Tensor], names: list[str], step: int) -> dict[str, float]:
+def _look(unseen: list[Tensor], names: list[str], done: int) -> dict[str, float]:
     """Means over the steps since the last row. The one wait for the device, here and not at every step."""
     table = torch.stack(unseen).cpu()
     broken = (~table.isfinite()).nonzero()
     if len(broken):
-        when = step - len(table) + 1 + int(broken[0, 0])
+        when = done - len(table) + 1 + int(broken[0, 0])
         what = ", ".join(name for name, value in zip(names, table[broken[0, 0]], strict=True) if not value.isfinite())
         raise Diverged(f"step {when}: {what} is not finite; a lower train.learning_rate or train.clip may help")
     return dict(zip(names, table.mean(dim=0).tolist(), strict=True))

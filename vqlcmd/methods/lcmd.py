@@ -4,12 +4,12 @@ CSDM, CDCD and every ablation of the paper are this file with other parts and we
 Shapes: B images, N tokens, D embedding size, K codes. Sections 3 to 6 of docs/method.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqlcmd import collapse, gaussian, losses
 from vqlcmd.config import ModelParams
@@ -160,6 +160,9 @@ class LCMD(Method):
         labels = None if label is None else torch.cat([label, label])
         at_t, at_0 = self.network(torch.cat([z_t, z_0]), torch.cat([t, start]), labels).chunk(2)
         return at_t, at_0
+
+    def embedding_parameters(self) -> Iterable[nn.Parameter]:
+        return self.embedding.parameters()
 
     @property
     def table(self) -> Tensor:
