@@ -143,10 +143,10 @@ def test_several_wrong_things_are_several_lines(tmp_path: Path) -> None:
 )
 def test_every_spelling_of_a_float_is_a_number(tmp_path: Path, text: str, value: float) -> None:
     path = tmp_path / "params.yaml"
-    original = FILE.read_text(encoding="utf-8")
-    line = next(line for line in original.splitlines() if line.strip().startswith("learning_rate: 1e-3"))
-    path.write_text(original.replace(line, f"  learning_rate: {text}"), encoding="utf-8")
-    found = load_params(path).train.learning_rate
+    lines = FILE.read_text(encoding="utf-8").splitlines()
+    changed = [f"  embedding_rate: {text}" if line.startswith("  embedding_rate:") else line for line in lines]
+    path.write_text("\n".join(changed), encoding="utf-8")
+    found = load_params(path).train.embedding_rate
     assert type(found) is float
     assert found == value
 
