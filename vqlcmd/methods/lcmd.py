@@ -137,7 +137,7 @@ class LCMD(Method):
         found = collapse.statistics(table_KD, self.schedule, noise.of(len(table_KD)))
         psi = self.embedding(tokens_BN)
         for share in (0.1, 0.25, 0.5, 0.75, 0.9):
-            t = torch.full((len(tokens_BN),), share, dtype=torch.float64, device=tokens_BN.device)
+            t = self.schedule.between(torch.full((len(tokens_BN),), share, device=tokens_BN.device))
             z_t = gaussian.diffuse(self.schedule, psi, t, noise.normal("diagnostics", *psi.shape[1:]))
             found[f"ce_{share}"] = float(losses.cross_entropy(self.network(z_t, t, label), tokens_BN).mean())
         return found
