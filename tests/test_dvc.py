@@ -70,7 +70,7 @@ def test_a_sampling_row_trains_nothing(clone: Path) -> None:
 
 def test_queued_rows_run_and_can_be_compared(clone: Path) -> None:
     run(clone, "dvc", "exp", "run", "--queue", "-S", "sample_steps=1,2")
-    run(clone, "dvc", "queue", "start")
+    start_worker(clone)
     deadline = time.monotonic() + 300
     while run(clone, "dvc", "queue", "status").count("Success") < 2:
         assert time.monotonic() < deadline, run(clone, "dvc", "queue", "status")
@@ -103,18 +103,46 @@ def test_repro_goes_on_after_an_interruption_and_ends_the_same(clone: Path, numb
 
 
 def test_a_killed_queue_row_goes_on_when_it_is_queued_again(clone: Path) -> None:
-    long = ["-S", "train_steps=600", "-S", "train.save_every=3", "-S", "seed=7"]
-    run(clone, "dvc", "exp", "run", "--queue", "--name", "row", *long)
-    run(clone, "dvc", "queue", "start")
+    write_params(clone, merge(TINY, {"train_steps": 2000, "seed": 7, "train": {"save_every": 3}}))
+    expected = trained(clone)
+    run(clone, "git", "reset", "--quiet", "--hard")
+    run(clone, "dvc", "checkout", "--force")
+    shutil.rmtree(clone / ".dvc" / "cache" / "runs")
+    queue = ["dvc", "exp", "run", "--queue", "--name", "row", "-S", "train_steps=2000", "-S", "train.save_every=3"]
+    run(clone, *queue, "-S", "seed=7")
+    start_worker(clone)
     wait_for_state(clone)
-    run(clone, "dvc", "queue", "kill", "row")
-    while "Failed" not in (status := run(clone, "dvc", "queue", "status")):
-        assert "Success" not in status.partition("row")[2].partition("\n")[0], status
-        time.sleep(0.5)
+    assert "has been killed" in run(clone, "dvc", "queue", "kill", "row")
+    wait_for_row(clone, "row", "Failed")
     assert list(clone.glob(".state/train/*/state.pt")), "a killed row keeps its state"
     run(clone, "dvc", "queue", "remove", "--failed")
-    run(clone, "dvc", "exp", "run", "--temp", "--name", "row-again", *long)
+    run(clone, *queue, "-S", "seed=7")
+    start_worker(clone)
+    wait_for_row(clone, "row", "Success")
+    # Had the second run had another name for its state, the first one's would still lie there.
     assert not list(clone.glob(".state/train/*/state.pt"))
+    run(clone, "dvc", "exp", "apply", "row")
+    assert sha256(clone / MODEL) == expected
+    run(clone, "git", "reset", "--quiet", "--hard")
+    run(clone, "dvc", "checkout", "--force")
+
+
+def start_worker(folder: Path) -> None:
+    """Not by run(): the worker keeps the pipes open, and reading to their end would wait for all rows."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(["dvc", "queue", "start"], cwd=folder, env=environment(), check=True, **quiet)
+
+
+def wait_for_row(folder: Path, name: str, expected: str) -> None:
+    deadline = time.monotonic() + 300
+    while True:
+        rows = [line.split() for line in run(folder, "dvc", "queue", "status").splitlines() if f" {name} " in line]
+        status = rows[0][-1] if rows else "absent"
+        if status == expected:
+            return
+        assert status in ("Running", "Queued"), status
+        assert time.monotonic() < deadline, status
+        time.sleep(0.5)
 
 
 def wait_for_state(folder: Path) -> None:
