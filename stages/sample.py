@@ -41,7 +41,7 @@ def run() -> None:
                 "tokens": about["tokens"],
                 "codes": about["codes"],
                 "classes": about["class_names"],
-                "network_calls": method.network_calls(params.sample_steps, params.guidance),
+                "network_calls": method.network_calls(params.sampling()),
                 "vqgan_digest": about["vqgan_digest"],
                 **settings,
             }
@@ -67,13 +67,8 @@ def _draw(params: Params, method: Method, classes: int, directory: Path) -> None
             rows = rows[rows < params.sample.count]
             # Every process passes here equally often, with or without a batch of its own: the group stays in step.
             if number < len(waiting) and not waiting[number].exists():
-                tokens = method.sample(
-                    rows % classes if classes else None,
-                    Noise(params.seed, "sample", rows),
-                    steps=params.sample_steps,
-                    sampler=params.sampler,
-                    guidance=params.guidance,
-                )
+                label = rows % classes if classes else None
+                tokens = method.sample(label, Noise(params.seed, "sample", rows), params.sampling())
                 with whole(waiting[number]) as side:
                     np.save(side, tokens.cpu().numpy().astype(np.uint16))
             done = min((first + world()) * params.sample.batch_size, params.sample.count)

@@ -9,7 +9,6 @@ from vqlcmd import checkpoint, methods, plots, shards
 from vqlcmd.config import load_params
 from vqlcmd.distributed import device, rank
 from vqlcmd.models import save_method
-from vqlcmd.schedule import Schedule
 from vqlcmd.trainer import train
 
 PARALLEL = True
@@ -24,6 +23,7 @@ def run() -> None:
     classes = shards.class_count(header, params.train.use_classes, params.guidance)
     torch.manual_seed(params.seed)
     method = methods.build(params, codebook_KD, header["tokens"], classes).to(device())
+    method.check(params.sampling())
 
     settings = params.model_part().model_dump(mode="json")
     del settings["train"]["save_every"]
@@ -36,10 +36,9 @@ def run() -> None:
             method, split, heldout, params.train, steps=params.train_steps, seed=params.seed, state=state, stop=stop
         )
         if rank() == 0:
-            noise = Schedule(params.s, params.schedule.log_snr_min, params.schedule.log_snr_max)
             save_method(paths.MODEL, teacher, params, header, codebook_KD)
             plots.write_curves(rows, paths.METRICS / "train.tsv")
-            plots.noise_schedule(noise, paths.METRICS / "schedule.png")
+            plots.noise_schedule(teacher.signal, params.method, paths.METRICS / "schedule.png")
             plots.embeddings(codebook_KD, teacher.table.detach().cpu(), paths.METRICS / "embeddings.png")
         state.finish()
 

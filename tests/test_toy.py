@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tests.factory import build
 from vqlcmd import gaussian, losses
+from vqlcmd.config import Sampling
 from vqlcmd.noise import Noise
 from vqlcmd.schedule import Schedule
 
@@ -69,7 +70,7 @@ def noise_alone(n: int) -> float:
 
 
 def drawn(model: Any, n: int, sampler: str = "ancestral", steps: int = 100) -> Tensor:
-    return model.sample(None, Noise(0, "toy", torch.arange(n)), steps=steps, sampler=sampler, guidance=0.0)
+    return model.sample(None, Noise(0, "toy", torch.arange(n)), Sampling(steps, sampler))
 
 
 def exact_tokens(n: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.factory import CODES, TOKENS, build, integers, perturb, train_settings
 from vqlcmd import losses
 from vqlcmd.checkpoint import State
+from vqlcmd.config import Sampling
 from vqlcmd.errors import Diverged, Interrupted
 from vqlcmd.noise import Noise
 from vqlcmd.shards import Split
@@ -56,7 +57,7 @@ def test_one_image_is_learned_and_sampled_back(tmp_path: Path) -> None:
     settings = {"batch_size": 16, "log_every": 50, "save_every": 1000}
     _, teacher, rows = run(tmp_path, split=image, steps=200, settings=settings)
     noise, label = Noise(0, "test", torch.arange(8)), torch.full((8,), 2)
-    tokens = teacher.sample(label, noise, steps=10, sampler="ancestral", guidance=0.0)
+    tokens = teacher.sample(label, noise, Sampling(10))
     assert torch.equal(tokens, image.tokens.expand(8, -1))
     assert rows[-1]["rec"] < 0.05 < rows[0]["rec"]
     assert [row["step"] for row in rows] == [50, 100, 150, 200]

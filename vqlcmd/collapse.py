@@ -12,23 +12,28 @@ DECODABLE_AT = (-4, -2, 0, 2, 4)
 
 
 def statistics(table_KD: Tensor, schedule: Schedule, noise: Noise) -> dict[str, float]:
-    """Norms, distances, effective rank, and the share of codes that are their own nearest neighbour under noise.
+    """`geometry`, and the share of codes that are their own nearest neighbour under noise.
 
     `noise` has K rows, one per code.
     """
+    found = geometry(table_KD)
+    eps_KD = noise.normal("decodable", table_KD.shape[1])
+    for log_snr in DECODABLE_AT:
+        found[f"decodable_{log_snr}"] = decodable(table_KD, schedule, log_snr, eps_KD)
+    return found
+
+
+def geometry(table_KD: Tensor) -> dict[str, float]:
+    """Norms, distances and effective rank of a table."""
     norms = table_KD.norm(dim=1)
     distances = torch.pdist(table_KD.float())
-    found = {
+    return {
         "embedding_norm": float(norms.mean()),
         "embedding_norm_std": float(norms.std()),
         "embedding_distance": float(distances.mean()),
         "embedding_distance_min": float(distances.min()),
         "embedding_rank": effective_rank(table_KD),
     }
-    eps_KD = noise.normal("decodable", table_KD.shape[1])
-    for log_snr in DECODABLE_AT:
-        found[f"decodable_{log_snr}"] = decodable(table_KD, schedule, log_snr, eps_KD)
-    return found
 
 
 def effective_rank(table_KD: Tensor) -> float:

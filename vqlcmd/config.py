@@ -1,6 +1,7 @@
 """params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
 
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -113,8 +114,8 @@ class Train(_Section):
     embedding_rate: Positive
     warmup: Annotated[int, BeforeValidator(_whole), Field(ge=0)]
     final_rate: Annotated[float, Field(ge=0, le=1)]
-    weight_decay: NonNegative
-    betas: list[Share]
+    weight_decay: NonNegative | None
+    betas: list[Share] | None
     clip: Positive
     ema: Share
     init_std: Positive
@@ -126,16 +127,25 @@ class Train(_Section):
 
     @model_validator(mode="after")
     def _two_betas(self) -> "Train":
-        if len(self.betas) != 2:
-            raise ValueError(f"betas {self.betas} must be two numbers, such as [0.9, 0.999]")
+        if self.betas is not None and len(self.betas) != 2:
+            raise ValueError(f"betas {self.betas} must be two numbers, such as [0.9, 0.999], or null")
         return self
 
 
+class Discrete(_Section):
+    """The chains of d3pm and vq_diffusion."""
+
+    timesteps: Annotated[int, BeforeValidator(_whole), Field(ge=2)]
+    schedule: Literal["released", "paper"]
+
+
 class Sample(_Section):
-    """How many images, and how many at once."""
+    """How many images, how many at once, and what single methods have beside the sampler."""
 
     count: Count
     batch_size: Count
+    temperature: NonNegative
+    truncation: Annotated[float, Field(gt=0, le=1)]
 
 
 class Bound(_Section):
@@ -173,7 +183,7 @@ class ModelParams(_Section):
     """What shapes a trained model, apart from its tokens: the knobs of the paper's tables, and three sections."""
 
     seed: Seed
-    method: Literal["lcmd"]
+    method: Literal["lcmd", "d3pm", "vq_diffusion", "maskgit", "autoregressive"]
     s: Finite
     lambda_rec: NonNegative
     lambda_diff: NonNegative
@@ -186,12 +196,26 @@ class ModelParams(_Section):
     embedding_dim: Count
     train_steps: Count
     schedule: Schedule
+    discrete: Discrete
     network: Network
     train: Train
 
     def model_part(self) -> "ModelParams":
         """These alone, without what a subclass adds."""
         return ModelParams.model_validate({name: getattr(self, name) for name in ModelParams.model_fields})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. A method leaves what it does not have unread, but refuses a sampler that is not its own."""
+
+    steps: int = 50
+    sampler: str = "ancestral"
+    guidance: float = 0.0
+    temperature: float = 4.5
+    """MaskGIT's: of the Gumbel noise on what is revealed first."""
+    truncation: float = 0.86
+    """VQ-Diffusion's: codes are kept while the mass before them is below this share."""
 
 
 class Params(ModelParams):
@@ -208,6 +232,10 @@ class Params(ModelParams):
     bound: Bound
     reference: Reference
     evaluate: Evaluate
+
+    def sampling(self) -> Sampling:
+        """The knobs of sampling together."""
+        return Sampling(self.sample_steps, self.sampler, self.guidance, self.sample.temperature, self.sample.truncation)
 
     @model_validator(mode="after")
     def _possible(self) -> "Params":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vqlcmd import vqgan
+from vqlcmd.config import Sampling
 from vqlcmd.errors import ConfigError
 from vqlcmd.method import Method
 from vqlcmd.models import load_method
@@ -27,6 +28,8 @@ class Generator:
         steps: int = 50,
         guidance: float = 0.0,
         sampler: str = "ancestral",
+        temperature: float = 4.5,
+        truncation: float = 0.86,
         seed: int = 0,
         batch_size: int = 256,
     ) -> Tensor:
@@ -35,13 +38,14 @@ class Generator:
         Image i depends on (seed, i) and its class, not on how many are made at once.
         """
         labels = self._labels(classes, guidance)
+        how = Sampling(steps, sampler, guidance, temperature, truncation)
         count = len(labels) if isinstance(labels, Tensor) else labels
         images = []
         for start in range(0, count, batch_size):
             rows = torch.arange(start, min(start + batch_size, count), device=self.device)
             label = labels[rows] if isinstance(labels, Tensor) else None
             noise = Noise(seed, "sample", rows)
-            tokens = self.method.sample(label, noise, steps=steps, sampler=sampler, guidance=guidance)
+            tokens = self.method.sample(label, noise, how)
             images.append(vqgan.to_uint8(self.vqgan.decode(tokens)).cpu())
         return torch.cat(images)
 

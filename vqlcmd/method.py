@@ -2,10 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from vqlcmd.config import Sampling
+from vqlcmd.errors import ConfigError
 from vqlcmd.noise import Noise
 
 
@@ -17,18 +20,31 @@ class Method(nn.Module, ABC):
 
     tokens: int
     classes: int
+    class_drop: float
     weights: dict[str, float]
+
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
+    """AdamW's, where `train.betas` is null."""
+    weight_decay: ClassVar[float] = 0.01
+    """AdamW's, where `train.weight_decay` is null."""
+    samplers: ClassVar[tuple[str, ...]] = ("ancestral",)
+    """What `sampler` can be."""
+    infills: ClassVar[bool] = True
+    """Whether `sample` can hold tokens fixed."""
 
     @abstractmethod
     def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Any) -> dict[str, Tensor]:
         """Loss terms per image, unweighted: {name: (B,)}. `teacher` is this model's moving average."""
 
     @abstractmethod
-    def sample(self, label: Tensor | None, noise: Noise, *, steps: int, sampler: str, guidance: float) -> Tensor:
-        """Tokens (B, N) int64 for classes (B,), one row of `noise` for each image."""
+    def sample(self, label: Tensor | None, noise: Noise, how: Sampling, known: Tensor | None = None) -> Tensor:
+        """Tokens (B, N) int64 for classes (B,), one row of `noise` for each image.
+
+        `known` (B, N) int64 holds tokens that are given, and -1 where one is to be drawn.
+        """
 
     @abstractmethod
-    def network_calls(self, steps: int, guidance: float) -> int:
+    def network_calls(self, how: Sampling) -> int:
         """Passes through the network that one image costs."""
 
     @abstractmethod
@@ -40,6 +56,10 @@ class Method(nn.Module, ABC):
         """What to watch during training."""
 
     @abstractmethod
+    def signal(self, u: Tensor) -> Tensor:
+        """Share of the signal that is left at the share u in [0, 1] of the way from clean to noise: like u, float64."""
+
+    @abstractmethod
     def embedding_parameters(self) -> Iterable[nn.Parameter]:
         """What `train.embedding_rate` applies to."""
 
@@ -47,3 +67,19 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def table(self) -> Tensor:
         """The vectors (K, D) that stand for the codes."""
+
+    def check(self, how: Sampling, infill: bool = False) -> None:
+        """ConfigError where this method cannot sample so."""
+        name = type(self).__name__
+        if how.sampler not in self.samplers:
+            raise ConfigError(f"sampler {how.sampler} is not one of {name}'s: set it to {' or '.join(self.samplers)}")
+        if infill and not self.infills:
+            raise ConfigError(
+                f"{name} draws tokens in raster order and cannot hold others fixed: choose another method"
+            )
+
+    def drop_classes(self, label: Tensor | None, noise: Noise) -> Tensor | None:
+        """`label` with a share `class_drop` of it made null, which trains the unconditional model of guidance."""
+        if label is None:
+            return None
+        return torch.where(noise.uniform("class_drop") < self.class_drop, self.classes, label)

@@ -1,6 +1,7 @@
 """Pictures and curves, with the same bytes for the same values."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from vqlcmd.files import whole
-from vqlcmd.schedule import Schedule
 
 
 def image_grid(images: Tensor, columns: int, path: Path, gap: int = 2) -> None:
@@ -37,16 +37,16 @@ def write_curves(rows: list[dict[str, float]], path: Path) -> None:
         writer.writerows([f"{row[name]:.6g}" if name in row else "" for name in columns] for row in rows)
 
 
-def noise_schedule(schedule: Schedule, path: Path) -> None:
-    """alpha^2 and log SNR over time, beside the unshifted cosine schedule: the paper's Figure 2."""
-    plain = Schedule(0.0, schedule.log_snr_min, schedule.log_snr_max)
+def noise_schedule(signal: Callable[[Tensor], Tensor], name: str, path: Path) -> None:
+    """Share of signal over the way to noise, and its log odds, beside the cosine schedule: the paper's Figure 2."""
+    u = torch.linspace(0, 1, 400, dtype=torch.float64)
     figure, (left, right) = _figure(1, 2, (9, 3.5))
-    for each, style, name in ((plain, "--", "cosine"), (schedule, "-", f"shift s = {schedule.shift:g}")):
-        t = each.between(torch.linspace(0, 1, 400))
-        left.plot(t, each.alpha(t) ** 2, style, label=name)
-        right.plot(t, each.log_snr(t), style, label=name)
-    left.set(xlabel="time t", ylabel=r"share of signal $\alpha_t^2$")
-    right.set(xlabel="time t", ylabel="log SNR")
+    for share, style, label in ((torch.cos(u * torch.pi / 2) ** 2, "--", "cosine"), (signal(u), "-", name)):
+        left.plot(u, share, style, label=label)
+        # A chain that forgets everything ends at minus infinity, and one may start at plus infinity: no line there.
+        right.plot(u, share.logit(), style, label=label)
+    left.set(xlabel="share of the way to noise", ylabel="share of signal")
+    right.set(xlabel="share of the way to noise", ylabel="log SNR: log odds of the share", ylim=(-13, 13))
     left.legend()
     _save(figure, path)
 

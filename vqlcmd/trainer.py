@@ -109,15 +109,17 @@ def _optimizer(method: Method, settings: Train) -> torch.optim.Optimizer:
     decayed = [parameter for parameter in learned if id(parameter) in matrices]
     table = [parameter for parameter in learned if id(parameter) in tables]
     others = [parameter for parameter in learned if id(parameter) not in matrices | tables]
+    decay = method.weight_decay if settings.weight_decay is None else settings.weight_decay
+    betas = method.betas if settings.betas is None else (settings.betas[0], settings.betas[1])
     groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": decayed, "weight_decay": decay},
         {"params": others},
         {"params": table, "lr": settings.learning_rate * settings.embedding_rate},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
-        betas=(settings.betas[0], settings.betas[1]),
+        betas=betas,
         weight_decay=0.0,
         fused=True,
     )

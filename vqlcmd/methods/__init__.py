@@ -7,7 +7,13 @@ from torch import Tensor
 from vqlcmd.config import ModelParams
 from vqlcmd.method import Method
 
-METHODS = {"lcmd": "LCMD"}
+METHODS = {
+    "lcmd": "LCMD",
+    "d3pm": "D3PM",
+    "vq_diffusion": "VQDiffusion",
+    "maskgit": "MaskGIT",
+    "autoregressive": "Autoregressive",
+}
 """`method` in params.yaml, which is the file's name too, to the class in that file."""
 
 

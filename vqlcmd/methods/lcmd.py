@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from vqlcmd import collapse, gaussian, losses
-from vqlcmd.config import ModelParams
+from vqlcmd.config import ModelParams, Sampling
 from vqlcmd.embedding import DROPPING, build_embedding
-from vqlcmd.guidance import guided
+from vqlcmd.guidance import guided, infilled
 from vqlcmd.method import Method
 from vqlcmd.network import Transformer
 from vqlcmd.noise import Noise
@@ -33,6 +33,8 @@ SAMPLERS: dict[str, Step] = {
 
 class LCMD(Method):
     """VQ-LCMD over N = `tokens` codes of the VQGAN whose table is `codebook_KD`; `classes` 0 for none."""
+
+    samplers = tuple(SAMPLERS)
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         super().__init__()
@@ -66,7 +68,7 @@ class LCMD(Method):
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Self) -> dict[str, Tensor]:
         """The loss terms with a weight above 0, per image: {name: (B,)}. `teacher` is the EMA of this model."""
-        label = self._drop_classes(label, noise)
+        label = self.drop_classes(label, noise)
         psi_BND = self.embedding(tokens_BN)
         u = noise.stratified("time", self.batch_size)
         t, start = self.weighting.time(u), torch.full_like(u, self.schedule.start, dtype=torch.float64)
@@ -97,20 +99,22 @@ class LCMD(Method):
         return self.network(gaussian.ddim_step(self.schedule, z_BND, psi_hat, s, t), s, label)
 
     @torch.no_grad()
-    def sample(self, label: Tensor | None, noise: Noise, *, steps: int, sampler: str, guidance: float) -> Tensor:
-        """Tokens (B, N) int64 for classes (B,), after `steps` steps and one last look at the clean end."""
-        predict, step = guided(self.network, guidance, null=self.classes), SAMPLERS[sampler]
-        size = len(noise.rows)
-        times = self.schedule.between(torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=noise.rows.device))
+    def sample(self, label: Tensor | None, noise: Noise, how: Sampling, known: Tensor | None = None) -> Tensor:
+        """Tokens (B, N) int64 for classes (B,), after `how.steps` steps and one last look at the clean end."""
+        self.check(how)
+        predict = infilled(guided(self.network, how.guidance, null=self.classes), known)
+        step, size = SAMPLERS[how.sampler], len(noise.rows)
+        u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=noise.rows.device)
+        times = self.schedule.between(u)
         times_SB = times[:, None].expand(-1, size)
         z = noise.normal("prior", self.tokens, self.table.shape[1])
         for index, (t, s) in enumerate(pairwise(times_SB)):
             z = step(self.schedule, z, self.psi_hat(predict(z, t, label)), s, t, noise.at(index))
         return predict(z, times_SB[-1], label).argmax(dim=2)
 
-    def network_calls(self, steps: int, guidance: float) -> int:
+    def network_calls(self, how: Sampling) -> int:
         """Passes through the network that one image costs."""
-        return (steps + 1) * (2 if guidance else 1)
+        return (how.steps + 1) * (2 if how.guidance else 1)
 
     @torch.no_grad()
     def bound(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, levels: int) -> Tensor:
@@ -142,11 +146,6 @@ class LCMD(Method):
             found[f"ce_{share}"] = float(losses.cross_entropy(self.network(z_t, t, label), tokens_BN).mean())
         return found
 
-    def _drop_classes(self, label: Tensor | None, noise: Noise) -> Tensor | None:
-        if label is None:
-            return None
-        return torch.where(noise.uniform("class_drop") < self.class_drop, self.classes, label)
-
     def _noised(self, tokens_BN: Tensor, t: Tensor, noise: Noise, which: str) -> Tensor:
         ratio = self.dropping(self.drop, noise.uniform(f"drop_ratio{which}"), t)
         dropped_BN = noise.uniform(f"drop{which}", self.tokens) < ratio[:, None]
@@ -160,6 +159,9 @@ class LCMD(Method):
         labels = None if label is None else torch.cat([label, label])
         at_t, at_0 = self.network(torch.cat([z_t, z_0]), torch.cat([t, start]), labels).chunk(2)
         return at_t, at_0
+
+    def signal(self, u: Tensor) -> Tensor:
+        return self.schedule.alpha(self.schedule.between(u)) ** 2
 
     def embedding_parameters(self) -> Iterable[nn.Parameter]:
         return self.embedding.parameters()

@@ -1,0 +1,54 @@
+"""D3PM with uniform transitions (Austin et al. 2021): every step replaces some tokens by any code.
+
+Section 8 of docs/method.md. Shapes: B images, N tokens, K codes.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqlcmd import losses
+from vqlcmd.config import ModelParams
+from vqlcmd.discrete import DiscreteDiffusion
+from vqlcmd.noise import Noise
+
+
+class D3PM(DiscreteDiffusion):
+    """States are the K codes; the loss is the bound, with a little cross-entropy."""
+
+    betas = (0.9, 0.999)
+    weight_decay = 0.0
+
+    def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
+        keep = kept(params.discrete.timesteps)
+        super().__init__(params, codebook_KD, tokens, classes, keep=keep, mask=torch.zeros_like(keep), extra_states=0)
+        self.weights = {"vb": 1.0, "ce": 0.001}
+
+    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Any) -> dict[str, Tensor]:
+        """L_vb at one step per image, and -log p(x_0 | x_t): nats per token."""
+        t = self.steps_at(noise.stratified("time", self.batch_size))
+        x_BN = self.diffuse(tokens_BN, t, noise)
+        logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, noise))
+        vb = self.divergence(logits_BNK, tokens_BN, x_BN, t)
+        return {"vb": vb, "ce": losses.cross_entropy(logits_BNK, tokens_BN)}
+
+    def reverse(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        joint = self.kernel.joint(p_BNK, x_BN, s, t)
+        # The last step is the network's own answer.
+        return torch.where((s == 0)[:, None, None], torch.nn.functional.pad(p_BNK, (0, 1)), joint)
+
+    def step(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor, u_BN: Tensor) -> Tensor:
+        return torch.where((s == 0)[:, None], p_BNK.argmax(dim=2), super().step(p_BNK, x_BN, s, t, u_BN))
+
+
+def kept(timesteps: int) -> Tensor:
+    """Share of tokens that no step up to t = 0..T has touched: (T + 1,) float64.
+
+    f(u) = cos((u + 0.008) / 1.008 pi / 2), not squared, and beta_t = min(1 - f(t / T) / f((t - 1) / T), 0.999).
+    """
+    u = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
+    f = torch.cos((u + 0.008) / 1.008 * (math.pi / 2))
+    beta = (1 - f[1:] / f[:-1]).clamp_max(0.999)
+    return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(dim=0)])

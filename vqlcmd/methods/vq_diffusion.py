@@ -1,0 +1,98 @@
+"""VQ-Diffusion (Gu et al. 2022): every step masks some tokens and replaces a few.
+
+Section 8 of docs/method.md. Shapes: B images, N tokens, K codes, T steps.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqlcmd import distributed, losses
+from vqlcmd.config import ModelParams, Sampling
+from vqlcmd.discrete import DiscreteDiffusion
+from vqlcmd.noise import Noise
+
+SEEN = 10
+"""Every step must have been drawn more often than this before its loss decides how often it is drawn."""
+
+
+def _paper(timesteps: int) -> tuple[Tensor, Tensor]:
+    """Cumulative replacement 0 to 0.1, cumulative mask 0 to 0.9."""
+    mask = 0.9 * torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
+    return 1 - mask - mask / 9, mask
+
+
+def _released(timesteps: int) -> tuple[Tensor, Tensor]:
+    """The published code's: masking alone, but for a cumulative replacement of 1e-6."""
+    keep = torch.linspace(0.99999, 9e-6, timesteps, dtype=torch.float64)
+    mask = torch.linspace(9e-6, 0.99999, timesteps, dtype=torch.float64)
+    one = torch.ones(1, dtype=torch.float64)
+    return torch.cat([one, keep]), torch.cat([0 * one, mask])
+
+
+# (keep, mask) at times 0 to T.
+SCHEDULES = {"paper": _paper, "released": _released}
+
+
+class VQDiffusion(DiscreteDiffusion):
+    """States are the K codes and [mask]; steps are drawn by how large their loss was."""
+
+    betas = (0.9, 0.96)
+    weight_decay = 0.045
+    history: Tensor
+    drawn: Tensor
+
+    def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
+        keep, mask = SCHEDULES[params.discrete.schedule](params.discrete.timesteps)
+        super().__init__(params, codebook_KD, tokens, classes, keep=keep, mask=mask, extra_states=1)
+        self.weights = {"vb": 1.0, "aux": 1e-3}
+        self.register_buffer("history", torch.zeros(params.discrete.timesteps))
+        self.register_buffer("drawn", torch.zeros(params.discrete.timesteps))
+
+    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Any) -> dict[str, Tensor]:
+        """The bound's term at one step per image, and (1 + (1 - t / T)) -log p(x_0 | x_t), over T times P(t)."""
+        t, probability = self.draw_steps(noise.stratified("time", self.batch_size))
+        x_BN = self.diffuse(tokens_BN, t, noise)
+        logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, noise))
+        vb = self.divergence(logits_BNK, tokens_BN, x_BN, t)
+        if self.training:
+            self._remember(t, vb.detach() * self.tokens)
+        weight = 1 / (self.kernel.timesteps * probability)
+        aux = (2 - self.network_time(t)) * losses.cross_entropy(logits_BNK, tokens_BN)
+        return {"vb": weight * vb, "aux": weight * aux}
+
+    def reverse(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        return self.kernel.posterior(p_BNK, x_BN, s, t)
+
+    def predicted(self, logits_BNK: Tensor, how: Sampling) -> Tensor:
+        return truncated(logits_BNK.softmax(dim=2), how.truncation)
+
+    def draw_steps(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps t (B,) in 1..T from uniform numbers (B,), and the probability (B,) of each."""
+        # The first step's loss is a likelihood and not a divergence; the second's stands for it.
+        importance = torch.cat([self.history[1:2], self.history[1:]]).sqrt() + 1e-4
+        weight = torch.where((self.drawn > SEEN).all(), importance, 1.0)
+        cumulative = weight.cumsum(dim=0)
+        index = torch.searchsorted(cumulative, u * cumulative[-1]).clamp_max(len(weight) - 1)
+        return index + 1, weight[index] / cumulative[-1]
+
+    @torch.no_grad()
+    def _remember(self, t: Tensor, loss: Tensor) -> None:
+        """Move the mean squared loss of the steps that were drawn, in all processes, a tenth of the way."""
+        which_BT = F.one_hot(t - 1, self.kernel.timesteps).float()
+        squares, counts = (which_BT * loss[:, None].square()).sum(dim=0), which_BT.sum(dim=0)
+        distributed.average([squares, counts])
+        mean = squares / counts.clamp_min(1e-9)
+        self.history.copy_(torch.where(counts > 0, 0.9 * self.history + 0.1 * mean, self.history))
+        self.drawn += counts * distributed.world()
+
+
+def truncated(p_BNK: Tensor, share: float) -> Tensor:
+    """p without the codes that come after a mass of `share`, largest first: always the best one, not renormalised."""
+    ordered, order = p_BNK.sort(dim=2, descending=True)
+    before = ordered.cumsum(dim=2) - ordered
+    # The largest has no mass before it, but rounding may say otherwise.
+    keep = (before < share).index_fill(2, torch.zeros(1, dtype=torch.int64, device=p_BNK.device), True)
+    return torch.zeros_like(p_BNK).scatter(2, order, torch.where(keep, ordered, 0.0))
