@@ -90,11 +90,94 @@ def sample(
 
 
 @app.command()
+def inpaint(
+    image: Annotated[Path, typer.Argument(help="A picture; it is cropped and resized as the training images were.")],
+    mask: Annotated[Path, typer.Argument(help="A picture of the same size: white where to paint anew, black to keep.")],
+    out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
+    class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
+    steps: Annotated[int, typer.Option(min=1)] = 50,
+    guidance: Annotated[float, typer.Option(min=0)] = 0.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Paint the white part of MASK into IMAGE anew, with the model and the tokenizer in data/."""
+    from stages.export import inpaint_image
+
+    inpaint_image(image, mask, out, class_, count, steps=steps, guidance=guidance, seed=seed)
+
+
+@app.command()
+def gallery(
+    out: Annotated[Path, typer.Argument(help="FILE.png")],
+    guidance: Annotated[str, typer.Option(help="Scales, a row of the picture each: 0,1,2,4.")] = "0",
+    rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
+    steps: Annotated[int, typer.Option(min=1)] = 50,
+    sampler: Annotated[Literal["ancestral", "ddim"], typer.Option()] = "ancestral",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """One picture of samples of the model in data/, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
+    from stages.export import draw_gallery
+
+    draw_gallery(out, guidance, rows, steps=steps, sampler=sampler, seed=seed)
+
+
+@app.command()
 def report() -> None:
     """Print the metrics of the last run, and where its pictures are."""
     from stages.export import print_report
 
     print_report()
+
+
+tables = typer.Typer(help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True)
+app.add_typer(tables, name="table")
+Preset = Annotated[str | None, typer.Option(help="presets/NAME.yaml as the scale, instead of params.yaml.")]
+Name = Annotated[str, typer.Argument(help="A table: `vqlcmd table list` names them.")]
+
+
+@tables.command("list")
+def table_list() -> None:
+    """The tables, with how many rows each has."""
+    from stages.tables import load, names
+
+    for name in names():
+        table = load(name)
+        print(f"{name:22} {len(table.rows):2} rows  {table.title}")
+
+
+@tables.command("run")
+def table_run(
+    name: Name,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Experiments at a time.")] = 1,
+    preset: Preset = None,
+) -> None:
+    """Run the rows that have not run yet, one DVC experiment per row and seed. Goes on where it was interrupted."""
+    from stages.tables import run_table
+
+    if not run_table(name, list(range(seeds)), jobs, preset):
+        raise typer.Exit(1)
+
+
+@tables.command("show")
+def table_show(name: Name, preset: Preset = None) -> None:
+    """Our figures, their spread over seeds, and the paper's, as Markdown."""
+    from stages.tables import show_table
+
+    print(show_table(name, preset))
+
+
+@tables.command("collapse")
+def table_collapse(
+    name: Name,
+    out: Annotated[Path, typer.Argument(help="FILE.png")],
+    preset: Preset = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw the embeddings of a table's rows: norm, distance, rank and decodability over training, and all distances."""
+    from stages.export import draw_collapse
+
+    draw_collapse(name, out, preset, seed)
 
 
 for _stage, _text in STAGES.items():

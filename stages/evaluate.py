@@ -53,6 +53,7 @@ def run() -> None:
             "judge_heldout_accuracy": about["judge_accuracy"],
             "repeated_training_tokens": metrics.share_of_repeats(samples.tokens, training.tokens),
             "network_calls": header["network_calls"],
+            "parameters": header["parameters"],
             "protocol": metrics.protocol(
                 extractor=params.evaluate.features,
                 weights_digest=about["weights_digest"],

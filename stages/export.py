@@ -1,21 +1,24 @@
 """data/samples or data/model -> image files, and the last run's metrics -> a table on the terminal."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.table import Table
 
 import vqlcmd
-from stages import paths
-from vqlcmd import shards, vqgan
+from stages import paths, tables
+from vqlcmd import plots, shards, vqgan
 from vqlcmd.distributed import device
 from vqlcmd.errors import ConfigError, DataError
 from vqlcmd.files import sha256, whole
+from vqlcmd.images import Recipe, prepare
+from vqlcmd.models import load_method
 
 PICTURES = {
     "grid.png": "samples, classes in columns",
@@ -55,6 +58,59 @@ def sample_images(
         count if labels is None else labels, steps=steps, guidance=guidance, sampler=sampler, seed=seed
     )
     write_images(images, labels, names, out)
+
+
+def inpaint_image(
+    image: Path, mask: Path, out: Path, class_: int | None, count: int, *, steps: int, guidance: float, seed: int
+) -> None:
+    """One picture: `image` as the model sees it, what is kept of it, and `count` results."""
+    settings = shards.read_header(paths.TOKENS)["images"]
+    recipe = Recipe(settings["size"], settings["resize"], settings["crop"])
+    picture, holes = _picture(image), _picture(mask)
+    if picture.size != holes.size:
+        raise ConfigError(
+            f"{mask} has {holes.size} pixels and {image} {picture.size}: make the mask as large as the image"
+        )
+    pixels, hole = (torch.from_numpy(prepare(each, recipe)) for each in (picture, holes))
+    model = vqlcmd.load("data")
+    painted, kept = model.inpaint(
+        pixels, hole.float().mean(dim=0) > 127, class_, count, steps=steps, guidance=guidance, seed=seed
+    )
+    plots.image_grid(torch.cat([pixels[None], kept[None], painted]), min(count + 2, 10), out)
+    print(f"{out}: the image, what is kept of it, {count} results")
+
+
+def _picture(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path} cannot be read as a picture: {error}") from None
+
+
+def draw_gallery(out: Path, guidance: str, rows: int, *, steps: int, sampler: str, seed: int) -> None:
+    """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
+    try:
+        scales = [float(scale) for scale in guidance.split(",")]
+    except ValueError:
+        raise ConfigError(f"--guidance {guidance} must be numbers with commas between them, such as 0,1,2") from None
+    model = vqlcmd.load("data")
+    columns = min(len(model.class_names), 20) or 10
+    classes = list(range(columns)) * rows if model.class_names else columns * rows
+    parts = [model.sample(classes, steps=steps, guidance=scale, sampler=sampler, seed=seed) for scale in scales]
+    plots.image_grid(torch.cat(parts), columns, out)
+    print(f"{out}: guidance {', '.join(f'{scale:g}' for scale in scales)}, {rows} rows each")
+
+
+def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
+    """Curves and distance matrices of the embeddings in a table's rows."""
+    found = tables.curves(name, preset, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        matrices = {}
+        for row, result in found.items():
+            method, _ = load_method(tables.fetch_model(result["revision"], Path(folder)), torch.device("cpu"))
+            matrices[row] = torch.cdist(method.table, method.table)
+    plots.collapse({row: result["curves"] for row, result in found.items()}, matrices, out)
+    print(f"{out}: {len(found)} rows of {name}, seed {seed}")
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:

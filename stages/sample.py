@@ -41,6 +41,7 @@ def run() -> None:
                 "tokens": about["tokens"],
                 "codes": about["codes"],
                 "classes": about["class_names"],
+                "parameters": sum(parameter.numel() for parameter in method.parameters()),
                 "network_calls": method.network_calls(params.sampling()),
                 "vqgan_digest": about["vqgan_digest"],
                 **settings,

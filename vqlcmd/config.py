@@ -267,10 +267,15 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no parameters: copy a preset, for example `cp presets/digits.yaml {path}`")
+    return check_params(values, str(path))
+
+
+def check_params(values: dict[str, Any], name: str) -> Params:
+    """Check parameters that come from `name`. ConfigError like load_params."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_line(problem)}" for problem in error.errors())) from None
+        raise ConfigError("\n".join(f"{name}: {_line(problem)}" for problem in error.errors())) from None
 
 
 def _line(problem: Any) -> str:

@@ -49,6 +49,45 @@ class Generator:
             images.append(vqgan.to_uint8(self.vqgan.decode(tokens)).cpu())
         return torch.cat(images)
 
+    @torch.no_grad()
+    def inpaint(
+        self,
+        image: Tensor,
+        hole: Tensor,
+        class_: int | None,
+        count: int,
+        *,
+        steps: int = 50,
+        guidance: float = 0.0,
+        seed: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """`count` images (n, 3, S, S) uint8 that differ from `image` (3, S, S) uint8 in `hole` (S, S) bool alone.
+
+        A token is drawn anew where any of its pixels lies in the hole. Beside them: what is kept of the image, the rest
+        grey. Without `class_`, a model with classes uses its null class.
+        """
+        how = Sampling(steps, guidance=guidance)
+        self.method.check(how, infill=True)
+        if guidance and class_ is None:
+            raise ConfigError(f"guidance {guidance} needs a class to be guided to: name one, or set it to 0")
+        known_classes = len(self.class_names)
+        if class_ is not None and not 0 <= class_ < known_classes:
+            raise ConfigError(f"class {class_} does not exist: this model has {known_classes}, numbered from 0")
+        number = known_classes if class_ is None else class_
+        label = torch.full((count,), number, device=self.device) if known_classes else None
+        tokens = self.vqgan.encode(vqgan.to_float(image[None].to(self.device))).flatten()
+        side = round(len(tokens) ** 0.5)
+        open_N = torch.nn.functional.adaptive_max_pool2d(hole[None].float(), side).flatten().bool().to(self.device)
+        if not open_N.any():
+            raise ConfigError("the mask has no white pixel: paint white over what is to be drawn anew")
+        known = torch.where(open_N, -1, tokens).expand(count, -1)
+        noise = Noise(seed, "inpaint", torch.arange(count, device=self.device))
+        drawn = self.method.sample(label, noise, how, known)
+        painted = vqgan.to_uint8(self.vqgan.decode(drawn)).cpu()
+        patch = image.shape[1] // side
+        lost = open_N.cpu().view(side, side).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+        return torch.where(lost, painted, image), torch.where(lost, 127, image).byte()
+
     def _labels(self, classes: Sequence[int] | int, guidance: float) -> Tensor | int:
         known = len(self.class_names)
         if not known:

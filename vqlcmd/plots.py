@@ -67,6 +67,28 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
     _save(figure, path)
 
 
+def collapse(curves: dict[str, dict[str, list[float]]], matrices: dict[str, Tensor], path: Path) -> None:
+    """Statistics of embeddings over training steps, a line per run, and below them each run's distance matrix."""
+    names = list(dict.fromkeys(name for each in curves.values() for name in each if name != "step"))
+    columns = max(len(names), len(matrices))
+    figure, axes = _figure(2, columns, (3.2 * columns, 7))
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for axis, name in zip(axes[0], names, strict=False):
+        axis.set_visible(True)
+        for run, each in curves.items():
+            if name in each:
+                axis.plot(each["step"], each[name], label=run)
+        axis.set(title=name, xlabel="step", ylim=(0, None))
+    axes[0][0].legend(fontsize=6)
+    for axis, (run, matrix_KK) in zip(axes[1], matrices.items(), strict=False):
+        axis.set_visible(True)
+        picture = axis.imshow(matrix_KK.numpy(), cmap="viridis", vmin=0)
+        axis.set_title(run, fontsize=7)
+        figure.colorbar(picture, ax=axis, shrink=0.6)
+    _save(figure, path)
+
+
 def _figure(rows: int, columns: int, size: tuple[float, float]):
     # The object interface: pyplot keeps global state and looks for a screen.
     from matplotlib.figure import Figure
