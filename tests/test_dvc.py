@@ -129,8 +129,14 @@ def test_a_killed_queue_row_goes_on_when_it_is_queued_again(clone: Path) -> None
 
 def start_worker(folder: Path) -> None:
     """Not by run(): the worker keeps the pipes open, and reading to their end would wait for all rows."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(["dvc", "queue", "start"], cwd=folder, env=environment(), check=True, **quiet)
+    subprocess.run(
+        ["dvc", "queue", "start"],
+        cwd=folder,
+        env=environment(),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def wait_for_row(folder: Path, name: str, expected: str) -> None:

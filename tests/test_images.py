@@ -9,25 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.pictures import RECIPE
 from vqlcmd import images
 from vqlcmd.errors import DataError
-from vqlcmd.images import Recipe, load_all, open_images, prepare, stream
+from vqlcmd.images import load_all, open_images, stream
 from vqlcmd.manifest import scan
 from vqlcmd.sources import ImageSource
-
-RECIPE = Recipe(size=8, resize="box")
-RED, WHITE = (255, 0, 0), (255, 255, 255)
-
-
-def reopened(image: Image.Image, file_format: str, **options: object) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return Image.open(file)
-
-
-def colours(image: Image.Image, recipe: Recipe = RECIPE) -> list[list[int]]:
-    """The distinct colours of the prepared image, sorted."""
-    return np.unique(prepare(image, recipe).reshape(3, -1).T, axis=0).tolist()
 
 
 def opened(folder: Path) -> ImageSource:

@@ -11,7 +11,7 @@ from tests.pipeline_imports import ROOT, direct, transitive
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 LAYERS = [
     "errors",
-    "files noise yamlfile distributed sources",
+    "files noise yamlfile distributed sources problems",
     "config",
     "weights manifest shards",
     "vqgan",
@@ -28,7 +28,7 @@ LAYERS = [
     "generator",
     "judge",
     "features",
-    "metrics",
+    "metrics tables",
     "__init__",
 ]
 # Read to refuse an impossible run before it starts; they change no output.

@@ -1,27 +1,12 @@
 """One picture of any mode to a square of bytes."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from tests.pictures import RECIPE, RED, WHITE, colours, reopened
 from vqlcmd.errors import DataError
 from vqlcmd.images import Recipe, prepare
-
-RECIPE = Recipe(size=8, resize="box")
-RED, WHITE = (255, 0, 0), (255, 255, 255)
-
-
-def reopened(image: Image.Image, file_format: str, **options: object) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return Image.open(file)
-
-
-def colours(image: Image.Image, recipe: Recipe = RECIPE) -> list[list[int]]:
-    """The distinct colours of the prepared image, sorted."""
-    return np.unique(prepare(image, recipe).reshape(3, -1).T, axis=0).tolist()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1"])

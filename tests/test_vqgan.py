@@ -1,6 +1,5 @@
 """The tokenizer: weights and arithmetic of taming-transformers, its file, and the fit of a small one."""
 
-import dataclasses
 import hashlib
 import math
 import os
@@ -11,45 +10,11 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
+from tests.factory import normal
+from tests.tokenizers import SMALL, TINY, seeded
 from vqlcmd import vqgan as module
 from vqlcmd.errors import ConfigError, DataError
 from vqlcmd.vqgan import VQGAN, Architecture, AttnBlock, Quantizer, downsample, load, save, to_float, to_uint8
-from vqlcmd.vqgan_fit import FitSettings
-
-SMALL = Architecture(
-    resolution=16,
-    ch=32,
-    ch_mult=(1, 2, 1),
-    num_res_blocks=1,
-    attn_resolutions=(8,),
-    z_channels=24,
-    embed_dim=8,
-    n_embed=32,
-)
-TINY = dataclasses.replace(SMALL, resolution=8, ch_mult=(1, 1), attn_resolutions=(), n_embed=16)
-QUICK = FitSettings(steps=30, batch_size=16, learning_rate=2e-3)
-
-
-def seeded(architecture: Architecture, seed: int = 0) -> VQGAN:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        vqgan = VQGAN(architecture)
-        torch.nn.init.normal_(vqgan.codebook, std=0.5)
-    return vqgan.eval().requires_grad_(False)
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def blobs(count: int) -> torch.Tensor:
-    """Grey squares of four sizes and shades on black: uint8 [count, 3, 8, 8]."""
-    random = torch.Generator().manual_seed(1)
-    images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
-    for image in images:
-        y, x, side, shade = torch.randint(4, (4,), generator=random).tolist()
-        image[:, y : y + side + 1, x : x + side + 1] = 60 + 60 * shade
-    return images
 
 
 def parameters(architecture: Architecture) -> int:

@@ -6,44 +6,11 @@ import math
 import pytest
 import torch
 
+from tests.factory import normal
+from tests.tokenizers import QUICK, TINY, blobs, seeded
 from vqlcmd.errors import Diverged
-from vqlcmd.vqgan import VQGAN, Architecture, to_float, to_uint8
-from vqlcmd.vqgan_fit import FitSettings, MovingCodebook, all_latents, fit, k_means, statistics
-
-SMALL = Architecture(
-    resolution=16,
-    ch=32,
-    ch_mult=(1, 2, 1),
-    num_res_blocks=1,
-    attn_resolutions=(8,),
-    z_channels=24,
-    embed_dim=8,
-    n_embed=32,
-)
-TINY = dataclasses.replace(SMALL, resolution=8, ch_mult=(1, 1), attn_resolutions=(), n_embed=16)
-QUICK = FitSettings(steps=30, batch_size=16, learning_rate=2e-3)
-
-
-def seeded(architecture: Architecture, seed: int = 0) -> VQGAN:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        vqgan = VQGAN(architecture)
-        torch.nn.init.normal_(vqgan.codebook, std=0.5)
-    return vqgan.eval().requires_grad_(False)
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def blobs(count: int) -> torch.Tensor:
-    """Grey squares of four sizes and shades on black: uint8 [count, 3, 8, 8]."""
-    random = torch.Generator().manual_seed(1)
-    images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
-    for image in images:
-        y, x, side, shade = torch.randint(4, (4,), generator=random).tolist()
-        image[:, y : y + side + 1, x : x + side + 1] = 60 + 60 * shade
-    return images
+from vqlcmd.vqgan import to_float, to_uint8
+from vqlcmd.vqgan_fit import MovingCodebook, all_latents, fit, k_means, statistics
 
 
 def test_k_means_finds_clusters_that_lie_apart():

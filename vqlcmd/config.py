@@ -1,6 +1,5 @@
 """params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vqlcmd.errors import ConfigError
+from vqlcmd.problems import line
 from vqlcmd.yamlfile import read_yaml
 
 
@@ -275,30 +275,4 @@ def check_params(values: dict[str, Any], name: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{name}: {_line(problem)}" for problem in error.errors())) from None
-
-
-def _line(problem: Any) -> str:
-    """One pydantic problem as: the key, its value, the rule, the remedy."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "parameters"
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(location[-1], _keys_beside(location), n=1)
-        remedy = f"did you mean `{close[0]}`?" if close else "remove it"
-        return f"`{key}` is not a parameter: {remedy}"
-    if problem["type"] == "missing":
-        return f"`{key}` is missing: add it, presets/digits.yaml has every key"
-    rule = problem["msg"].removeprefix("Value error, ")
-    if not location or problem["type"] == "value_error":
-        return rule if not location else f"`{key}`: {rule}"
-    if problem["type"] == "string_pattern_mismatch":
-        rule = "a name of letters, digits, _ and -"
-    rule = rule.removeprefix("Input should be ").replace("a valid ", "a ")
-    return f"`{key}` is {problem['input']!r}, but must be {rule}: change it there or with -S {key}=VALUE"
-
-
-def _keys_beside(location: list[str]) -> list[str]:
-    model: Any = Params
-    for part in location[:-1]:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        raise ConfigError("\n".join(f"{name}: {line(problem, Params)}" for problem in error.errors())) from None

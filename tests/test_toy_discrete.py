@@ -1,0 +1,204 @@
+"""The distribution of test_toy.py again: on chains of tokens with their exact posterior, and one by one from [mask]."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.factory import build
+from tests.test_toy import ENTROPY, STATES, K, N, P, exact_tokens, noise_alone, number, total_variation
+from vqlcmd.config import Sampling
+from vqlcmd.kernel import Kernel
+from vqlcmd.noise import Noise
+
+T = 100
+PLACES = F.one_hot(STATES, K).flatten(1).float()
+# Name and schedule: every chain.
+CHAINS = [("d3pm", "released"), ("vq_diffusion", "paper"), ("vq_diffusion", "released")]
+every = pytest.mark.parametrize(("name", "schedule"), CHAINS, ids=["d3pm", "paper", "released"])
+
+
+def marginals(scores_BNK: Tensor) -> Tensor:
+    """log p(x_i = k) from log-likelihoods of every token, by listing all x: softmax over states of log p(x) + them."""
+    states = (scores_BNK.flatten(1) @ PLACES.T + P.log().float()).softmax(dim=1)
+    return (states @ PLACES).clamp_min(1e-30).log().view(-1, N, K)
+
+
+class Exact(nn.Module):
+    """log p(x_i = k | x_t), x_t as one-hot vectors; with `own` False from the other tokens of x_t alone, for t > 1.
+
+    That is D3PM's: its step multiplies with what a token's own state says, and its last one alone does not.
+    """
+
+    def __init__(self, kernel: Kernel, own: bool):
+        super().__init__()
+        self.timesteps, self.own = kernel.timesteps, own
+        t = torch.arange(kernel.timesteps + 1)
+        likelihood = [kernel.likelihood(torch.full((len(t), 1), x), 0 * t, t, torch.float64) for x in range(K + 1)]
+        # (time, state at that time, code): log q(x_t | x_0).
+        self.log_q = torch.cat(likelihood, dim=1).log().clamp_min(-80).float()
+
+    def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        step = (t * self.timesteps).round().long()
+        log_q_BNK = self.log_q[step[:, None], z_BND.argmax(dim=2)]
+        posterior_BNK = marginals(log_q_BNK)
+        return posterior_BNK if self.own else posterior_BNK - torch.where(step > 1, 1, 0)[:, None, None] * log_q_BNK
+
+
+class Unmasked(nn.Module):
+    """log p(x_i = k | the tokens that are not masked)."""
+
+    def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        x_BN1 = z_BND.argmax(dim=2, keepdim=True)
+        return marginals(torch.where((x_BN1 == K) | (x_BN1 == torch.arange(K)), 0.0, -80.0))
+
+
+def bare(name: str, **discrete: Any) -> Any:
+    """A method whose network sees its states as one-hot vectors."""
+    made = build(
+        method=name,
+        tokens=N,
+        codes=K,
+        embedding_dim=K + 1,
+        discrete={"timesteps": T, "schedule": "released"} | discrete,
+    )
+    made.embedding.weight.data.copy_(torch.eye(K + 1)[: len(made.embedding.weight)])
+    return made.eval()
+
+
+def chain(name: str, schedule: str, *, own: bool | None = None, timesteps: int = T) -> Any:
+    made = bare(name, schedule=schedule, timesteps=timesteps)
+    made.network = Exact(made.kernel, own=name != "d3pm" if own is None else own)
+    return made
+
+
+def maskgit() -> Any:
+    made = bare("maskgit")
+    made.network = Unmasked()
+    return made
+
+
+def drawn(model: Any, n: int, steps: int, known: Tensor | None = None, **options: float) -> Tensor:
+    how = Sampling(steps, **{"truncation": 1.0, "temperature": 1e4, **options})
+    return model.sample(None, Noise(0, "toy", torch.arange(n)), how, known)
+
+
+def bound(model: Any, repeats: int, levels: int) -> tuple[float, float]:
+    """Mean over x ~ p of the bound, and its standard error over independent repetitions."""
+    tokens = exact_tokens(1000)
+    noises = [Noise(repeat, "toy", torch.arange(len(tokens))) for repeat in range(repeats)]
+    means = torch.stack([model.bound(tokens, None, noise, levels).mean() for noise in noises])
+    return float(means.mean()), float(means.std()) / repeats**0.5
+
+
+@functools.cache
+def exact_bound(name: str, schedule: str) -> tuple[float, float]:
+    return bound(chain(name, schedule), repeats=4, levels=50)
+
+
+@every
+def test_with_the_exact_posterior_a_chain_of_many_steps_reproduces_the_distribution(name: str, schedule: str) -> None:
+    """Total variation below 0.028; that of as many exact samples is 0.0215 on average (spread: some 0.002)."""
+    n = 10_000
+    assert noise_alone(n) == pytest.approx(0.0215, abs=1e-4)
+    assert total_variation(drawn(chain(name, schedule), n, T)) < 0.028
+
+
+@every
+def test_strides_over_the_chain_reproduce_it_too(name: str, schedule: str) -> None:
+    """D3PM's last stride took the network's answer, which leaves the token's own state out, for its own: 0.38."""
+    assert total_variation(drawn(chain(name, schedule), 10_000, T // 4)) < 0.05
+
+
+@every
+def test_a_chain_of_few_steps_does_not_reproduce_it(name: str, schedule: str) -> None:
+    assert total_variation(drawn(chain(name, schedule, timesteps=4), 5000, 4)) > 0.1
+
+
+@every
+def test_the_other_methods_posterior_does_not_reproduce_it(name: str, schedule: str) -> None:
+    """D3PM counts a token's own state in its step, VQ-Diffusion in its network: not twice, and not never."""
+    wrong = chain(name, schedule, own=name == "d3pm")
+    assert total_variation(drawn(wrong, 2000, T)) > 0.2
+
+
+@every
+def test_with_the_exact_posterior_the_bound_of_many_steps_is_close_to_the_entropy(name: str, schedule: str) -> None:
+    mean, error = exact_bound(name, schedule)
+    assert error < 0.008
+    assert -4 * error < mean - ENTROPY < 0.015 + 4 * error
+
+
+@every
+def test_the_bound_is_above_the_entropy_where_steps_are_few_or_the_posterior_is_wrong(name: str, schedule: str) -> None:
+    """Tokens that move in one step move independently: what that costs, the bound says."""
+    mean, error = exact_bound(name, schedule)
+    for model in (chain(name, schedule, timesteps=4), chain(name, schedule, own=name == "d3pm")):
+        worse, worse_error = bound(model, repeats=4, levels=20)
+        assert worse - ENTROPY > 0.05
+        assert worse - mean > 4 * (error + worse_error)
+
+
+@every
+def test_the_bound_does_not_depend_on_how_many_levels_estimate_it(name: str, schedule: str) -> None:
+    model = chain(name, schedule, timesteps=10)
+    (few, few_error), (many, many_error) = bound(model, 40, 2), bound(model, 8, 10)
+    assert few_error < 0.02
+    assert abs(few - many) < 4 * (few_error + many_error)
+
+
+def test_maskgit_reproduces_it_one_by_one_in_any_order() -> None:
+    """Nothing is lost when each token is drawn on what is known, wherever one starts: exact, not only in the limit."""
+    n = 20_000
+    assert noise_alone(n) == pytest.approx(0.0152, abs=1e-4)
+    assert total_variation(drawn(maskgit(), n, N)) < 0.02
+
+
+def test_maskgit_does_not_reproduce_it_all_at_once_nor_the_surest_tokens_first() -> None:
+    assert total_variation(drawn(maskgit(), 5000, 1)) > 0.1
+    assert total_variation(drawn(maskgit(), 5000, N, temperature=0.0)) > 0.1
+
+
+@pytest.mark.parametrize("place", range(N))
+def test_maskgit_with_tokens_held_fixed_draws_from_the_conditional_distribution(place: int) -> None:
+    """p(x | x_place = 1): total variation as small as that of exact samples. Marginals alone would be far off."""
+    n, token = 5000, 1
+    known = torch.full((n, N), -1)
+    known[:, place] = token
+    conditional = P * (STATES[:, place] == token)
+    conditional = conditional / conditional.sum()
+    shares = torch.bincount(number(drawn(maskgit(), n, N, known)), minlength=K**N).double() / n
+    assert 0.5 * float((shares - conditional).abs().sum()) < 0.025
+
+
+def test_maskgits_bound_is_the_entropy() -> None:
+    """E over orders of the sum over places is -log p(x) for every order, where the conditionals are those of p."""
+    mean, error = bound(maskgit(), repeats=8, levels=30)
+    assert error < 0.004
+    assert abs(mean - ENTROPY) < 4 * error
+
+
+def test_maskgits_bound_is_above_the_entropy_where_the_network_is_wrong() -> None:
+    wrong = bare("maskgit")
+    wrong.network = lambda z, t, label: 0.5 * Unmasked()(z, t)
+    mean, error = bound(wrong, repeats=4, levels=10)
+    assert mean > ENTROPY + 10 * error
+
+
+def test_an_autoregressive_model_samples_what_its_exact_likelihood_says() -> None:
+    """Over all 64 states exp(-N bound) sums to 1, and samples come as often as it says."""
+    model, n = bare("autoregressive"), 20_000
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    p = torch.exp(-N * model.bound(STATES, None, Noise(0, "toy", torch.arange(len(STATES))), 1).double())
+    assert float(p.sum()) == pytest.approx(1, abs=1e-5)
+    shares = torch.bincount(number(drawn(model, n, 1)), minlength=K**N).double() / n
+    assert 0.5 * float((shares - p).abs().sum()) < 0.025
+    # Far from uniform and from independent tokens, so that this says something.
+    assert 0.5 * float((p - 1 / K**N).abs().sum()) > 0.3
+    alone = torch.stack([F.one_hot(STATES[:, place], K).double().T @ p for place in range(N)])
+    assert 0.5 * float((p - alone[torch.arange(N), STATES].prod(dim=1)).abs().sum()) > 0.1
