@@ -4,29 +4,23 @@ An experiment is named by the digest of its parameters and of the code it runs, 
 once, a table that was interrupted goes on, and results of other code are run again.
 """
 
-import datetime
-import json
-import os
 import re
-import subprocess
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stages import paths
+from stages.experiments import Queue
+from stages.results import Book, call
 from vqlcmd.checkpoint import fingerprint
 from vqlcmd.config import Params
 from vqlcmd.errors import ConfigError, DataError
-from vqlcmd.files import sha256, write_json
-from vqlcmd.tables import Run, Table, differences, markdown, metric_of, read_table, runs
+from vqlcmd.files import sha256
+from vqlcmd.tables import Run, Table, differences, markdown, read_table, runs
 from vqlcmd.yamlfile import read_yaml
 
 TABLES = Path("tables")
-RESULTS = TABLES / "results"
 MACHINE_MADE = ("metrics/", "dvc.lock", "tables/results/")
-CURVES = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
-POLL_SECONDS = 5.0
 
 
 def names() -> list[str]:
@@ -52,13 +46,14 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
     table, base = load(name), base_values(preset)
     wanted = {_identity(run.params): run for run in runs(table, base, seeds)}
     _refuse_changes()
-    book = _Book(name, base, preset)
+    book = Book(name, base, preset)
     missing = {}
     for identity, run in wanted.items():
         if not (book.has(run, identity) or book.borrow(run, identity) or book.collect(run, identity)):
             missing[identity] = run
     say(f"{name}: {len(wanted)} experiments, {len(wanted) - len(missing)} of them done")
-    queue = _Queue(preset, jobs, say)
+    shared = differences(base_values(None), base) if preset else {}
+    queue = Queue(shared, jobs, say)
     failed: list[str] = []
     try:
         for wave in _waves(missing):
@@ -74,7 +69,7 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
 def show_table(name: str, preset: str | None) -> str:
     """The table as Markdown, from tables/results/NAME.json."""
     table, base = load(name), base_values(preset)
-    rows = _Book(name, base, preset).rows()
+    rows = Book(name, base, preset).rows()
     found: dict[tuple[str, Any], list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["row"], row["value"]), []).append(row["metrics"])
@@ -85,7 +80,7 @@ def show_table(name: str, preset: str | None) -> str:
 
 def curves(name: str, preset: str | None, seed: int) -> dict[str, dict[str, Any]]:
     """Of each row that has run: the curves of its embeddings, and where its model is."""
-    rows = _Book(name, base_values(preset), preset).rows()
+    rows = Book(name, base_values(preset), preset).rows()
     found = {row["row"]: row for row in rows if row["seed"] == seed and row["value"] == rows[0]["value"]}
     if not found:
         raise DataError(f"no row of {name} has run with seed {seed}: `vqlcmd table run {name}`")
@@ -96,7 +91,7 @@ def fetch_model(revision: str, folder: Path) -> Path:
     """The model file of an experiment, out of DVC's cache. DataError in a clone that did not run it."""
     target = folder / f"{revision[:12]}.safetensors"
     if not target.exists():
-        done = _call(["dvc", "get", ".", str(paths.MODEL), "--rev", revision, "-o", str(target)], check=False)
+        done = call(["dvc", "get", ".", str(paths.MODEL), "--rev", revision, "-o", str(target)], check=False)
         if done.returncode:
             raise DataError(f"the model of {revision[:8]} is not in this clone's cache: run the table here")
     return target
@@ -128,172 +123,9 @@ def _waves(missing: dict[str, Run]) -> list[dict[str, Run]]:
 
 
 def _refuse_changes() -> None:
-    status = _call(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.splitlines()
+    status = call(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.splitlines()
     changed = [line[3:] for line in status if not line[3:].startswith(MACHINE_MADE)]
     if changed:
         raise ConfigError(
             f"{changed[0]} has changes that are not committed, and every row would inherit them: commit or stash them"
         )
-
-
-def _experiments() -> dict[str, str]:
-    """{identity: commit} of the experiments in this clone that a table ran."""
-    listed = _call(["git", "for-each-ref", "refs/exps", "--format=%(refname) %(objectname)"]).stdout.split()
-    return {ref.rsplit("-", 1)[-1]: commit for ref, commit in zip(listed[::2], listed[1::2], strict=True)}
-
-
-def _call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise DataError(f"`{' '.join(command[:4])}` failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
-    return done
-
-
-class _Book:
-    """tables/results/NAME.json: a list of finished experiments, sorted, each with all it takes to print it."""
-
-    def __init__(self, name: str, base: dict[str, Any], preset: str | None):
-        self.path, self.preset = RESULTS / f"{name}.json", preset
-        self.base = fingerprint({key: value for key, value in base.items() if key != "seed"})
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Those at this scale."""
-        return [row for row in _read(self.path) if row["base"] == self.base]
-
-    def has(self, run: Run, identity: str) -> bool:
-        return any(row["identity"] == identity and row["row"] == run.row for row in self.rows())
-
-    def borrow(self, run: Run, identity: str) -> bool:
-        """Take over what another table ran."""
-        others = (row for path in sorted(RESULTS.glob("*.json")) for row in _read(path))
-        same = next((row for row in others if row["identity"] == identity), None)
-        if same is not None:
-            self._write(run, {key: same[key] for key in same if key not in ("row", "value", "base")})
-        return same is not None
-
-    def collect(self, run: Run, identity: str) -> bool:
-        """Take over an experiment that has ended well."""
-        revision = _experiments().get(identity)
-        if revision is None:
-            return False
-        shown = {
-            file: _call(["git", "show", f"{revision}:metrics/{file}"]).stdout
-            for file in ("evaluate.json", "bound.json", "train.tsv")
-        }
-        header, *lines = (line.split("\t") for line in shown["train.tsv"].splitlines())
-        columns = {name: [line[index] for line in lines] for index, name in enumerate(header)}
-        last = {name: float(values[-1]) for name, values in columns.items() if name.startswith("embedding") and values}
-        result = {
-            "identity": identity,
-            "preset": self.preset,
-            "seed": run.seed,
-            "overrides": run.overrides,
-            "metrics": {**last, **json.loads(shown["bound.json"]), **json.loads(shown["evaluate.json"])},
-            "curves": {name: [float(value) for value in columns[name]] for name in CURVES if name in columns},
-            "revision": revision,
-            "commit": _call(["git", "rev-parse", f"{revision}^"]).stdout.strip(),
-            "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        result["metrics"]["steps"] = run.params.sample_steps
-        self._write(run, result)
-        return True
-
-    def _write(self, run: Run, result: dict[str, Any]) -> None:
-        entry = {"row": run.row, "value": run.value, "base": self.base, **result}
-        same = ("row", "value", "base", "seed")
-        rows = [row for row in _read(self.path) if any(row[key] != entry[key] for key in same)]
-        rows.append(entry)
-        write_json(self.path, {"rows": sorted(rows, key=lambda row: json.dumps([row[key] for key in same]))})
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-
-
-class _Queue:
-    """DVC's queue, as many workers as `jobs`, each with its share of the cores."""
-
-    def __init__(self, preset: str | None, jobs: int, say: Callable[[str], None]):
-        workspace = base_values(None)
-        self.preset = differences(workspace, base_values(preset)) if preset else {}
-        self.jobs, self.say, self.waiting = jobs, say, dict[str, Run]()
-
-    def run(self, wave: dict[str, Run], book: _Book) -> list[str]:
-        """Queue experiments and wait for them; what to say of those that failed."""
-        self._remove(self._tasks("Failed") & {_name(run, identity) for identity, run in wave.items()})
-        queued = self._tasks("Queued", "Running")
-        for identity, run in wave.items():
-            if _name(run, identity) not in queued:
-                self._enqueue(_name(run, identity), run)
-        self.waiting, failed, started = dict(wave), [], time.monotonic()
-        self._start()
-        while self.waiting:
-            time.sleep(POLL_SECONDS)
-            done = [identity for identity in _experiments() if identity in self.waiting]
-            for identity in done:
-                run = self.waiting.pop(identity)
-                book.collect(run, identity)
-                self._report(run, book, len(wave), time.monotonic() - started)
-            broken = self._tasks("Failed")
-            for identity, run in list(self.waiting.items()):
-                if (name := _name(run, identity)) in broken:
-                    del self.waiting[identity]
-                    failed.append(f"{run.row}, seed {run.seed} failed; `dvc queue logs {name}` says why")
-            if self.waiting and not done and not self._tasks("Running", "Queued"):
-                # A row that failed to start, or that somebody removed.
-                gone = ", ".join(run.row for run in self.waiting.values())
-                failed.append(f"{gone}: no longer in DVC's queue; the same command queues them again")
-                break
-        return failed
-
-    def abandon(self) -> None:
-        """Stop the workers and forget what has not run: the state of interrupted training stays."""
-        self.say("stopping: the same command goes on from here")
-        _call(["dvc", "queue", "stop", "--kill"], check=False)
-        self._remove({_name(run, identity) for identity, run in self.waiting.items()})
-
-    def _enqueue(self, name: str, run: Run) -> None:
-        overrides = {**self.preset, **run.overrides}
-        options = [part for key, value in overrides.items() for part in ("-S", f"{key}={_hydra(value)}")]
-        _call(["dvc", "exp", "run", "--queue", "--name", name, *options])
-
-    def _start(self) -> None:
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // self.jobs, 1))
-        # The workers outlive this command and would keep its pipes open.
-        subprocess.run(
-            ["dvc", "queue", "start", "--jobs", str(self.jobs)],
-            env={**os.environ, "OMP_NUM_THREADS": threads},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-        )
-
-    def _tasks(self, *states: str) -> set[str]:
-        lines = _call(["dvc", "queue", "status"]).stdout.splitlines()
-        return {line.split()[1] for line in lines if line.split()[-1:] and line.split()[-1] in states}
-
-    def _remove(self, tasks: Iterable[str]) -> None:
-        tasks = sorted(tasks)
-        if tasks:
-            _call(["dvc", "queue", "remove", *tasks], check=False)
-
-    def _report(self, run: Run, book: _Book, total: int, seconds: float) -> None:
-        same = {"row": run.row, "seed": run.seed, "value": run.value}
-        metrics = next(row["metrics"] for row in book.rows() if all(row[key] == same[key] for key in same))
-        done = total - len(self.waiting)
-        value = "" if run.value is None else f", {run.value}"
-        left = seconds / done * len(self.waiting) / 60
-        self.say(
-            f"{done}/{total}  {run.row}{value}, seed {run.seed}: fid {metric_of(metrics, 'fid'):.4g}, "
-            f"precision {metric_of(metrics, 'precision') or 0:.3g}, recall {metric_of(metrics, 'recall') or 0:.3g} "
-            f"({seconds / 60:.0f} min, about {left:.0f} left)"
-        )
-
-
-def _name(run: Run, identity: str) -> str:
-    return f"{re.sub('[^a-z0-9]+', '-', run.row.lower()).strip('-')}-s{run.seed}-{identity}"
-
-
-def _hydra(value: Any) -> str:
-    """A value as `-S KEY=VALUE` reads it."""
-    return "null" if value is None else json.dumps(value) if isinstance(value, list | bool) else str(value)

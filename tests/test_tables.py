@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from stages import tables
+from stages.experiments import Queue, experiment_name
+from stages.results import Book
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
 from vqlcmd.config import Params, load_params
@@ -197,9 +199,9 @@ def test_finished_experiments_are_taken_over_once_and_shown(repository: Path, mo
         table, base = tables.load("small"), tables.base_values(None)
         run = runs(table, base, [0])[0]
         identity = tables._identity(run.params)
-        book = tables._Book("small", base, None)
+        book = Book("small", base, None)
         assert not book.collect(run, identity)
-        git(repository, "update-ref", f"refs/exps/12/345/{tables._name(run, identity)}", "HEAD")
+        git(repository, "update-ref", f"refs/exps/12/345/{experiment_name(run, identity)}", "HEAD")
         git(repository, "reset", "--quiet", "--hard", "HEAD~1")
         assert book.collect(run, identity)
         assert book.has(run, identity)
@@ -219,7 +221,7 @@ def test_finished_experiments_are_taken_over_once_and_shown(repository: Path, mo
         )
         git(repository, "add", "--all")
         git(repository, "commit", "--quiet", "--message", "other")
-        monkeypatch.setattr(tables._Queue, "run", lambda *_: pytest.fail("nothing is to be run"))
+        monkeypatch.setattr(Queue, "run", lambda *_: pytest.fail("nothing is to be run"))
         assert tables.run_table("other", [0], 1, None, say=lambda _: None)
         assert "8.50" in tables.show_table("other", None)
 

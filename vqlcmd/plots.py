@@ -59,7 +59,10 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
         (axes[1], "embeddings of the model", table_KD),
     ):
         table = table.float()
-        left.hist(table.norm(dim=1).numpy(), bins=40)
+        norms = table.norm(dim=1).numpy()
+        # Rows of one length differ by rounding alone, which is no range for bins.
+        middle, half = float(norms.mean()), max(float(np.ptp(norms)) / 2, 0.05 * float(norms.mean()), 1e-6)
+        left.hist(norms, bins=40, range=(middle - 2 * half, middle + 2 * half))
         left.set(title=f"{name}: norms", xlabel="norm", ylabel="codes")
         picture = right.imshow(torch.cdist(table, table).numpy(), cmap="viridis", vmin=0)
         right.set(title=f"{name}: distances", xlabel="code", ylabel="code")

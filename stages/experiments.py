@@ -1,0 +1,102 @@
+"""DVC's queue: experiments in, as many workers as asked for, and word of each that ends."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from stages.results import Book, call, experiments
+from vqlcmd.tables import Run, metric_of
+
+POLL_SECONDS = 5.0
+
+
+class Queue:
+    """DVC's queue with `jobs` workers, each with its share of the cores; `preset` is overrides that all rows have."""
+
+    def __init__(self, preset: dict[str, Any], jobs: int, say: Callable[[str], None]):
+        self.preset = preset
+        self.jobs, self.say, self.waiting = jobs, say, dict[str, Run]()
+
+    def run(self, wave: dict[str, Run], book: Book) -> list[str]:
+        """Queue experiments and wait for them; what to say of those that failed."""
+        self._remove(self._tasks("Failed") & {experiment_name(run, identity) for identity, run in wave.items()})
+        queued = self._tasks("Queued", "Running")
+        for identity, run in wave.items():
+            if experiment_name(run, identity) not in queued:
+                self._enqueue(experiment_name(run, identity), run)
+        self.waiting, failed, started = dict(wave), [], time.monotonic()
+        self._start()
+        while self.waiting:
+            time.sleep(POLL_SECONDS)
+            done = [identity for identity in experiments() if identity in self.waiting]
+            for identity in done:
+                run = self.waiting.pop(identity)
+                book.collect(run, identity)
+                self._report(run, book, len(wave), time.monotonic() - started)
+            broken = self._tasks("Failed")
+            for identity, run in list(self.waiting.items()):
+                if (name := experiment_name(run, identity)) in broken:
+                    del self.waiting[identity]
+                    failed.append(f"{run.row}, seed {run.seed} failed; `dvc queue logs {name}` says why")
+            if self.waiting and not done and not self._tasks("Running", "Queued"):
+                # A row that failed to start, or that somebody removed.
+                gone = ", ".join(run.row for run in self.waiting.values())
+                failed.append(f"{gone}: no longer in DVC's queue; the same command queues them again")
+                break
+        return failed
+
+    def abandon(self) -> None:
+        """Stop the workers and forget what has not run: the state of interrupted training stays."""
+        self.say("stopping: the same command goes on from here")
+        call(["dvc", "queue", "stop", "--kill"], check=False)
+        self._remove({experiment_name(run, identity) for identity, run in self.waiting.items()})
+
+    def _enqueue(self, name: str, run: Run) -> None:
+        overrides = {**self.preset, **run.overrides}
+        options = [part for key, value in overrides.items() for part in ("-S", f"{key}={_hydra(value)}")]
+        call(["dvc", "exp", "run", "--queue", "--name", name, *options])
+
+    def _start(self) -> None:
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // self.jobs, 1))
+        # The workers outlive this command and would keep its pipes open.
+        subprocess.run(
+            ["dvc", "queue", "start", "--jobs", str(self.jobs)],
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+
+    def _tasks(self, *states: str) -> set[str]:
+        lines = call(["dvc", "queue", "status"]).stdout.splitlines()
+        return {line.split()[1] for line in lines if line.split()[-1:] and line.split()[-1] in states}
+
+    def _remove(self, tasks: Iterable[str]) -> None:
+        tasks = sorted(tasks)
+        if tasks:
+            call(["dvc", "queue", "remove", *tasks], check=False)
+
+    def _report(self, run: Run, book: Book, total: int, seconds: float) -> None:
+        same = {"row": run.row, "seed": run.seed, "value": run.value}
+        metrics = next(row["metrics"] for row in book.rows() if all(row[key] == same[key] for key in same))
+        done = total - len(self.waiting)
+        value = "" if run.value is None else f", {run.value}"
+        left = seconds / done * len(self.waiting) / 60
+        self.say(
+            f"{done}/{total}  {run.row}{value}, seed {run.seed}: fid {metric_of(metrics, 'fid'):.4g}, "
+            f"precision {metric_of(metrics, 'precision') or 0:.3g}, recall {metric_of(metrics, 'recall') or 0:.3g} "
+            f"({seconds / 60:.0f} min, about {left:.0f} left)"
+        )
+
+
+def experiment_name(run: Run, identity: str) -> str:
+    return f"{re.sub('[^a-z0-9]+', '-', run.row.lower()).strip('-')}-s{run.seed}-{identity}"
+
+
+def _hydra(value: Any) -> str:
+    """A value as `-S KEY=VALUE` reads it."""
+    return "null" if value is None else json.dumps(value) if isinstance(value, list | bool) else str(value)
