@@ -34,6 +34,32 @@ def workers() -> int:
     return int(text)
 
 
+def token_memory() -> int:
+    """Bytes that training tokens may take: $VQLCMD_TOKEN_MB, else half of what is free, of the GPU's a quarter."""
+    megabytes = _whole_number("VQLCMD_TOKEN_MB", "the megabytes that training tokens may take")
+    if megabytes is not None:
+        return megabytes * 10**6
+    import psutil
+    import torch
+
+    free = psutil.virtual_memory().available // 2
+    return min(free, torch.cuda.mem_get_info()[0] // 4) if torch.cuda.is_available() else free
+
+
+def images_at_once() -> int | None:
+    """Images of a training batch that a process computes together: $VQLCMD_IMAGES_AT_ONCE, else all of its share."""
+    return _whole_number("VQLCMD_IMAGES_AT_ONCE", "the images that a process computes together in training")
+
+
+def _whole_number(variable: str, meaning: str) -> int | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{variable} is {text!r}, but must be a whole number from 1: {meaning}")
+    return int(text)
+
+
 def judge_weights(features: str) -> Path | None:
     """The weights that the reference stage made for an extractor; None where torch-fidelity brings its own."""
     return REFERENCE / "judge.safetensors" if features == "judge" else None

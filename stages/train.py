@@ -5,7 +5,7 @@ import sys
 import torch
 
 from stages import paths, runner
-from vqlcmd import checkpoint, methods, plots, shards
+from vqlcmd import checkpoint, methods, plots, shards, streaming
 from vqlcmd.config import load_params
 from vqlcmd.distributed import device, rank
 from vqlcmd.models import save_method
@@ -19,7 +19,8 @@ def run() -> None:
     params = load_params()
     header = shards.read_header(paths.TOKENS)
     codebook_KD = shards.read_codebook(paths.TOKENS)
-    split, heldout = (shards.read_split(paths.TOKENS, name).to(device()) for name in ("train", "heldout"))
+    split = streaming.open_split(paths.TOKENS, "train", device(), paths.token_memory())
+    heldout = shards.read_split(paths.TOKENS, "heldout").to(device())
     classes = shards.class_count(header, params.train.use_classes, params.guidance)
     torch.manual_seed(params.seed)
     method = methods.build(params, codebook_KD, header["tokens"], classes).to(device())
@@ -33,7 +34,15 @@ def run() -> None:
         runner.graceful() as stop,
     ):
         teacher, rows = train(
-            method, split, heldout, params.train, steps=params.train_steps, seed=params.seed, state=state, stop=stop
+            method,
+            split,
+            heldout,
+            params.train,
+            steps=params.train_steps,
+            seed=params.seed,
+            state=state,
+            stop=stop,
+            at_once=paths.images_at_once(),
         )
         if rank() == 0:
             save_method(paths.MODEL, teacher, params, header, codebook_KD)

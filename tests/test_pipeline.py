@@ -23,7 +23,7 @@ LAYERS = [
     "discrete",
     "methods/lcmd methods/d3pm methods/vq_diffusion methods/maskgit methods/autoregressive",
     "methods/__init__",
-    "checkpoint progress",
+    "checkpoint progress streaming",
     "models trainer plots",
     "generator",
     "judge",

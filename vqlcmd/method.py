@@ -78,6 +78,9 @@ class Method(nn.Module, ABC):
                 f"{name} draws tokens in raster order and cannot hold others fixed: choose another method"
             )
 
+    def finish_step(self) -> None:
+        """Called once after the `forward` calls of a training step, before the optimiser: nothing to do for most."""
+
     def drop_classes(self, label: Tensor | None, noise: Noise) -> Tensor | None:
         """`label` with a share `class_drop` of it made null, which trains the unconditional model of guidance."""
         if label is None:

@@ -50,6 +50,10 @@ class Split:
         chosen = chosen.to(self.tokens.device)
         return self.tokens[chosen].long(), self.labels[chosen], rows.to(self.tokens.device)
 
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Tokens (n, N) int64 and classes (n,) of the first images."""
+        return self.tokens[:count].long(), self.labels[:count]
+
     def to(self, device: torch.device) -> "Split":
         """The same on another device."""
         return Split(self.tokens.to(device), self.labels.to(device), self.index.to(device))
@@ -143,7 +147,12 @@ def read_split(directory: Path, name: str) -> Split:
     header = read_header(directory)
     if name not in header["splits"]:
         raise DataError(f"{directory} has no split {name!r}, but {', '.join(header['splits'])}")
-    parts = [_read_shard(directory, shard, header) for shard in header["splits"][name]["shards"]]
+    return read_shards(directory, header, header["splits"][name]["shards"])
+
+
+def read_shards(directory: Path, header: dict[str, Any], listed: list[dict[str, Any]]) -> Split:
+    """Some shards of a split, as the header lists them, each checked against it."""
+    parts = [_read_shard(directory, shard, header) for shard in listed]
     if not parts:
         empty = torch.empty(0, dtype=torch.int64)
         return Split(torch.empty(0, header["tokens"], dtype=torch.int64), empty, empty)

@@ -16,11 +16,12 @@ from vqlcmd.method import Method
 from vqlcmd.noise import Noise, address
 from vqlcmd.progress import Progress
 from vqlcmd.shards import Split
+from vqlcmd.streaming import StreamedSplit
 
 
 def train(
     method: Method,
-    split: Split,
+    split: Split | StreamedSplit,
     heldout: Split,
     settings: Train,
     *,
@@ -28,11 +29,13 @@ def train(
     seed: int,
     state: State,
     stop: Callable[[], bool] = lambda: False,
+    at_once: int | None = None,
 ) -> tuple[Method, list[dict[str, float]]]:
     """Train `method` in place; returns its moving average and the curves, a row per `log_every` steps.
 
     Picks up from `state` where a run of the same configuration left off. Raises Interrupted once `stop` says so and the
-    state is saved, Diverged when a term is not finite.
+    state is saved, Diverged when a term is not finite. `at_once`: images of the batch that go through the model
+    together, for a device that cannot hold this process's share at once; their gradients add up.
     """
     teacher = copy.deepcopy(method).eval().requires_grad_(False)
     optimizer = _optimizer(method, settings)
@@ -45,18 +48,22 @@ def train(
 
     with Progress("train", steps, quiet=distributed.rank() > 0) as progress:
         for step in range(first, steps):
-            tokens, labels, positions = split.batch(seed, step, settings.batch_size, part)
-            noise = Noise(seed, "train", positions, step)
             torch.manual_seed(address(seed, "dropout", step, distributed.rank()))
             method.train()
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                terms = method(tokens, labels if method.classes else None, noise, teacher)
-            means = torch.stack([term.mean() for term in terms.values()])
-            loss = means @ means.new_tensor([method.weights[name] for name in terms])
-
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            figures = torch.cat([loss[None], means]).detach()
+            summed, names = [], []
+            for piece, share in _pieces(part, at_once):
+                tokens, labels, positions = split.batch(seed, step, settings.batch_size, piece)
+                noise = Noise(seed, "train", positions, step)
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                    terms = method(tokens, labels if method.classes else None, noise, teacher)
+                means = share * torch.stack([term.mean() for term in terms.values()])
+                loss = means @ means.new_tensor([method.weights[name] for name in terms])
+                loss.backward()
+                summed.append(torch.cat([loss[None], means]).detach())
+                names = ["loss", *terms, "grad_norm"]
+            method.finish_step()
+            figures = torch.stack(summed).sum(dim=0)
             distributed.average([figures, *(p.grad for p in learned if p.grad is not None)])
             norm = nn.utils.clip_grad_norm_(learned, settings.clip)
             optimizer.step()
@@ -70,7 +77,7 @@ def train(
             stopping = asking and distributed.anywhere(stop())
             logging, saving = done % settings.log_every == 0 or done == steps, done % settings.save_every == 0
             if logging or saving or stopping:
-                recent = _look(unseen, ["loss", *terms, "grad_norm"], done)
+                recent = _look(unseen, names, done)
                 if logging:
                     recent |= {"step": done, "learning_rate": float(scheduler.get_last_lr()[0])}
                     rows.append(recent | _diagnose(teacher, heldout if len(heldout) else split, seed))
@@ -84,6 +91,14 @@ def train(
                     f"stopped at step {done} of {steps}, state saved: the same command goes on from there"
                 )
     return teacher, rows
+
+
+def _pieces(part: slice, at_once: int | None) -> list[tuple[slice, float]]:
+    """The rows `part` of a batch in pieces of at most `at_once`, each with its share of them."""
+    size = part.stop - part.start
+    starts = range(part.start, part.stop, at_once or size)
+    pieces = [slice(start, min(start + (at_once or size), part.stop)) for start in starts]
+    return [(piece, (piece.stop - piece.start) / size) for piece in pieces]
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:
@@ -136,10 +151,10 @@ def _look(unseen: list[Tensor], names: list[str], done: int) -> dict[str, float]
     return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
 
 
-def _diagnose(teacher: Method, split: Split, seed: int, most: int = 256) -> dict[str, float]:
-    rows = torch.arange(min(len(split), most), device=split.tokens.device)
-    labels = split.labels[rows] if teacher.classes else None
-    return teacher.diagnostics(split.tokens[rows].long(), labels, Noise(seed, "diagnostics", rows))
+def _diagnose(teacher: Method, split: Split | StreamedSplit, seed: int, most: int = 256) -> dict[str, float]:
+    tokens, labels = split.first(most)
+    noise = Noise(seed, "diagnostics", torch.arange(len(tokens), device=tokens.device))
+    return teacher.diagnostics(tokens, labels if teacher.classes else None, noise)
 
 
 def _resume(

@@ -50,6 +50,7 @@ class VQDiffusion(DiscreteDiffusion):
         self.weights = {"vb": 1.0, "aux": 1e-3}
         self.register_buffer("history", torch.zeros(params.discrete.timesteps))
         self.register_buffer("drawn", torch.zeros(params.discrete.timesteps))
+        self._seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Any) -> dict[str, Tensor]:
         """The bound's term at one step per image, and (1 + (1 - t / T)) -log p(x_0 | x_t), over T times P(t)."""
@@ -58,7 +59,7 @@ class VQDiffusion(DiscreteDiffusion):
         logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, noise))
         vb = self.divergence(logits_BNK, tokens_BN, x_BN, t)
         if self.training:
-            self._remember(t, vb.detach() * self.tokens)
+            self._seen.append((t, vb.detach() * self.tokens))
         weight = 1 / (self.kernel.timesteps * probability)
         aux = (2 - self.network_time(t)) * losses.cross_entropy(logits_BNK, tokens_BN)
         return {"vb": weight * vb, "aux": weight * aux}
@@ -79,8 +80,10 @@ class VQDiffusion(DiscreteDiffusion):
         return index + 1, weight[index] / cumulative[-1]
 
     @torch.no_grad()
-    def _remember(self, t: Tensor, loss: Tensor) -> None:
+    def finish_step(self) -> None:
         """Move the mean squared loss of the steps that were drawn, in all processes, a tenth of the way."""
+        t, loss = (torch.cat(column) for column in zip(*self._seen, strict=True))
+        self._seen.clear()
         which_BT = F.one_hot(t - 1, self.kernel.timesteps).float()
         squares, counts = (which_BT * loss[:, None].square()).sum(dim=0), which_BT.sum(dim=0)
         distributed.average([squares, counts])
