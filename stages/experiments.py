@@ -12,6 +12,8 @@ from stages.results import Book, call, experiments
 from vqlcmd.tables import Run, metric_of
 
 POLL_SECONDS = 5.0
+POLLS_TO_BE_SURE = 4
+STATES = ("Queued", "Running", "Failed", "Success")
 
 
 class Queue:
@@ -30,23 +32,29 @@ class Queue:
                 self._enqueue(experiment_name(run, identity), run)
         self.waiting, failed, started = dict(wave), [], time.monotonic()
         self._start()
-        while self.waiting:
+        lost = 0
+        while self.waiting and lost < POLLS_TO_BE_SURE:
             time.sleep(POLL_SECONDS)
+            status = self._status()
+            # Asked after the status: an experiment that has left the queue in the meantime is among them.
             done = [identity for identity in experiments() if identity in self.waiting]
             for identity in done:
                 run = self.waiting.pop(identity)
                 book.collect(run, identity)
                 self._report(run, book, len(wave), time.monotonic() - started)
-            broken = self._tasks("Failed")
             for identity, run in list(self.waiting.items()):
-                if (name := experiment_name(run, identity)) in broken:
+                if status.get(name := experiment_name(run, identity)) == "Failed":
                     del self.waiting[identity]
                     failed.append(f"{run.row}, seed {run.seed} failed; `dvc queue logs {name}` says why")
-            if self.waiting and not done and not self._tasks("Running", "Queued"):
-                # A row that failed to start, or that somebody removed.
-                gone = ", ".join(run.row for run in self.waiting.values())
-                failed.append(f"{gone}: no longer in DVC's queue; the same command queues them again")
-                break
+            ours = {status.get(experiment_name(run, identity)) for identity, run in self.waiting.items()}
+            lost = 0 if ours & {"Queued", "Running"} else lost + 1
+            if "Queued" in ours and "Running" not in status.values():
+                # The last worker may have stopped for want of work just before these came.
+                self._start()
+        failed += [
+            f"{run.row}, seed {run.seed} is neither done nor in DVC's queue: the same command queues it again"
+            for run in self.waiting.values()
+        ]
         return failed
 
     def abandon(self) -> None:
@@ -71,9 +79,13 @@ class Queue:
             check=True,
         )
 
+    def _status(self) -> dict[str, str]:
+        """{experiment: Queued, Running, Failed or Success}."""
+        lines = [line.split() for line in call(["dvc", "queue", "status"]).stdout.splitlines()]
+        return {words[1]: words[-1] for words in lines if words and words[-1] in STATES}
+
     def _tasks(self, *states: str) -> set[str]:
-        lines = call(["dvc", "queue", "status"]).stdout.splitlines()
-        return {line.split()[1] for line in lines if line.split()[-1:] and line.split()[-1] in states}
+        return {name for name, state in self._status().items() if state in states}
 
     def _remove(self, tasks: Iterable[str]) -> None:
         tasks = sorted(tasks)

@@ -12,6 +12,7 @@ from torch import Tensor
 from vqlcmd import losses
 from vqlcmd.config import ModelParams
 from vqlcmd.discrete import DiscreteDiffusion
+from vqlcmd.kernel import draw
 from vqlcmd.noise import Noise
 
 
@@ -36,11 +37,12 @@ class D3PM(DiscreteDiffusion):
 
     def reverse(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor) -> Tensor:
         joint = self.kernel.joint(p_BNK, x_BN, s, t)
-        # The last step is the network's own answer.
-        return torch.where((s == 0)[:, None, None], torch.nn.functional.pad(p_BNK, (0, 1)), joint)
+        # The chain's last step is the network's own answer, as it was trained. A stride that ends there is not.
+        return torch.where((t == 1)[:, None, None], torch.nn.functional.pad(p_BNK, (0, 1)), joint)
 
     def step(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor, u_BN: Tensor) -> Tensor:
-        return torch.where((s == 0)[:, None], p_BNK.argmax(dim=2), super().step(p_BNK, x_BN, s, t, u_BN))
+        reverse = self.reverse(p_BNK, x_BN, s, t)
+        return torch.where((s == 0)[:, None], reverse.argmax(dim=2), draw(reverse, u_BN))
 
 
 def kept(timesteps: int) -> Tensor:
