@@ -52,6 +52,7 @@ def run() -> None:
             ),
             "judge_heldout_accuracy": about["judge_accuracy"],
             "repeated_training_tokens": metrics.share_of_repeats(samples.tokens, training.tokens),
+            "steps": header["steps"],
             "network_calls": header["network_calls"],
             "parameters": header["parameters"],
             "protocol": metrics.protocol(

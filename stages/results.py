@@ -67,7 +67,6 @@ class Book:
             "commit": call(["git", "rev-parse", f"{revision}^"]).stdout.strip(),
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        result["metrics"]["steps"] = run.params.sample_steps
         self._write(run, result)
         return True
 

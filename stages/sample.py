@@ -42,6 +42,7 @@ def run() -> None:
                 "codes": about["codes"],
                 "classes": about["class_names"],
                 "parameters": sum(parameter.numel() for parameter in method.parameters()),
+                "steps": method.steps(params.sampling()),
                 "network_calls": method.network_calls(params.sampling()),
                 "vqgan_digest": about["vqgan_digest"],
                 **settings,

@@ -44,13 +44,14 @@ def base_values(preset: str | None) -> dict[str, Any]:
 def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: Callable[[str], None] = print) -> bool:
     """Run what is missing of a table; whether all rows ended well. ConfigError where Git has uncommitted changes."""
     table, base = load(name), base_values(preset)
-    wanted = {_identity(run.params): run for run in runs(table, base, seeds)}
+    wanted = [(_identity(run.params), run) for run in runs(table, base, seeds)]
     _refuse_changes()
     book = Book(name, base, preset)
-    missing = {}
-    for identity, run in wanted.items():
-        if not (book.has(run, identity) or book.borrow(run, identity) or book.collect(run, identity)):
-            missing[identity] = run
+    missing = {
+        identity: run
+        for identity, run in wanted
+        if not (book.has(run, identity) or book.borrow(run, identity) or book.collect(run, identity))
+    }
     say(f"{name}: {len(wanted)} experiments, {len(wanted) - len(missing)} of them done")
     shared = differences(base_values(None), base) if preset else {}
     queue = Queue(shared, jobs, say)
@@ -61,6 +62,10 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
     except KeyboardInterrupt:
         queue.abandon()
         raise
+    for identity, run in wanted:
+        # Rows that are one experiment at this scale: it ran once, for the last of them.
+        if identity in missing and not book.has(run, identity):
+            book.borrow(run, identity)
     for problem in failed:
         say(problem)
     return not failed

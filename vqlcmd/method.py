@@ -43,6 +43,10 @@ class Method(nn.Module, ABC):
         `known` (B, N) int64 holds tokens that are given, and -1 where one is to be drawn.
         """
 
+    def steps(self, how: Sampling) -> int:
+        """Steps that sampling takes."""
+        return how.steps
+
     @abstractmethod
     def network_calls(self, how: Sampling) -> int:
         """Passes through the network that one image costs."""

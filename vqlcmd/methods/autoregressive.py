@@ -56,6 +56,10 @@ class Autoregressive(Discrete):
             x_BN = torch.cat([x_BN, draw(p_B1K, u_BN[:, place : place + 1])], dim=1)
         return x_BN[:, 1:]
 
+    def steps(self, how: Sampling) -> int:
+        """One for each token, whatever `how` says."""
+        return self.tokens
+
     def network_calls(self, how: Sampling) -> int:
         """Passes through the network, each of one token, that one image costs."""
         return self.tokens * (2 if how.guidance else 1)
