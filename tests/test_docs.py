@@ -2,20 +2,27 @@
 
 import ast
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 import yaml
 
+from stages.cli import app
 from tests.pipeline_imports import ROOT
 from tests.test_pipeline import LAYERS
 from vqlcmd.config import load_params
+from vqlcmd.tables import read_table, runs
 from vqlcmd.yamlfile import read_yaml
 
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
 COMMAND = re.compile(r"^.*?(dvc exp run[^`\n|]*)", re.MULTILINE)
 OPTIONS = {"--temp", "--queue"}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+OURS = re.compile(r"\bvqlcmd [^#\n&]+")
 NAMED = re.compile(r"\[`([A-Za-z_][\w.]*)`\]\(\.\./((?:vqlcmd|stages|tests)/[\w/]+\.py)\)")
 
 
@@ -48,27 +55,84 @@ def defined(path: Path) -> set[str]:
     return names
 
 
-TABLES = commands(ROOT / "docs" / "tables.md")
+TABLES_PAGE = ROOT / "docs" / "tables.md"
+TABLES = commands(TABLES_PAGE)
+TABLE_NAMES = sorted(path.stem for path in (ROOT / "tables").glob("*.yaml"))
 
 
-def test_the_tables_page_holds_commands_that_set_something() -> None:
-    assert len(TABLES) > 30
-    assert all(overrides(command) for command in TABLES)
+def section(name: str) -> str:
+    """What the tables page says of one table."""
+    parts = re.split(r"^##+ (?:`(\w+)`)?", TABLES_PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[name]
 
 
+def cells(text: str) -> dict[str, list[str]]:
+    """{first cell: the others} of the rows of a Markdown table."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {row: [other.strip() for other in others] for row, *others in lines[1:]}
+
+
+def same(shown: str, figure: Any) -> bool:
+    return shown == "–" if figure is None else shown == figure if isinstance(figure, str) else float(shown) == figure
+
+
+def test_the_commands_of_the_tables_page_leave_the_working_tree_alone() -> None:
+    assert len(TABLES) > 60
+    assert all("--temp" in command.split() for command in TABLES)
+
+
+@pytest.mark.parametrize("preset", ["digits", "digits_table"])
 @pytest.mark.parametrize("command", sorted(set(TABLES)))
-def test_every_command_of_the_tables_is_valid_on_the_demo(command: str, tmp_path: Path) -> None:
-    values = read_yaml(ROOT / "presets" / "digits.yaml")
+def test_every_command_of_the_tables_is_valid_on_the_demo(command: str, preset: str, tmp_path: Path) -> None:
+    values = read_yaml(ROOT / "presets" / f"{preset}.yaml")
     for key, value in overrides(command).items():
         *sections, last = key.split(".")
-        section = values
+        here = values
         for name in sections:
-            section = section[name]
-        assert last in section, f"{key} in {command}: DVC refuses keys that params.yaml does not have"
-        section[last] = yaml.safe_load(value)
+            here = here[name]
+        assert last in here, f"{key} in {command}: DVC refuses keys that params.yaml does not have"
+        here[last] = yaml.safe_load(value)
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     load_params(path)
+
+
+@pytest.mark.parametrize("name", TABLE_NAMES)
+def test_the_tables_page_has_every_table_with_the_command_and_the_figures_of_every_row(name: str) -> None:
+    """A row's command sets what the row sets and nothing else; of a sweep it is that of the first value."""
+    table, text = read_table(ROOT / "tables" / f"{name}.yaml"), section(name)
+    assert f"vqlcmd table run {name}\n" in text
+    listed = cells(text)
+    assert list(listed) == list(table.rows)
+    first = {run.row: run for run in reversed(runs(table, read_yaml(ROOT / "presets" / "digits_table.yaml"), [0]))}
+    for row, (*figures, command) in listed.items():
+        if table.rows[row].cited:
+            assert command == "cited"
+        else:
+            found = {key: yaml.safe_load(value) for key, value in overrides(command.strip("`")).items()}
+            assert found | {"seed": 0} == first[row].overrides, f"{row}: {command}"
+        paper = table.rows[row].paper
+        if paper is None:
+            assert not any(figures), row
+        else:
+            assert all(same(*pair) for pair in zip(figures, paper, strict=True)), f"{row}: {figures}"
+    if table.sweep:
+        assert f"The values of `{table.knob}` are {', '.join(map(str, table.values))};" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_ours_are_ones_that_there_are(page: Path) -> None:
+    """With their arguments and options: parsed as the command line does it, and not run."""
+    text = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8")))
+    for command in OURS.findall(text):
+        _, *words = shlex.split(command)
+        # Groups parse their own options alone, so go down to the command itself.
+        here: Any = typer.main.get_command(app)
+        while hasattr(here, "commands"):
+            name, *words = words
+            assert name in here.commands, command
+            here = here.commands[name]
+        here.make_context(here.name, list(words))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
