@@ -109,7 +109,7 @@ def inpaint(
 @app.command()
 def gallery(
     out: Annotated[Path, typer.Argument(help="FILE.png")],
-    guidance: Annotated[str, typer.Option(help="Scales, a row of the picture each: 0,1,2,4.")] = "0",
+    guidance: Annotated[str, typer.Option(help="Scales with commas between them, such as 0,1,2,4; --rows rows each.")] = "0",
     rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
     steps: Annotated[int, typer.Option(min=1)] = 50,
     sampler: Annotated[Literal["ancestral", "ddim"], typer.Option()] = "ancestral",
@@ -127,6 +127,18 @@ def report() -> None:
     from stages.export import print_report
 
     print_report()
+
+
+@app.command()
+def plan(
+    preset: Annotated[str | None, typer.Option(help="presets/NAME.yaml instead of params.yaml.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="How many images, where no scan has counted them.")] = None,
+    classes: Annotated[int | None, typer.Option(min=0, help="How many classes they have.")] = None,
+) -> None:
+    """What a run would cost on this machine: parameters, operations, memory, disk, time. Runs nothing."""
+    from stages.plan import print_plan
+
+    print_plan(preset, images, classes)
 
 
 tables = typer.Typer(help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True)

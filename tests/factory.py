@@ -1,7 +1,7 @@
 """Tiny parameters and methods for tests: params.yaml with small sizes, and whatever a test overrides."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from vqlcmd.config import ModelParams, Params, Train, load_params
 
 ROOT = Path(__file__).parent.parent
 CODES, TOKENS, DIM = 8, 4, 6
+METHODS: tuple[str, ...] = get_args(ModelParams.model_fields["method"].annotation)
+"""Every one that params.yaml can name: a new one is tested by being listed there."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -77,6 +79,11 @@ def build(*, tokens: int = TOKENS, codes: int = CODES, classes: int = 0, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return methods.build(model_params(**overrides), codebook(codes), tokens, classes)
+
+
+def made(name: str, **overrides: Any) -> Any:
+    """A method with 3 classes away from its initial weights, so that classes and times count; in eval mode."""
+    return perturb(build(method=name, **{"classes": 3, **overrides})).eval()
 
 
 def codebook(codes: int = CODES, dim: int = DIM) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.factory import normal
-from vqlcmd.collapse import DECODABLE_AT, decodable, effective_rank, statistics
+from vqlcmd.collapse import DECODABLE_AT, decodable, effective_rank, geometry, statistics
 from vqlcmd.noise import Noise
 from vqlcmd.schedule import Schedule
 
@@ -77,3 +77,11 @@ def test_statistics_of_a_right_triangle_are_what_a_ruler_says() -> None:
     assert found["embedding_distance_min"] == pytest.approx(3)
     assert {f"decodable_{log_snr}" for log_snr in DECODABLE_AT} < set(found)
     assert all(type(value) is float for value in found.values())
+
+
+def test_geometry_is_the_part_of_the_statistics_that_needs_no_noise() -> None:
+    table = normal(9, 5)
+    found, whole = geometry(table), statistics(table, SCHEDULE, Noise(0, "test", torch.arange(9)))
+    assert set(whole) - set(found) == {f"decodable_{log_snr}" for log_snr in DECODABLE_AT}
+    assert found.items() <= whole.items()
+    assert found["embedding_rank"] == effective_rank(table)

@@ -1,28 +1,22 @@
 """Contracts of every method that params.yaml can name: a new one is tested by being listed there."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.factory import CODES, TOKENS, build, integers, perturb
-from vqlcmd.config import ModelParams, Sampling
-from vqlcmd.embedding import DROPPING
+from tests.factory import CODES, METHODS, TOKENS, integers, made, params
+from vqlcmd import collapse
+from vqlcmd.config import Sampling
 from vqlcmd.errors import ConfigError
 from vqlcmd.noise import Noise
 
-METHODS = get_args(ModelParams.model_fields["method"].annotation)
 B = 4
 X, LABEL = integers(CODES, B, TOKENS), integers(3, B, seed=1)
 NOISE = Noise(7, "test", torch.arange(B))
 
 every = pytest.mark.parametrize("name", METHODS)
-
-
-def made(name: str, **overrides: Any) -> Any:
-    """A method away from its initial weights, so that classes and times count."""
-    return perturb(build(method=name, **{"classes": 3, **overrides})).eval()
 
 
 def sample(method: Any, noise: Noise, label: Tensor | None, **options: Any) -> Tensor:
@@ -145,16 +139,7 @@ USES = {
 
 
 @every
-@pytest.mark.parametrize(
-    "use",
-    [
-        "forward",
-        "sample",
-        pytest.param(
-            "bound",
-        ),
-    ],
-)
+@pytest.mark.parametrize("use", USES)
 def test_no_random_number_is_used_twice(name: str, use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One address, one use: a number used for two things ties them together."""
     words, addresses = Noise._words, []
@@ -187,94 +172,63 @@ def test_diagnostics_are_numbers_with_names(name: str) -> None:
     assert all(isinstance(key, str) and type(value) is float for key, value in found.items())
 
 
-# What follows is about VQ-LCMD alone.
-TERMS = ["rec", "diff", "cm", "ce"]
+@every
+def test_diagnostics_measure_the_table_and_the_cross_entropy_at_five_times(name: str) -> None:
+    method = made(name)
+    found = method.diagnostics(X, LABEL, NOISE)
+    assert collapse.geometry(method.table.detach()).items() <= found.items()
+    assert [key for key in found if key.startswith("ce_")] == [f"ce_{share}" for share in (0.1, 0.25, 0.5, 0.75, 0.9)]
 
 
-@pytest.mark.parametrize("only", TERMS)
-def test_only_terms_with_a_weight_are_counted(only: str) -> None:
-    weights = {f"lambda_{term}": 1.0 if term == only else 0.0 for term in TERMS}
-    method = made("lcmd", **weights).train()
-    terms = method(X, LABEL, NOISE, made("lcmd", **weights))
-    assert set(terms) == {only}
-    assert method.weights == {only: 1.0}
-    terms[only].mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.network.parameters())
-    # Through z_t at least, the embeddings are moved by every term.
-    assert method.embedding.weight.grad.abs().sum() > 0
+@every
+def test_the_signal_falls_from_all_to_nothing_on_the_way_to_noise(name: str) -> None:
+    u = torch.linspace(0, 1, 21, dtype=torch.float64)
+    signal = made(name).signal(u)
+    assert (signal.shape, signal.dtype) == (u.shape, torch.float64)
+    assert (signal.diff() < 0).all()
+    assert float(signal[0]) == pytest.approx(1, abs=3e-3)
+    assert float(signal[-1]) == pytest.approx(0, abs=1e-3)
 
 
-def test_a_terms_value_does_not_depend_on_which_others_are_counted() -> None:
-    whole = made("lcmd")(X, LABEL, NOISE, made("lcmd"))
-    for only in TERMS:
-        weights = {f"lambda_{term}": 1.0 if term == only else 0.0 for term in TERMS}
-        alone = made("lcmd", **weights)(X, LABEL, NOISE, made("lcmd"))
-        assert torch.allclose(alone[only], whole[only], rtol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["learned", "unit", "codebook"])
-@pytest.mark.parametrize("dropping", DROPPING)
-@pytest.mark.parametrize("weighting", ["simple", "vlb"])
-def test_every_embedding_dropping_and_weighting_go_together(kind: str, dropping: str, weighting: str) -> None:
-    options = {"embedding": kind, "dropping": dropping, "weighting": weighting, "vqgan": {"embed_dim": 6}}
-    method = made("lcmd", **options).train()
-    terms = method(X, LABEL, NOISE, made("lcmd", **options))
-    assert all(term.isfinite().all() for term in terms.values())
-
-
-def test_a_dropped_token_is_hidden_from_the_network_and_still_a_target() -> None:
-    """With every embedding dropped, the network's input does not depend on the tokens; the loss does."""
-    method = made("lcmd", lambda_diff=0.0, lambda_cm=0.0)
-    method.drop, inputs = 1.1, []
-    method.network.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    losses = [method(tokens, LABEL, NOISE, method)["rec"] for tokens in (X, (X + 1) % CODES)]
-    assert torch.equal(inputs[0], inputs[1])
-    assert not torch.allclose(losses[0], losses[1])
-
-
-def test_about_the_given_share_of_classes_becomes_null_in_training() -> None:
+@every
+def test_about_the_given_share_of_classes_becomes_null_in_training(name: str) -> None:
     rows = torch.arange(2000)
-    method = made("lcmd", train={"class_drop": 0.25})
+    method = made(name, train={"class_drop": 0.25})
     labels = method.drop_classes(torch.zeros(2000, dtype=torch.int64), Noise(7, "test", rows))
     assert labels.unique().tolist() == [0, 3]
     assert float((labels == 3).float().mean()) == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 2000) ** 0.5)
+    assert method.drop_classes(None, NOISE) is None
 
 
-def test_an_equal_teacher_at_the_same_time_leaves_no_inconsistency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With s = t the DDIM step stays where it is, and the teacher says what the student says."""
-    method = made("lcmd", lambda_rec=0.0, lambda_diff=0.0, lambda_ce=0.0)
-    uniform = Noise.uniform
-
-    def one(self: Noise, draw: str, *shape: int) -> Tensor:
-        return torch.ones(B) if draw == "earlier_time" else uniform(self, draw, *shape)
-
-    assert (method(X, LABEL, NOISE, method)["cm"] > 1e-4).all()
-    monkeypatch.setattr(Noise, "uniform", one)
-    assert method(X, LABEL, NOISE, method)["cm"].abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("weighting", ["simple", "vlb"])
-def test_the_teacher_is_asked_at_earlier_times_spread_evenly_from_the_clean_end(weighting: str) -> None:
-    """s ~ U(start, t), and t over the whole schedule: Kolmogorov's test, above 1.95 once in a thousand."""
-    rows = torch.arange(1000)
-    method = made("lcmd", weighting=weighting, train={"batch_size": 1000})
-    asked, earlier = [], method.earlier
-    method.earlier = lambda z, s, t, label: asked.append((s, t)) or earlier(z, s, t, label)
-    method(integers(CODES, 1000, TOKENS), integers(3, 1000), Noise(7, "test", rows), method)
-    s, t = asked[0]
-    start, end = method.schedule.start, method.schedule.end
-    assert (start <= s).all()
-    assert (s <= t).all()
-    share = ((s - start) / (t - start)).sort().values
-    assert 1000**0.5 * float((share - (rows + 0.5) / 1000).abs().max()) < 1.95
-    assert float(t.min()) - start < 0.02
-    assert end - float(t.max()) < 0.02
+@every
+def test_dropped_classes_are_what_the_network_is_asked_with_and_only_in_training(name: str) -> None:
+    method, labels = made(name, train={"class_drop": 0.5}), []
+    method.network.register_forward_pre_hook(lambda _, args: labels.append(args[2]))
+    method(X, LABEL, NOISE, made(name))
+    dropped = method.drop_classes(LABEL, NOISE)
+    assert 0 < int((dropped == 3).sum()) < B
+    assert all(torch.equal(label, dropped) for label in torch.cat(labels).split(B))
+    labels.clear()
+    method.bound(X, LABEL, NOISE, 2)
+    assert all(torch.equal(label, LABEL) for label in labels)
 
 
-def test_reconstruction_is_asked_for_at_the_clean_end() -> None:
-    method, times = made("lcmd", lambda_cm=0.0), []
-    method.network.register_forward_pre_hook(lambda _, args: times.append(args[1]))
-    method(X, LABEL, NOISE, method)
-    at_t, at_0 = torch.cat(times).chunk(2)
-    assert at_0.tolist() == [method.schedule.start] * B
-    assert (at_t > method.schedule.start).all()
+@every
+def test_a_sampler_of_another_method_is_refused_in_one_line(name: str) -> None:
+    method = made(name)
+    for sampler in ("ancestral", "ddim", "euler"):
+        how = Sampling(5, sampler)
+        if sampler in method.samplers:
+            method.check(how)
+            continue
+        for ask in (method.check, lambda how: method.sample(LABEL, NOISE, how)):
+            with pytest.raises(
+                ConfigError, match=rf"^sampler {sampler} is not one of .*'s: set it to ancestral"
+            ) as error:
+                ask(how)
+            assert "\n" not in str(error.value)
+
+
+def test_the_knobs_of_sampling_are_those_of_the_parameters() -> None:
+    chosen = params(sample_steps=7, sampler="ddim", guidance=1.5, sample={"temperature": 2.5, "truncation": 0.5})
+    assert chosen.sampling() == Sampling(7, "ddim", 1.5, 2.5, 0.5)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.factory import model_params, normal, perturb
 from vqlcmd import methods, network
-from vqlcmd.network import AdaLN, Attention, ClassAdaLN, Transformer, sinusoid
+from vqlcmd.network import AdaLN, Attention, ClassAdaLN, Memory, Transformer, sinusoid
 
 T, Z = torch.tensor([0.2, 0.7, 0.9]), normal(3, 5, 6)
 
@@ -90,6 +90,34 @@ def test_every_token_sees_every_other_one() -> None:
     for token in range(5):
         (grad,) = torch.autograd.grad(logits[0, token].square().sum(), z, retain_graph=True)
         assert (grad[0].abs().sum(dim=1) > 0).all()
+
+
+def test_a_token_of_a_causal_model_sees_itself_and_those_before_it() -> None:
+    model, z = transformer(causal=True), Z[:1].clone().requires_grad_()
+    logits = model(z, T[:1])
+    for token in range(5):
+        (grad,) = torch.autograd.grad(logits[0, token].square().sum(), z, retain_graph=True)
+        assert ((grad[0].abs().sum(dim=1) > 0) == (torch.arange(5) <= token)).all()
+
+
+def test_token_by_token_with_a_memory_a_causal_model_says_what_it_says_at_once() -> None:
+    model, label = transformer(causal=True, classes=3, layers=3), torch.tensor([0, 3, 1])
+    memory, whole = Memory(5), model(Z, T, label)
+    for token in range(5):
+        assert memory.length == token
+        logits = model(Z[:, token : token + 1], T, label, memory)
+        assert logits.shape == (3, 1, 7)
+        assert torch.allclose(logits[:, 0], whole[:, token], rtol=1e-5, atol=1e-5)
+
+
+def test_a_memory_gives_back_all_keys_and_values_so_far_of_the_block_that_asks() -> None:
+    memory, k, v = Memory(4), normal(4, 2, 3, 1, 8), normal(4, 2, 3, 1, 8, seed=1)
+    for token in range(4):
+        for block in range(2):
+            keys, values = memory.extend(block, k[token] + block, v[token] - block)
+            assert torch.equal(keys, torch.cat(list(k[: token + 1]), dim=2) + block)
+            assert torch.equal(values, torch.cat(list(v[: token + 1]), dim=2) - block)
+        memory.length += 1
 
 
 def test_dropout_acts_in_training_and_not_in_evaluation() -> None:

@@ -56,6 +56,17 @@ class Unmasked(nn.Module):
         return marginals(torch.where((x_BN1 == K) | (x_BN1 == torch.arange(K)), 0.0, -80.0))
 
 
+class Timid(nn.Module):
+    """A network with half the confidence of another one."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return 0.5 * self.network(z_BND, t, label)
+
+
 def bare(name: str, **discrete: Any) -> Any:
     """A method whose network sees its states as one-hot vectors."""
     made = build(
@@ -81,8 +92,13 @@ def maskgit() -> Any:
     return made
 
 
-def drawn(model: Any, n: int, steps: int, known: Tensor | None = None, **options: float) -> Tensor:
-    how = Sampling(steps, **{"truncation": 1.0, "temperature": 1e4, **options})
+def timid(model: Any) -> Any:
+    model.network = Timid(model.network)
+    return model
+
+
+def drawn(model: Any, n: int, steps: int, known: Tensor | None = None, temperature: float = 1e4) -> Tensor:
+    how = Sampling(steps, temperature=temperature, truncation=1.0)
     return model.sample(None, Noise(0, "toy", torch.arange(n)), how, known)
 
 
@@ -101,16 +117,16 @@ def exact_bound(name: str, schedule: str) -> tuple[float, float]:
 
 @every
 def test_with_the_exact_posterior_a_chain_of_many_steps_reproduces_the_distribution(name: str, schedule: str) -> None:
-    """Total variation below 0.028; that of as many exact samples is 0.0215 on average (spread: some 0.002)."""
-    n = 10_000
-    assert noise_alone(n) == pytest.approx(0.0215, abs=1e-4)
-    assert total_variation(drawn(chain(name, schedule), n, T)) < 0.028
+    """Total variation below 0.036; that of as many exact samples is 0.0277 on average (spread: some 0.003)."""
+    n = 6000
+    assert noise_alone(n) == pytest.approx(0.0277, abs=1e-4)
+    assert total_variation(drawn(chain(name, schedule), n, T)) < 0.036
 
 
 @every
 def test_strides_over_the_chain_reproduce_it_too(name: str, schedule: str) -> None:
     """D3PM's last stride took the network's answer, which leaves the token's own state out, for its own: 0.38."""
-    assert total_variation(drawn(chain(name, schedule), 10_000, T // 4)) < 0.05
+    assert total_variation(drawn(chain(name, schedule), 5000, T // 4)) < 0.06
 
 
 @every
@@ -119,10 +135,15 @@ def test_a_chain_of_few_steps_does_not_reproduce_it(name: str, schedule: str) ->
 
 
 @every
-def test_the_other_methods_posterior_does_not_reproduce_it(name: str, schedule: str) -> None:
-    """D3PM counts a token's own state in its step, VQ-Diffusion in its network: not twice, and not never."""
-    wrong = chain(name, schedule, own=name == "d3pm")
-    assert total_variation(drawn(wrong, 2000, T)) > 0.2
+def test_a_wrong_posterior_does_not_reproduce_it(name: str, schedule: str) -> None:
+    assert total_variation(drawn(timid(chain(name, schedule)), 2000, T)) > 0.15
+
+
+def test_d3pm_counts_a_tokens_own_state_once_and_in_the_step() -> None:
+    """Its network has to leave it out: one that does not, as VQ-Diffusion's does not, is far off."""
+    assert total_variation(drawn(chain("d3pm", "released", own=True), 2000, T)) > 0.3
+    mean, error = bound(chain("d3pm", "released", own=True), repeats=4, levels=20)
+    assert mean - ENTROPY > 0.3 + 4 * error
 
 
 @every
@@ -136,17 +157,29 @@ def test_with_the_exact_posterior_the_bound_of_many_steps_is_close_to_the_entrop
 def test_the_bound_is_above_the_entropy_where_steps_are_few_or_the_posterior_is_wrong(name: str, schedule: str) -> None:
     """Tokens that move in one step move independently: what that costs, the bound says."""
     mean, error = exact_bound(name, schedule)
-    for model in (chain(name, schedule, timesteps=4), chain(name, schedule, own=name == "d3pm")):
-        worse, worse_error = bound(model, repeats=4, levels=20)
+    for model in (chain(name, schedule, timesteps=4), timid(chain(name, schedule))):
+        worse, worse_error = bound(model, repeats=4, levels=10)
         assert worse - ENTROPY > 0.05
         assert worse - mean > 4 * (error + worse_error)
 
 
 @every
+def test_a_chain_that_stops_before_it_has_forgotten_pays_for_it_in_the_prior(name: str, schedule: str) -> None:
+    """After a fifth of the way x_T tells much of x; without the prior term this would fall below the entropy."""
+    model = chain(name, schedule)
+    model.kernel = Kernel(model.kernel.keep[: T // 5 + 1], model.kernel.mask[: T // 5 + 1], K)
+    model.network = Exact(model.kernel, own=name != "d3pm")
+    mean, error = bound(model, repeats=4, levels=20)
+    prior = float(model.kernel.prior_kl(STATES[:1]))
+    assert mean - prior < ENTROPY - 10 * error
+    assert mean > ENTROPY + 10 * error
+
+
+@every
 def test_the_bound_does_not_depend_on_how_many_levels_estimate_it(name: str, schedule: str) -> None:
     model = chain(name, schedule, timesteps=10)
-    (few, few_error), (many, many_error) = bound(model, 40, 2), bound(model, 8, 10)
-    assert few_error < 0.02
+    (few, few_error), (many, many_error) = bound(model, 20, 2), bound(model, 4, 10)
+    assert few_error < 0.025
     assert abs(few - many) < 4 * (few_error + many_error)
 
 
@@ -182,23 +215,5 @@ def test_maskgits_bound_is_the_entropy() -> None:
 
 
 def test_maskgits_bound_is_above_the_entropy_where_the_network_is_wrong() -> None:
-    wrong = bare("maskgit")
-    wrong.network = lambda z, t, label: 0.5 * Unmasked()(z, t)
-    mean, error = bound(wrong, repeats=4, levels=10)
+    mean, error = bound(timid(maskgit()), repeats=4, levels=10)
     assert mean > ENTROPY + 10 * error
-
-
-def test_an_autoregressive_model_samples_what_its_exact_likelihood_says() -> None:
-    """Over all 64 states exp(-N bound) sums to 1, and samples come as often as it says."""
-    model, n = bare("autoregressive"), 20_000
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-    p = torch.exp(-N * model.bound(STATES, None, Noise(0, "toy", torch.arange(len(STATES))), 1).double())
-    assert float(p.sum()) == pytest.approx(1, abs=1e-5)
-    shares = torch.bincount(number(drawn(model, n, 1)), minlength=K**N).double() / n
-    assert 0.5 * float((shares - p).abs().sum()) < 0.025
-    # Far from uniform and from independent tokens, so that this says something.
-    assert 0.5 * float((p - 1 / K**N).abs().sum()) > 0.3
-    alone = torch.stack([F.one_hot(STATES[:, place], K).double().T @ p for place in range(N)])
-    assert 0.5 * float((p - alone[torch.arange(N), STATES].prod(dim=1)).abs().sum()) > 0.1
