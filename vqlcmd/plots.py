@@ -71,24 +71,26 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
 
 
 def collapse(curves: dict[str, dict[str, list[float]]], matrices: dict[str, Tensor], path: Path) -> None:
-    """Statistics of embeddings over training steps, a line per run, and below them each run's distance matrix."""
+    """Statistics of embeddings over training steps, a line per run; below, each run's distances on one scale."""
     names = list(dict.fromkeys(name for each in curves.values() for name in each if name != "step"))
-    columns = max(len(names), len(matrices))
-    figure, axes = _figure(2, columns, (3.2 * columns, 7))
+    columns = 4
+    lines, below = -(-len(names) // columns), -(-len(matrices) // columns)
+    figure, axes = _figure(lines + below, columns, (3.4 * columns, 3.2 * (lines + below) + 0.2 * len(curves)))
     for axis in axes.flat:
         axis.set_visible(False)
-    for axis, name in zip(axes[0], names, strict=False):
+    for axis, name in zip(axes[:lines].flat, names, strict=False):
         axis.set_visible(True)
         for run, each in curves.items():
             if name in each:
                 axis.plot(each["step"], each[name], label=run)
         axis.set(title=name, xlabel="step", ylim=(0, None))
-    axes[0][0].legend(fontsize=6)
-    for axis, (run, matrix_KK) in zip(axes[1], matrices.items(), strict=False):
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
+    largest = max(float(matrix_KK.max()) for matrix_KK in matrices.values())
+    for axis, (run, matrix_KK) in zip(axes[lines:].flat, matrices.items(), strict=False):
         axis.set_visible(True)
-        picture = axis.imshow(matrix_KK.numpy(), cmap="viridis", vmin=0)
-        axis.set_title(run, fontsize=7)
-        figure.colorbar(picture, ax=axis, shrink=0.6)
+        picture = axis.imshow(matrix_KK.numpy(), cmap="viridis", vmin=0, vmax=largest)
+        axis.set_title(run, fontsize=8)
+        figure.colorbar(picture, ax=axis, shrink=0.7)
     _save(figure, path)
 
 
