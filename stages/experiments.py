@@ -11,8 +11,9 @@ from typing import Any
 from stages.results import Book, call, experiments
 from vqlcmd.tables import Run, metric_of
 
-POLL_SECONDS = 5.0
-POLLS_TO_BE_SURE = 4
+SECONDS_BETWEEN_POLLS = 2.0
+SECONDS_BETWEEN_LOOKS = 15.0
+LOOKS_TO_BE_SURE = 2
 STATES = ("Queued", "Running", "Failed", "Success")
 
 
@@ -32,16 +33,21 @@ class Queue:
                 self._enqueue(experiment_name(run, identity), run)
         self.waiting, failed, started = dict(wave), [], time.monotonic()
         self._start()
-        lost = 0
-        while self.waiting and lost < POLLS_TO_BE_SURE:
-            time.sleep(POLL_SECONDS)
-            status = self._status()
+        lost, looked, status = 0, 0.0, {}
+        while self.waiting and lost < LOOKS_TO_BE_SURE:
+            time.sleep(SECONDS_BETWEEN_POLLS)
+            # DVC takes a second of processor time to answer, which the experiments miss; Git takes none.
+            looking = time.monotonic() - looked > SECONDS_BETWEEN_LOOKS
+            if looking:
+                status, looked = self._status(), time.monotonic()
             # Asked after the status: an experiment that has left the queue in the meantime is among them.
             done = [identity for identity in experiments() if identity in self.waiting]
             for identity in done:
                 run = self.waiting.pop(identity)
                 book.collect(run, identity)
                 self._report(run, book, len(wave), time.monotonic() - started)
+            if not looking:
+                continue
             for identity, run in list(self.waiting.items()):
                 if status.get(name := experiment_name(run, identity)) == "Failed":
                     del self.waiting[identity]
