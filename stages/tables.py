@@ -5,6 +5,7 @@ once, a table that was interrupted goes on, and results of other code are run ag
 """
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
     say(f"{name}: {len(wanted)} experiments, {len(wanted) - len(missing)} of them done")
     shared = differences(base_values(None), base) if preset else {}
     queue = Queue(shared, jobs, say)
+    # In the background a shell makes processes deaf to Ctrl-C's signal; a batch system sends this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed: list[str] = []
     try:
         for wave in _waves(missing):
