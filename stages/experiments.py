@@ -64,10 +64,14 @@ class Queue:
         return failed
 
     def abandon(self) -> None:
-        """Stop the workers and forget what has not run: the state of interrupted training stays."""
+        """Take what waits out of the queue and stop what runs: the state of interrupted training stays."""
         self.say("stopping: the same command goes on from here")
-        call(["dvc", "queue", "stop", "--kill"], check=False)
-        self._remove({experiment_name(run, identity) for identity, run in self.waiting.items()})
+        ours = {experiment_name(run, identity) for identity, run in self.waiting.items()}
+        # In this order: a worker that is left without its experiment takes the next one.
+        self._remove(self._tasks("Queued") & ours)
+        running = sorted(self._tasks("Running") & ours)
+        if running:
+            call(["dvc", "queue", "kill", *running], check=False)
 
     def _enqueue(self, name: str, run: Run) -> None:
         overrides = {**self.preset, **run.overrides}
