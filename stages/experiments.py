@@ -54,8 +54,8 @@ class Queue:
                     failed.append(f"{run.row}, seed {run.seed} failed; `dvc queue logs {name}` says why")
             ours = {status.get(experiment_name(run, identity)) for identity, run in self.waiting.items()}
             lost = 0 if ours & {"Queued", "Running"} else lost + 1
-            if "Queued" in ours and "Running" not in status.values():
-                # The last worker may have stopped for want of work just before these came.
+            if "Queued" in ours and list(status.values()).count("Running") < self.jobs:
+                # A worker may have stopped for want of work just before these came.
                 self._start()
         failed += [
             f"{run.row}, seed {run.seed} is neither done nor in DVC's queue: the same command queues it again"
