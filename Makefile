@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup demo test test-slow check format wheel clean
+.PHONY: setup demo test test-slow check format bench wheel clean
 
 setup: .venv/installed
 
@@ -34,6 +34,10 @@ check: setup
 format: setup
 	ruff format .
 	ruff check --fix .
+
+# How fast it is, as ratios to what cannot be done without: docs/benchmarks.md.
+bench: setup
+	python -m benchmarks
 
 wheel: setup
 	python -m build --wheel

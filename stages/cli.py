@@ -39,15 +39,26 @@ def _mount(stage: str, text: str) -> None:
 @app.command()
 def scan(
     name: Annotated[str, typer.Argument(help="A name for the data set: letters, digits, - and _.")],
-    source: Annotated[str, typer.Argument(help="A folder of images, sub-folders being classes; or sklearn-digits.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of images, sub-folders being classes; .tar or .zip archives of images, one or a folder of "
+            "many; an LMDB; or sklearn-digits."
+        ),
+    ],
+    no_classes: Annotated[
+        bool, typer.Option("--no-classes", help="Sub-folders and labels are no classes: the thousands of FFHQ.")
+    ] = False,
 ) -> None:
-    """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks."""
+    """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
     from vqlcmd import manifest
 
-    found = manifest.scan(name, source)
+    found = manifest.scan(name, source, classes=not no_classes)
     path = paths.MANIFESTS / f"{name}.json"
     manifest.write(found, path)
-    print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes")
+    print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes ({found.kind})")
+    if found.classes:
+        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened([*found.classes], 5)}")
     if found.folder is not None:
         # Not resolve(): a link's own name is the one in the manifest.
         parent = shlex.quote(os.path.dirname(os.path.abspath(source)))
@@ -109,7 +120,7 @@ def inpaint(
 @app.command()
 def gallery(
     out: Annotated[Path, typer.Argument(help="FILE.png")],
-    guidance: Annotated[str, typer.Option(help="Scales with commas between them, such as 0,1,2,4; --rows rows each.")] = "0",
+    guidance: Annotated[str, typer.Option(help="Scales: 0,1,2,4. Each has --rows rows.")] = "0",
     rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
     steps: Annotated[int, typer.Option(min=1)] = 50,
     sampler: Annotated[Literal["ancestral", "ddim"], typer.Option()] = "ancestral",

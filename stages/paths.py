@@ -22,6 +22,11 @@ def images_root() -> Path | None:
     return Path(root).expanduser() if root else None
 
 
+def cache() -> Path:
+    """Where downloaded tokenizers are kept: $VQLCMD_CACHE, else ~/.cache/vqlcmd."""
+    return Path(os.environ.get("VQLCMD_CACHE") or "~/.cache/vqlcmd").expanduser()
+
+
 def workers() -> int:
     """Processes that decode images, beside the one that uses them: $VQLCMD_WORKERS, else none on few cores."""
     text = os.environ.get("VQLCMD_WORKERS")

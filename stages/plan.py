@@ -1,6 +1,5 @@
 """params.yaml or a preset, and this machine -> what a run would cost, on the terminal. Nothing is run or written."""
 
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -66,20 +65,21 @@ def print_plan(preset: str | None, images: int | None, classes: int | None) -> N
     console.print(_memory(made, machine))
     console.print(_disk(made, machine))
     console.print(_time(made, machine))
+    console.print(_assumption(machine))
 
 
 def _data(params: Params, images: int | None, classes: int | None) -> tuple[Data, str]:
-    views = 2 if params.images.flip else 1
     path = paths.MANIFESTS / f"{params.dataset}.json"
+    count, known = PUBLISHED.get(params.dataset, (0, 0))
+    source = "its published size, not scanned here"
     if images is not None:
-        return Data(images, classes or 0, views), "as --images says"
-    if path.exists():
+        count, source = images, "as --images says"
+    elif path.exists():
         listed = manifest.read(path)
-        return Data(listed.image_count, len(listed.classes), views), str(path)
-    if params.dataset in PUBLISHED:
-        count, known = PUBLISHED[params.dataset]
-        return Data(count, known if classes is None else classes, views), "its published size, not scanned here"
-    raise ConfigError(f"{path} is missing: scan {params.dataset}, or say --images COUNT (and --classes COUNT)")
+        count, known, source = listed.image_count, len(listed.classes), str(path)
+    elif not count:
+        raise ConfigError(f"{path} is missing: scan {params.dataset}, or say --images COUNT (and --classes COUNT)")
+    return Data(count, known if classes is None else classes), source
 
 
 def _machine() -> Machine:
@@ -97,31 +97,38 @@ def _machine() -> Machine:
 
 
 def _rate(kind: str, dtype: torch.dtype) -> float:
-    """Operations a second of the best of many matrix products."""
-    side, best = (1024 if kind == "cpu" else 8192), 0.0
-    one, other = (torch.randn(side, side, device=kind).to(dtype) for _ in range(2))
+    """Operations a second of the best of many matrix products; on a CPU of one thread's, times the threads."""
+    # Short products of one thread: some of them run undisturbed on a busy machine too.
+    side, threads, best = (512 if kind == "cpu" else 8192), torch.get_num_threads(), 0.0
     wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
-    one @ other
-    wait()
-    end = time.perf_counter() + SECONDS
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        one @ other
+    torch.set_num_threads(1)
+    try:
+        one, other = (torch.randn(side, side, device=kind).to(dtype) for _ in range(2))
+        torch.mm(one, other)
         wait()
-        best = max(best, 2 * side**3 / (time.perf_counter() - start))
-    return best
+        end = time.perf_counter() + SECONDS
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            torch.mm(one, other)
+            wait()
+            best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(threads)
+    return best * (threads if kind == "cpu" else 1)
 
 
 def _work(made: Plan) -> Table:
-    table = _table("Parameters, and operations an image", "what", "amount", "note")
+    table = _table("Parameters, and operations an image (T is 10^12, P 10^15, E 10^18)", "what", "amount", "note")
     costs, sizes, batch = made.costs, made.sizes, made.params.train.batch_size
     passes = costs.training() / sizes.forward
     table.add_row("network", f"{made.parameters:,}", "parameters, with the table of embeddings")
     table.add_row("tokenizer", f"{made.tokenizer_parameters:,}", "parameters, as the section vqgan describes it")
     table.add_row("one pass of the network", _si(sizes.forward), "")
-    table.add_row("training", _si(costs.training()), f"{passes:.1f} passes; a step of {batch}: {_si(batch * costs.training())}")
+    table.add_row(
+        "training", _si(costs.training()), f"{passes:.1f} passes; a step of {batch}: {_si(batch * costs.training())}"
+    )
     table.add_row("sampling", _si(costs.sampling(made.calls)), f"{made.calls} calls of the network")
-    table.add_row("encoding", _si(made.encode), f"{made.data.views} of them for each picture")
+    table.add_row("encoding", _si(made.encode), f"{made.views} of them for each picture")
     table.add_row("decoding", _si(made.decode), "")
     return table
 
@@ -135,11 +142,15 @@ def _memory(made: Plan, machine: Machine) -> Table:
     table.add_row("two moments, moving average", _bytes(memory.moments + memory.average), "")
     note = "in float32; in bf16 less" if made.params.train.precision == "bf16" else ""
     table.add_row("activations, an image", _bytes(memory.per_image), note)
-    table.add_row(f"all, with {batch} images", _bytes(memory.fixed + batch * memory.per_image), "a process's share of a batch")
+    table.add_row(
+        f"all, with {batch} images", _bytes(memory.fixed + batch * memory.per_image), "a process's share of a batch"
+    )
     advice = "all of them" if fits == batch else f"set VQLCMD_IMAGES_AT_ONCE={fits}" if fits else "not even one"
     table.add_row("images that fit at once", str(fits), advice)
     table.add_row("tokens", _bytes(made.disk()["data/tokens"]), "where they do not fit, they are streamed")
-    table.add_row("evaluate, at its end", _bytes(made.evaluation_memory()), "of the CPU's memory: features of all real images")
+    table.add_row(
+        "evaluate, at its end", _bytes(made.evaluation_memory()), "of the CPU's memory: features of all real images"
+    )
     return table
 
 
@@ -148,37 +159,43 @@ def _disk(made: Plan, machine: Machine) -> Table:
     files = made.disk()
     for name, size in files.items():
         table.add_row(name, _bytes(size), "")
-    table.add_row("together", _bytes(sum(files.values())), "DVC's cache links to the same bytes where the disk can, else twice")
+    table.add_row(
+        "together", _bytes(sum(files.values())), "DVC's cache links to the same bytes where the disk can, else twice"
+    )
     row = files["data/model"] + files["data/samples"]
-    table.add_row("each further experiment", _bytes(row), "model and samples, in the cache; `dvc gc -w` drops what no file here needs")
+    table.add_row(
+        "each further experiment",
+        _bytes(row),
+        "model and samples, in the cache; `dvc gc -w` drops what no file here needs",
+    )
     table.add_row(".state/, while training", _bytes(made.state()), "of a run that nobody goes on with: `rm -r .state`")
     return table
 
 
 def _time(made: Plan, machine: Machine) -> Table:
     table = _table("Time on this machine: arithmetic, not a measurement", "stage", "operations", "precision", "time")
-    table.caption = _assumption(machine)
     for stage, work in made.work().items():
+        if not work.operations:
+            continue
         seconds = machine.seconds(work.operations, work.precision, shared=work.shared, on_cpu=work.on_cpu)
         table.add_row(stage, _si(work.operations), work.precision, _span(seconds))
     return table
 
 
 def _assumption(machine: Machine) -> str:
-    cores = os.cpu_count() or 1
-    name = torch.cuda.get_device_name() if machine.kind == "cuda" else f"{torch.get_num_threads()} threads on {cores} cores"
+    name = torch.cuda.get_device_name() if machine.kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     rates = [
         f"{kind} {precision} {_si(rate)} operations a second, of which {REACHED[kind, precision]:.0%} are assumed"
         for (kind, precision), rate in machine.rates.items()
     ]
     return (
-        f"{machine.devices} x {name}. Measured just now on bare matrix products, beside whatever else runs: "
-        f"{'; '.join(rates)}. Reading picture files and whatever is no matrix product is not counted."
+        f"{machine.devices} x {name}. Measured just now on bare matrix products (on a CPU one thread's, times the "
+        f"threads): {'; '.join(rates)}. Reading picture files and whatever is no matrix product is not counted."
     )
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number and column != "note" else "left")
     return table

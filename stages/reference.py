@@ -27,11 +27,10 @@ def run() -> None:
     tokenizer = vqgan.load(paths.VQGAN, device())
 
     found: dict[str, list[Tensor]] = {}
-    recipe = images.Recipe(params.images.size, params.images.resize, params.images.crop)
     with Progress("reference", len(source)) as progress:
         for batch in images.stream(
             source,
-            recipe,
+            _recipe(params),
             batch_size=params.reference.batch_size,
             workers=paths.workers(),
             skip_broken=params.images.skip_broken,
@@ -48,11 +47,19 @@ def run() -> None:
     save_weights(paths.REFERENCE / "features.safetensors", "reference", tensors, about)
 
 
+def _recipe(params: Params) -> images.Recipe:
+    """One square of each image, whatever the tokens are made of: the metrics count images."""
+    return images.Recipe(params.images.size, params.images.resize, params.images.crop).single()
+
+
 def _fit_judge(params: Params, source: images.ImageSource, classes: int) -> float | None:
     """Train the judge on the images that training sees; returns its accuracy on the others."""
-    recipe = images.Recipe(params.images.size, params.images.resize, params.images.crop)
     everything = images.load_all(
-        source, recipe, workers=paths.workers(), skip_broken=params.images.skip_broken, limit=params.vqgan.fit.limit
+        source,
+        _recipe(params),
+        workers=paths.workers(),
+        skip_broken=params.images.skip_broken,
+        limit=params.vqgan.fit.limit,
     )
     held = shards.heldout(everything.index, params.tokenize.holdout)
     settings = params.reference.judge

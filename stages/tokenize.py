@@ -13,17 +13,24 @@ from vqlcmd.progress import Progress
 
 
 def run() -> None:
-    """Encode every image of the data set, and its mirror image where `images.flip` says so."""
+    """Encode every square of every image, and its mirror image where `images.flip` says so.
+
+    The records of an image follow each other, with the same position in the source, which decides on their split.
+    """
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     source = images.open_images(listed, paths.images_root())
     recipe = images.Recipe(params.images.size, params.images.resize, params.images.crop)
     tokenizer = vqgan.load(paths.VQGAN, device())
+    side = params.images.size // tokenizer.architecture.downsampling
+    mirrors = 2 if params.images.flip else 1
 
     broken: dict[str, str] = {}
-    parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     grid = None
-    with Progress("tokenize", len(source)) as progress:
+    with (
+        Progress("tokenize", len(source)) as progress,
+        shards.ShardWriter(paths.TOKENS, params.tokenize.shard_images) as writer,
+    ):
         for batch in images.stream(
             source,
             recipe,
@@ -33,36 +40,33 @@ def run() -> None:
             broken=broken,
         ):
             pixels = vqgan.to_float(batch.images.to(device()))
-            for mirrored in (pixels, pixels.flip(3)) if params.images.flip else (pixels,):
-                parts.append((tokenizer.encode(mirrored).int().cpu(), batch.labels, batch.index))
+            shown = (pixels, pixels.flip(3))[:mirrors]
+            tokens = torch.stack([tokenizer.encode(each).int().cpu() for each in shown], dim=1).flatten(0, 1)
+            labels, index = (column.repeat_interleave(mirrors) for column in (batch.labels, batch.index))
+            heldout = shards.heldout(index, params.tokenize.holdout)
+            for name, rows in (("train", ~heldout), ("heldout", heldout)):
+                writer.add(name, shards.Split(tokens[rows], labels[rows], index[rows]))
             if grid is None:
-                shown = tokenizer.encode(pixels[:20])
-                grid = torch.cat([batch.images[:20], vqgan.to_uint8(tokenizer.decode(shown)).cpu()])
-            progress.update(int(batch.index[-1]) + 1, len(batch.images))
+                decoded = tokenizer.decode(tokens[::mirrors][:20].long().to(device()))
+                grid = torch.cat([batch.images[:20], vqgan.to_uint8(decoded).cpu()])
+            progress.update(int(batch.index[-1]) + 1, len(batch.images) / recipe.squares)
+        records = mirrors * recipe.squares
+        writer.finish(
+            {
+                "tokens": side**2,
+                "grid": [side] * 2,
+                "codes": len(tokenizer.codebook),
+                "classes": list(listed.classes),
+                "images": params.images.model_dump(mode="json"),
+                "manifest": {"name": listed.name, "digest": manifest.digest(listed)},
+                "vqgan_digest": sha256(paths.VQGAN),
+                "skipped": broken,
+                **({"records_per_image": records} if records > 1 else {}),
+            },
+            codebook_KD=tokenizer.codebook.cpu(),
+        )
     assert grid is not None
     plots.image_grid(grid, columns=20, path=paths.METRICS / "reconstructions.png")
-
-    tokens, labels, index = (torch.cat(column) for column in zip(*parts, strict=True))
-    heldout = shards.heldout(index, params.tokenize.holdout)
-    shards.write_shards(
-        paths.TOKENS,
-        {
-            "train": shards.Split(tokens[~heldout], labels[~heldout], index[~heldout]),
-            "heldout": shards.Split(tokens[heldout], labels[heldout], index[heldout]),
-        },
-        {
-            "tokens": tokens.shape[1],
-            "grid": [params.images.size // tokenizer.architecture.downsampling] * 2,
-            "codes": len(tokenizer.codebook),
-            "classes": list(listed.classes),
-            "images": params.images.model_dump(mode="json"),
-            "manifest": {"name": listed.name, "digest": manifest.digest(listed)},
-            "vqgan_digest": sha256(paths.VQGAN),
-            "skipped": broken,
-        },
-        params.tokenize.shard_images,
-        codebook_KD=tokenizer.codebook.cpu(),
-    )
 
 
 if __name__ == "__main__":

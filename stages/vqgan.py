@@ -1,44 +1,48 @@
-"""images, `vqgan.*` -> data/vqgan.safetensors and metrics/vqgan.json: the tokenizer, frozen ever after."""
+"""images or a checkpoint, `vqgan.*` -> data/vqgan.safetensors, metrics/vqgan.json: the tokenizer, frozen ever after."""
 
 import sys
 from pathlib import Path
 
 from stages import paths, runner
-from vqlcmd import images, manifest, vqgan
+from vqlcmd import download, images, manifest, published, vqgan
 from vqlcmd.config import Params, load_params
 from vqlcmd.distributed import device
-from vqlcmd.errors import ConfigError, DataError
-from vqlcmd.files import sha256, write_json
+from vqlcmd.errors import ConfigError
+from vqlcmd.files import write_json
 from vqlcmd.progress import Progress
 from vqlcmd.vqgan_fit import FitSettings, fit
 
 
 def run() -> None:
-    """Take the checkpoint that params.yaml names, or fit a small VQGAN on the data set."""
+    """Take the checkpoint that params.yaml names, whoever trained it, or fit a small VQGAN on the data set."""
     params = load_params()
-    if params.vqgan.checkpoint is not None:
-        checkpoint = Path(params.vqgan.checkpoint)
-        if checkpoint.resolve() == paths.VQGAN.resolve():
-            raise ConfigError(f"vqgan.checkpoint is {checkpoint}, which this stage writes: name a copy elsewhere")
-        if not checkpoint.is_file():
-            raise ConfigError(
-                f"vqgan.checkpoint is {checkpoint}, which is not a file: name one, or null to fit a tokenizer"
-            )
-        try:
-            tokenizer = vqgan.load(checkpoint)
-        except DataError:
-            raise ConfigError(
-                f"vqgan.checkpoint is {checkpoint}, but this project did not write it; other formats are not read yet"
-            ) from None
-        factor = tokenizer.architecture.downsampling
-        if params.images.size % factor:
-            raise ConfigError(
-                f"images.size {params.images.size} must be a multiple of {factor}, which {checkpoint} divides by"
-            )
-        vqgan.save(tokenizer, paths.VQGAN, {"checkpoint": checkpoint.name, "sha256": sha256(checkpoint)})
-        write_json(paths.METRICS / "vqgan.json", {"fitted": False})
-    else:
+    if params.vqgan.checkpoint is None:
         _fit(params)
+    else:
+        _take(params, params.vqgan.checkpoint)
+
+
+def _take(params: Params, checkpoint: str) -> None:
+    settings, url = params.vqgan, download.is_url(checkpoint)
+    path = download.fetch(checkpoint, paths.cache(), settings.sha256) if url else Path(checkpoint).expanduser()
+    if path.resolve() == paths.VQGAN.resolve():
+        raise ConfigError(f"vqgan.checkpoint is {checkpoint}, which this stage writes: name a copy elsewhere")
+    config = Path(settings.config).expanduser() if settings.config else None
+    tokenizer, provenance = published.read(path, settings.format, config, settings.sha256)
+    architecture = tokenizer.architecture
+    factor = architecture.downsampling
+    if params.images.size % factor:
+        raise ConfigError(
+            f"images.size {params.images.size} must be a multiple of {factor}, which {checkpoint} divides by"
+        )
+    if architecture.in_channels != 3:
+        raise ConfigError(f"{checkpoint} is for {architecture.in_channels} channels, images have 3: name another one")
+    vqgan.save(tokenizer, paths.VQGAN, provenance)
+    write_json(paths.METRICS / "vqgan.json", {"fitted": False})
+    side, codes = params.images.size // factor, architecture.n_embed
+    print(f"vqgan: {provenance['file']} as {provenance['format']}, {side} x {side} tokens of {codes} codes")
+    if settings.sha256 is None:
+        print(f"vqgan: to have it checked from now on, set vqgan.sha256: {provenance['sha256']}")
 
 
 def _fit(params: Params) -> None:
@@ -52,7 +56,7 @@ def _fit(params: Params) -> None:
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     pictures = images.load_all(
         images.open_images(listed, paths.images_root()),
-        images.Recipe(params.images.size, params.images.resize, params.images.crop),
+        images.Recipe(params.images.size, params.images.resize, params.images.crop).single(),
         limit=settings.fit.limit,
         seed=settings.seed,
         workers=paths.workers(),

@@ -75,7 +75,18 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("VQLCMD_IMAGES", "VQLCMD_NPROC", "VQLCMD_STATE", "VQLCMD_WORKERS", "VQLCMD_TOKEN_MB", "VQLCMD_IMAGES_AT_ONCE", "DVC_ROOT", "RANK", "WORLD_SIZE"):
+    for name in (
+        "VQLCMD_CACHE",
+        "VQLCMD_IMAGES",
+        "VQLCMD_NPROC",
+        "VQLCMD_STATE",
+        "VQLCMD_WORKERS",
+        "VQLCMD_TOKEN_MB",
+        "VQLCMD_IMAGES_AT_ONCE",
+        "DVC_ROOT",
+        "RANK",
+        "WORLD_SIZE",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

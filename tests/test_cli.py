@@ -71,6 +71,18 @@ def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None
     assert (tmp_path / "data/manifests/pets.json").is_file()
 
 
+def test_scan_says_which_kind_it_found_and_which_classes_and_leaves_them_out_if_asked(tmp_path: Path) -> None:
+    from tests.kinds import PICTURES, zipped
+
+    zipped(tmp_path, PICTURES)
+    done = vqlcmd(tmp_path, "scan", "insects", "pictures.zip")
+    assert "12 images, 3 classes (zip)" in done.stdout
+    assert "--no-classes says that they are none: ant; bee; cat" in done.stdout
+    done = vqlcmd(tmp_path, "scan", "insects", "pictures.zip", "--no-classes")
+    assert "12 images, no classes (zip)" in done.stdout
+    assert "ant" not in done.stdout
+
+
 def test_the_manifest_of_the_digits_is_the_one_a_scan_makes(tmp_path: Path) -> None:
     assert vqlcmd(tmp_path, "scan", "digits", "sklearn-digits").returncode == 0
     made = (tmp_path / "data/manifests/digits.json").read_bytes()

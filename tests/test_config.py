@@ -79,6 +79,12 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("an image size that does not divide", {"images.size": 18}, ["images.size 18", "multiple of 4", "vqgan.ch_mult"]),
     (
+        "mirror images twice",
+        {"images.crop": "ten_crop", "images.flip": True},
+        ["`images`", "ten_crop", "flip to false"],
+    ),
+    ("ten crops without a margin", {"images.crop": "ten_crop", "images.size": 8}, ["`images`", "size 8", "10 or more"]),
+    (
         "the codebook at another size",
         {"embedding": "codebook", "embedding_dim": 32},
         ["embedding_dim 32", "vqgan.embed_dim 16", "`embedding: codebook`"],

@@ -125,7 +125,7 @@ def test_commands_of_ours_are_ones_that_there_are(page: Path) -> None:
     """With their arguments and options: parsed as the command line does it, and not run."""
     text = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8")))
     for command in OURS.findall(text):
-        _, *words = shlex.split(command)
+        _, *words = shlex.split(command, comments=True)
         # Groups parse their own options alone, so go down to the command itself.
         here: Any = typer.main.get_command(app)
         while hasattr(here, "commands"):

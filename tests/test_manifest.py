@@ -195,7 +195,7 @@ def test_a_missing_manifest_is_told_with_the_command_that_makes_it(tmp_path: Pat
     [
         ("{", "[", "Invalid JSON"),
         ('"name": "digits"', '"name": "a b"', "name String should match"),
-        ('"kind": "digits"', '"kind": "drawer"', "kind 'drawer' is none of digits, folder"),
+        ('"kind": "digits"', '"kind": "drawer"', "kind 'drawer' is none of digits, lmdb, tar, zip, folder"),
         ('"kind": "digits"', '"kind": "folder"', "folder None does not go with kind 'folder'"),
         ('"images": 1797', '"images": "1797"', "entries.0.images Input should be a valid integer"),
         ('"images": 1797', '"pictures": 1797', "entries.0.images Field required"),

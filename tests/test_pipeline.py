@@ -11,11 +11,14 @@ from tests.pipeline_imports import ROOT, direct, transitive
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 LAYERS = [
     "errors",
-    "files noise yamlfile distributed sources problems",
+    "files noise yamlfile distributed problems sources/listing",
+    "crops sources/digits sources/folder sources/archives sources/lmdb",
+    "sources/tar sources/zip",
+    "sources/__init__",
     "config",
-    "weights manifest shards",
-    "vqgan",
-    "vqgan_fit",
+    "weights manifest shards pickles vqgan_blocks",
+    "vqgan tensors layouts sidecar",
+    "vqgan_fit operations published",
     "images",
     "schedule",
     "gaussian weighting method kernel",
@@ -24,11 +27,11 @@ LAYERS = [
     "methods/lcmd methods/d3pm methods/vq_diffusion methods/maskgit methods/autoregressive",
     "methods/__init__",
     "checkpoint progress streaming",
-    "models trainer plots",
+    "models trainer plots download",
     "generator",
     "judge",
     "features",
-    "metrics tables",
+    "metrics tables plan",
     "__init__",
 ]
 # Read to refuse an impossible run before it starts; they change no output.

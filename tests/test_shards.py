@@ -48,6 +48,30 @@ def test_tokens_up_to_65535_survive_the_trip(tmp_path: Path, codes: int) -> None
     assert found.batch(0, 0, 1)[0].tolist() == made.tokens.tolist()
 
 
+@pytest.mark.parametrize("pieces", [1, 3, 4, 7, 10])
+def test_splits_that_come_in_pieces_make_the_same_bytes(tmp_path: Path, pieces: int) -> None:
+    made = write(tmp_path / "whole", train=10, heldout=3, empty=0)
+    with shards.ShardWriter(tmp_path / "pieces", 4) as writer:
+        for start in range(0, 10, pieces):
+            for name, all_of_it in made.items():
+                rows = slice(start, start + pieces)
+                writer.add(name, Split(all_of_it.tokens[rows], all_of_it.labels[rows], all_of_it.index[rows]))
+        writer.finish({**HEADER, "codes": 100}, codebook(100))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "pieces" / path.name).read_bytes()
+
+
+def test_a_writer_that_does_not_finish_leaves_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path / "tokens", train=5)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "tokens").iterdir()}
+    writer = shards.ShardWriter(tmp_path / "tokens", 4)
+    with writer:
+        writer.add("train", split(9))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "tokens").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+
+
 def test_an_empty_split_is_read_back_as_one(tmp_path: Path) -> None:
     write(tmp_path / "tokens", train=5, heldout=0)
     found = read_split(tmp_path / "tokens", "heldout")

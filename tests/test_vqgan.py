@@ -14,7 +14,8 @@ from tests.factory import normal
 from tests.tokenizers import SMALL, TINY, seeded
 from vqlcmd import vqgan as module
 from vqlcmd.errors import ConfigError, DataError
-from vqlcmd.vqgan import VQGAN, Architecture, AttnBlock, Quantizer, downsample, load, save, to_float, to_uint8
+from vqlcmd.vqgan import VQGAN, Architecture, Quantizer, load, save, to_float, to_uint8
+from vqlcmd.vqgan_blocks import AttnBlock, downsample
 
 
 def parameters(architecture: Architecture) -> int:

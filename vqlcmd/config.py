@@ -1,5 +1,6 @@
 """params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,12 @@ from vqlcmd.yamlfile import read_yaml
 def _whole(value: object) -> object:
     # `-S train_steps=1e3` arrives as 1000.0.
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _digest(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        return value.lower()
+    raise ValueError(f"{value!r} is no SHA-256 of 64 hexadecimal digits: `sha256sum FILE` prints it, null checks none")
 
 
 Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
@@ -32,10 +39,18 @@ class Images(_Section):
     """How pictures become squares: shared by the tokenizer, the tokens and the reference."""
 
     size: Annotated[int, BeforeValidator(_whole), Field(ge=8, le=4096)]
-    resize: Literal["bilinear", "bicubic", "box", "lanczos"]
-    crop: Literal["center"]
+    resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
+    crop: Literal["center", "random", "adm", "ten_crop"]
     flip: bool
     skip_broken: bool
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> "Images":
+        if self.crop == "ten_crop" and self.flip:
+            raise ValueError("crop ten_crop has the mirror images already: set flip to false")
+        if self.crop == "ten_crop" and self.size < 10:
+            raise ValueError(f"crop ten_crop leaves no margin around size {self.size}: set it to 10 or more")
+        return self
 
 
 class VqganFit(_Section):
@@ -50,9 +65,12 @@ class VqganFit(_Section):
 
 
 class Vqgan(_Section):
-    """The tokenizer: a checkpoint, or an architecture to fit."""
+    """The tokenizer: a checkpoint, or an architecture to fit. docs/tokenizers.md has the formats."""
 
     checkpoint: str | None
+    sha256: Annotated[str, BeforeValidator(_digest)] | None
+    config: str | None
+    format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
     seed: Seed
     ch: Count
     ch_mult: list[Count]

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vqlcmd.crops import Recipe, squares
 from vqlcmd.errors import DataError
 from vqlcmd.manifest import Manifest, check, shortened
 from vqlcmd.sources import DIGITS, KINDS, BuiltIn, ImageSource
@@ -25,13 +26,8 @@ LONGEST_SHAPE = 100
 NAMED_AT_MOST = 20
 # Images a worker hands over at a time: few, because they wait in /dev/shm, which is 64 MB in many containers.
 CHUNK = 16
+CHUNK_BYTES = CHUNK * 3 * 256**2
 
-FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,17 +41,11 @@ UPRIGHT = {
 WHITES = {"I": (65535,), "F": (1, 255, 65535)}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How an image becomes S x S: `size` is S in pixels; the filters are Pillow's, which antialias."""
-
-    size: int
-    resize: Literal["bilinear", "bicubic", "box", "lanczos"]
-    crop: Literal["center"] = "center"
-
-
 class Batch(NamedTuple):
-    """`images` uint8 [B, 3, S, S], `labels` int64 [B], `index` int64 [B]: positions in the source."""
+    """`images` uint8 [B, 3, S, S], `labels` int64 [B], `index` int64 [B]: positions in the source.
+
+    With a recipe that makes several squares of an image, they are rows one after the other with the same index.
+    """
 
     images: Tensor
     labels: Tensor
@@ -63,32 +53,36 @@ class Batch(NamedTuple):
 
 
 def open_images(manifest: Manifest, root: Path | None) -> ImageSource:
-    """The images of a manifest, which lie in `root / manifest.folder` unless they are built in.
+    """The images of a manifest, which lie at `root / manifest.folder` unless they are built in.
 
-    DataError where the folder is not there, or is not what the manifest says (`vqlcmd.manifest.check`).
+    DataError where that is not there, or is not what the manifest says (`vqlcmd.manifest.check`).
     """
+    classes = bool(manifest.classes)
     kind = KINDS[manifest.kind]
     if isinstance(kind, BuiltIn) or manifest.folder is None:
         assert isinstance(kind, BuiltIn), manifest
-        source, where = kind.open(), DIGITS
+        source, where = kind.open(classes), DIGITS
     else:
         remedy = f"set {ROOT_VARIABLE} to the folder that holds {manifest.folder!r}, the images of {manifest.name!r}"
         if root is None:
             raise DataError(f"no place to look for images; {remedy}")
         path = root / manifest.folder
         if not path.exists():
-            raise DataError(f"{path}: no such folder; {remedy}")
-        source, where = kind.open(path), str(path)
+            raise DataError(f"{path}: nothing is there; {remedy}")
+        source, where = kind.open(path, classes), str(path)
     check(manifest, source, where)
     return source
 
 
 def prepare(image: Image.Image, recipe: Recipe) -> np.ndarray:
-    """The image upright, over white, its short side resized to S, the middle cut out: uint8 [3, S, S].
+    """The one square that stands for an image from elsewhere, uint8 [3, S, S]. DataError as in `upright`."""
+    return squares(upright(image), recipe.still(), 0)[0]
 
-    Resized first and cut at whole pixels then, as the published VQGANs were trained. Of an animation, the frame that
-    the image stands at (after opening, the first). DataError where a side is below 2 pixels, one is more than 100 times
-    the other, or values have no range.
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image in RGB, upright, over white. Of an animation, the frame it stands at (after opening, the first).
+
+    DataError where a side is below 2 pixels, one is more than 100 times the other, or values have no range.
     """
     image.load()
     if min(image.size) < SMALLEST_SIDE:
@@ -99,14 +93,7 @@ def prepare(image: Image.Image, recipe: Recipe) -> np.ndarray:
         )
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     image = _to_rgb(image)
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    short = min(image.size)
-    width, height = (round(side * recipe.size / short) for side in image.size)
-    left, top = round((width - recipe.size) / 2), round((height - recipe.size) / 2)
-    image = image.resize((width, height), FILTERS[recipe.resize])
-    image = image.crop((left, top, left + recipe.size, top + recipe.size))
-    return np.asarray(image).transpose(2, 0, 1).copy()
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def stream(
@@ -119,19 +106,20 @@ def stream(
     skip_broken: bool = False,
     broken: dict[str, str] | None = None,
 ) -> Iterator[Batch]:
-    """Batches in the order of `indices` (default: all), each full except the last, the same for any `workers`.
+    """Batches in the order of `indices` (default: all), full but for the last, the same for any number of `workers`.
 
     Images that cannot be read are left out and noted in `broken` as {name: reason}. After the last batch they are one
     DataError, unless `skip_broken` and something was readable. Leaves torch's global random state alone.
     """
-    order = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+    order = range(len(source)) if indices is None else np.asarray(indices, dtype=np.int64).tolist()
     assert batch_size > 0, batch_size
-    assert order.size == 0 or (order.min() >= 0 and order.max() < len(source)), (order.min(), order.max(), len(source))
+    assert all(0 <= index < len(source) for index in order), (min(order), max(order), len(source))
     reader = _Reader(source, recipe)
+    bytes_each = recipe.squares * 3 * recipe.size**2
     chunks = DataLoader(
         reader,
-        batch_size=min(batch_size, CHUNK),
-        sampler=order.tolist(),
+        batch_size=max(1, min(batch_size, CHUNK, CHUNK_BYTES // bytes_each)),
+        sampler=order,
         num_workers=workers,
         collate_fn=reader.collate,
         generator=torch.Generator(),
@@ -143,13 +131,13 @@ def stream(
         if broken is not None:
             broken |= unreadable
         held.append(chunk)
-        if sum(len(part.index) for part in held) >= batch_size:
+        while sum(len(part.index) for part in held) >= batch_size:
             joined = _joined(held)
             yield Batch(*(field[:batch_size] for field in joined))
             held = [Batch(*(field[batch_size:] for field in joined))]
     if sum(len(part.index) for part in held) > 0:
         yield _joined(held)
-    if found and (not skip_broken or len(found) == len(set(order.tolist()))):
+    if found and (not skip_broken or len(found) == len(set(order))):
         listed = shortened([f"{name} ({reason})" for name, reason in found.items()], NAMED_AT_MOST)
         remedy = "repair or remove them and scan again" + ("" if skip_broken else ", or set images.skip_broken: true")
         raise DataError(f"{len(found)} of {len(order)} images cannot be read: {listed}; {remedy}")
@@ -189,17 +177,17 @@ class _Reader(Dataset[tuple[int, Tensor | str]]):
         # The reason instead of the exception, which would end the whole chunk.
         try:
             with warnings.catch_warnings(action="ignore"), self.source.open(index) as image:
-                return index, torch.from_numpy(prepare(image, self.recipe))
+                return index, torch.from_numpy(squares(upright(image), self.recipe, index))
         except Exception as error:
             return index, _reason(error)
 
     def collate(self, items: list[tuple[int, Tensor | str]]) -> tuple[Batch, dict[str, str]]:
         images = [image for _, image in items if isinstance(image, Tensor)]
-        index = [i for i, image in items if isinstance(image, Tensor)]
+        index = [i for i, image in items if isinstance(image, Tensor) for _ in range(self.recipe.squares)]
         broken = {self.source.name(i): reason for i, reason in items if isinstance(reason, str)}
-        stacked = torch.stack(images) if images else torch.empty((0, 3, self.recipe.size, self.recipe.size)).byte()
+        joined = torch.cat(images) if images else torch.empty((0, 3, self.recipe.size, self.recipe.size)).byte()
         labels = torch.from_numpy(self.source.labels[index])
-        return Batch(stacked, labels, torch.tensor(index, dtype=torch.int64)), broken
+        return Batch(joined, labels, torch.tensor(index, dtype=torch.int64)), broken
 
 
 def _joined(batches: list[Batch]) -> Batch:

@@ -10,14 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vqlcmd.errors import DataError
 from vqlcmd.files import whole
-from vqlcmd.sources import KINDS, BuiltIn, Entry, ImageSource, short_digest
+from vqlcmd.sources import KINDS, BuiltIn, Entry, ImageSource, class_order, short_digest
 
 NAME = r"^[A-Za-z0-9_-]+$"
 NAMED_AT_MOST = 5
 
 
 class Manifest(BaseModel):
-    """What was scanned. `folder` is the last component of its path, None for a built-in source."""
+    """What was scanned. `folder` is the last component of its path, None for a built-in source.
+
+    Without `classes`, labels and sub-folders that the source may have are left unread: an unconditional model's data.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,30 +40,31 @@ class Manifest(BaseModel):
             raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
         if isinstance(KINDS[self.kind], BuiltIn) != (self.folder is None):
             raise ValueError(f"folder {self.folder!r} does not go with kind {self.kind!r}")
-        if list(self.classes) != sorted(set(self.classes)):
+        if self.classes != class_order(self.classes):
             raise ValueError("classes are not sorted and distinct")
         return self
 
 
-def scan(name: str, source: str | Path) -> Manifest:
-    """The manifest of `source`: "sklearn-digits", or the path of a folder of images.
+def scan(name: str, source: str | Path, classes: bool = True) -> Manifest:
+    """The manifest of `source`: "sklearn-digits", or the path of a folder, an archive, a folder of archives, an LMDB.
 
-    The built-in digits win over a folder of the same name (`./sklearn-digits` is the folder). DataError where the name
-    is not made of letters, digits, _ and -, or where the source cannot be listed or holds no images.
+    The built-in digits win over a folder of the same name (`./sklearn-digits` is the folder). With `classes` false its
+    labels and sub-folders are no classes. DataError where the name is not made of letters, digits, _ and -, or where
+    the source cannot be listed or holds no images.
     """
     if not re.fullmatch(NAME, name):
         raise DataError(f"{name!r} cannot name a data set; use letters, digits, _ and - only")
     kind, reader = next((kind, reader) for kind, reader in KINDS.items() if reader.claims(str(source)))
     if isinstance(reader, BuiltIn):
-        folder, images = None, reader.open()
+        folder, images = None, reader.open(classes)
     else:
         # Not resolve(): a link's own name is what stands under the images' root.
-        folder, images = Path(os.path.abspath(source)).name, reader.open(Path(source))
+        folder, images = Path(os.path.abspath(source)).name, reader.open(Path(source), classes)
     return Manifest(name=name, kind=kind, folder=folder, classes=images.classes, entries=images.entries)
 
 
 def check(manifest: Manifest, source: ImageSource, where: str) -> None:
-    """DataError naming the first directories in which `source`, found at `where`, differs from the manifest."""
+    """DataError naming the first directories or shards in which `source`, found at `where`, is not as listed."""
     listed = {entry.path: entry for entry in manifest.entries}
     found = {entry.path: entry for entry in source.entries}
     differing = [
@@ -73,7 +77,8 @@ def check(manifest: Manifest, source: ImageSource, where: str) -> None:
     if differing:
         raise DataError(
             f"{where}: not what the manifest {manifest.name!r} says: {shortened(differing, NAMED_AT_MOST)};"
-            f" restore it, or run `vqlcmd scan {manifest.name} {where}` again"
+            f" restore it, or run `vqlcmd scan {manifest.name} {where}{'' if manifest.classes else ' --no-classes'}`"
+            " again"
         )
 
 

@@ -19,7 +19,7 @@ class Progress:
         self.title, self.total, self.quiet = title, total, quiet
         self._started = self._printed = time.monotonic()
         self._first: int | None = None
-        self._images = 0
+        self._images = 0.0
         self._bar: Bar | None = None
         self._task = None
 
@@ -39,7 +39,7 @@ class Progress:
         elif kind is None and not self.quiet:
             print(f"{self.title}: {self.total} done in {_clock(time.monotonic() - self._started)}", flush=True)
 
-    def update(self, done: int, images: int = 0, figures: Mapping[str, float] | None = None) -> None:
+    def update(self, done: int, images: float = 0, figures: Mapping[str, float] | None = None) -> None:
         """`done` of total are done; `images` more images went through since the last call."""
         self._first = done - 1 if self._first is None else self._first
         self._images += images

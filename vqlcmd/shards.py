@@ -11,7 +11,7 @@ import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -88,34 +88,78 @@ def write_shards(
     codebook_KD: Tensor | None = None,
 ) -> None:
     """Write splits, header and the VQGAN's codebook into a directory that appears whole or not at all."""
-    side = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(side, ignore_errors=True)
-    side.mkdir(parents=True)
-    listed = {name: _write_split(side, name, split, shard_images) for name, split in splits.items()}
-    if codebook_KD is not None:
-        np.save(side / "codebook.npy", codebook_KD.cpu().numpy())
-    write_json(side / "header.json", {"format": FORMAT, **header, "splits": listed})
-    shutil.rmtree(directory, ignore_errors=True)
-    side.replace(directory)
+    with ShardWriter(directory, shard_images) as writer:
+        for name, split in splits.items():
+            writer.add(name, split)
+        writer.finish(header, codebook_KD)
 
 
-def _write_split(directory: Path, name: str, split: Split, shard_images: int) -> dict[str, Any]:
-    shards = []
-    for number, start in enumerate(range(0, len(split), shard_images)):
-        rows = slice(start, start + shard_images)
-        path = directory / f"{name}-{number:06}.tar"
+class ShardWriter:
+    """What write_shards does, for splits that come in pieces: little more than a shard of each is in memory."""
+
+    def __init__(self, directory: Path, shard_images: int):
+        self._directory, self._shard_images = directory, shard_images
+        self._side = directory.with_name(f".{directory.name}.partial")
+        self._waiting: dict[str, list[Split]] = {}
+        self._listed: dict[str, list[dict[str, Any]]] = {}
+        shutil.rmtree(self._side, ignore_errors=True)
+        self._side.mkdir(parents=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._side, ignore_errors=True)
+
+    def add(self, name: str, piece: Split) -> None:
+        """The next images of a split; one without images makes a split that may stay empty."""
+        self._listed.setdefault(name, [])
+        waiting = self._waiting.setdefault(name, [])
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= self._shard_images:
+            joined = _joined(waiting)
+            whole = len(joined) // self._shard_images * self._shard_images
+            for start in range(0, whole, self._shard_images):
+                self._write(name, _rows(joined, slice(start, start + self._shard_images)))
+            self._waiting[name] = [_rows(joined, slice(whole, None))]
+
+    def finish(self, header: dict[str, Any], codebook_KD: Tensor | None = None) -> None:
+        """Write what is left, the header and the codebook, and put the directory in its place."""
+        for name, waiting in self._waiting.items():
+            if any(map(len, waiting)):
+                self._write(name, _joined(waiting))
+        if codebook_KD is not None:
+            np.save(self._side / "codebook.npy", codebook_KD.cpu().numpy())
+        splits = {
+            name: {"images": sum(shard["images"] for shard in shards), "shards": shards}
+            for name, shards in self._listed.items()
+        }
+        write_json(self._side / "header.json", {"format": FORMAT, **header, "splits": splits})
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._side.replace(self._directory)
+
+    def _write(self, name: str, shard: Split) -> None:
+        number = len(self._listed[name])
+        path = self._side / f"{name}-{number:06}.tar"
         with webdataset.TarWriter(str(path), mtime=0) as writer:  # type: ignore[no-untyped-call]
             writer.write(
                 {
                     "__key__": f"{number:06}",
-                    "tokens.npy": split.tokens[rows].numpy().astype(np.uint16),
-                    "cls.npy": split.labels[rows].numpy(),
-                    "index.npy": split.index[rows].numpy(),
+                    "tokens.npy": shard.tokens.numpy().astype(np.uint16),
+                    "cls.npy": shard.labels.numpy(),
+                    "index.npy": shard.index.numpy(),
                 }
             )
-        count = len(split.tokens[rows])
-        shards.append({"file": path.name, "images": count, "sha256": sha256(path)})
-    return {"images": len(split), "shards": shards}
+        self._listed[name].append({"file": path.name, "images": len(shard), "sha256": sha256(path)})
+
+
+def _rows(split: Split, rows: slice) -> Split:
+    return Split(split.tokens[rows], split.labels[rows], split.index[rows])
+
+
+def _joined(pieces: list[Split]) -> Split:
+    columns = zip(*((piece.tokens, piece.labels, piece.index) for piece in pieces), strict=True)
+    return Split(*(torch.cat(column) for column in columns))
 
 
 def read_header(directory: Path) -> dict[str, Any]:

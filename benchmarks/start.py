@@ -1,0 +1,76 @@
+"""How long one waits before anything happens: the command line, the import, and a pipeline with nothing to do."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import sizes
+from benchmarks.measure import ROOT, Report, flags, interleaved, milliseconds
+
+TINY: dict[str, Any] = {
+    "train_steps": 5,
+    "sample_steps": 2,
+    "vqgan": {"fit": {"steps": 5, "limit": 100}},
+    "network": {"layers": 1, "heads": 2, "width": 32},
+    "sample": {"count": 50},
+    "bound": {"levels": 2},
+    "reference": {"judge": {"steps": 5}},
+}
+BESIDE = Path(sys.executable).parent
+"""Where the commands of this environment are."""
+
+
+def call(*command: str, folder: Path = ROOT) -> str:
+    """Run a command; what it printed."""
+    environment = {**os.environ, "PATH": f"{BESIDE}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def finished(folder: Path) -> None:
+    """A copy of the pipeline with tiny parameters, in which `dvc repro` has run."""
+    for name in ("vqlcmd", "stages", "data/manifests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    parameters = sizes.digits(**TINY).params.model_dump(mode="json")
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    call("dvc", "config", "core.no_scm", "true", folder=folder)
+    call("dvc", "repro", folder=folder)
+
+
+def main(tiny: bool = False) -> dict[str, float]:
+    """Seconds, and how many bare interpreters start in that time."""
+    report = Report("start", "seconds before anything happens")
+    commands: dict[str, tuple[str, ...]] = {
+        "python -c pass": (sys.executable, "-c", "pass"),
+        "import vqlcmd": (sys.executable, "-c", "import vqlcmd"),
+        "vqlcmd --help": (str(BESIDE / "vqlcmd"), "--help"),
+    }
+    works = {name: partial(call, *command) for name, command in commands.items()}
+    with tempfile.TemporaryDirectory() as name:
+        if not tiny:
+            finished(Path(name))
+            works["dvc repro, nothing to do"] = partial(call, "dvc", "repro", folder=Path(name))
+            assert "up to date" in works["dvc repro, nothing to do"]()
+        found = interleaved(works, 1 if tiny else 7, warm=0 if tiny else 1)
+    for name in works:
+        report.row(
+            command=f"`{name}`",
+            time=milliseconds(found.median(name)) + (" (target < 0.5 s)" if name == "vqlcmd --help" else ""),
+            interpreters=report.ratio(name, found.ratio(name, "python -c pass")),
+        )
+    return report.ratios
+
+
+if __name__ == "__main__":
+    main(**flags("tiny"))
