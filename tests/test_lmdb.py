@@ -58,8 +58,9 @@ def test_a_database_in_the_place_of_another_is_not_mistaken_for_it(tmp_path: Pat
     path = database(tmp_path / "one", {"1": WEBP})
     source = Lmdb(path)
     before = source.open(0).size
+    other = database(tmp_path / "two", {"1": PICTURES["cat/3.png"]})
     shutil.rmtree(path)
-    database(tmp_path / "one", {"1": PICTURES["cat/3.png"]})
+    other.rename(path)
     assert source.open(0).size != before
 
 

@@ -64,6 +64,12 @@ def test_without_classes_only_the_labels_are_gone(places: dict[str, Path], kind:
     assert same(found._replace(labels=wanted.labels), wanted)
 
 
+def test_the_digits_too_may_be_without_classes() -> None:
+    made = manifest.scan("digits", "sklearn-digits", classes=False)
+    assert (made.classes, open_images(made, None).labels.any()) == ((), False)
+    assert made.entries == manifest.scan("digits", "sklearn-digits").entries
+
+
 def test_one_archive_is_a_source_as_a_folder_of_them_is(places: dict[str, Path]) -> None:
     shard = opened(places["tar"] / "set-000001.tar")
     assert shard.name(0) == "set-000001.tar/0005.jpg"

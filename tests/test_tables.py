@@ -98,6 +98,9 @@ def test_differences_are_what_turns_one_preset_into_another() -> None:
     changes = differences(demo, BASE)
     assert changes == {"network.layers": 3, "network.width": 96, "train_steps": 1200}
     assert overridden(demo, changes) == BASE
+    flat = differences({}, BASE)
+    assert flat["network.width"] == 96
+    assert not any(isinstance(value, dict) for value in flat.values())
 
 
 def test_a_table_prints_ours_beside_the_papers_and_marks_what_is_cited_or_has_not_run() -> None:
@@ -243,3 +246,13 @@ def test_an_unknown_table_is_refused_with_the_names_of_the_others() -> None:
 def test_the_table_scale_differs_from_the_demo_in_size_alone() -> None:
     demo = load_params(ROOT / "presets" / "digits.yaml").model_dump()
     assert demo["vqgan"] == Params.model_validate(BASE).model_dump()["vqgan"]
+
+
+def test_a_parameter_that_is_new_does_not_hide_results_and_one_that_changed_does(repository: Path) -> None:
+    with inside(repository):
+        base = tables.base_values(None)
+        run = runs(tables.load("small"), base, [0])[0]
+        old = Book("small", {**base, "vqgan": {key: base["vqgan"][key] for key in ("ch", "n_embed")}}, None)
+        old._write(run, {"identity": "x", "seed": 0, "metrics": {"fid": 1.0}, "commit": "c"})
+        assert len(Book("small", base, None).rows()) == 1
+        assert Book("small", overridden(base, {"vqgan.ch": 64}), None).rows() == []

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages import reference
+from stages import vqgan as vqgan_stage
 from tests.conftest import prepare, run_stages, write_params
 from tests.kinds import MAKERS, PICTURES
 from tests.tokenizers import SMALL, seeded
@@ -156,6 +157,20 @@ def test_the_rate_is_in_images_a_second_though_an_image_has_ten_squares(
     assert [line.split(" ·")[0] for line in lines] == [f"tokenize {done}/12" for done in (2, 4, 6, 8, 10, 12)]
     # A quarter of a second for each look at the clock, of which a line takes one, and two images in each batch.
     assert lines[0].split(" · ")[1] == "8 images/s"
+
+
+def test_a_tokenizer_is_fitted_to_one_square_of_each_image(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenize(ready, "tar", crop="ten_crop")
+    seen: list[Tensor] = []
+
+    def fit(pictures: Tensor, *_: object, **__: object) -> tuple[vqgan.VQGAN, dict[str, float]]:
+        seen.append(pictures)
+        return seeded(SMALL), {}
+
+    monkeypatch.setattr(vqgan_stage, "fit", fit)
+    run_stages(ready, "vqgan")
+    source = images.open_images(manifest.read(ready / "data/manifests/set.json"), ready.parent / "pictures")
+    assert torch.equal(seen[0], images.load_all(source, Recipe(16, "bilinear", "adm")).images)
 
 
 def test_the_reference_counts_images_and_not_squares(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

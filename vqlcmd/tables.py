@@ -114,8 +114,8 @@ def differences(base: dict[str, Any], target: dict[str, Any], prefix: str = "") 
     """Dotted keys of `target` that differ from `base`, with their values."""
     found: dict[str, Any] = {}
     for key, value in target.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            found |= differences(base[key], value, f"{prefix}{key}.")
+        if isinstance(value, dict) and isinstance(base.get(key, {}), dict):
+            found |= differences(base.get(key, {}), value, f"{prefix}{key}.")
         elif key not in base or base[key] != value:
             found[prefix + key] = value
     return found

@@ -64,13 +64,15 @@ def claims(source: str) -> bool:
 
 
 _kept: "dict[tuple[int, int], Environment]" = {}
-"""What this process has opened, by the identity of the file, because LMDB lets no file be opened twice."""
+"""The one that this process read from last, by the identity of its file: LMDB lets no file be opened twice."""
 
 
 def _environment(folder: Path) -> "Environment":
     status = os.stat(folder / FILE)
     identity = (status.st_dev, status.st_ino)
     if identity not in _kept:
+        # First, because another file may have taken the place of the one that is open.
+        _close_kept()
         _kept[identity] = _opened(folder, readahead=True)
     return _kept[identity]
 
