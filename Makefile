@@ -20,7 +20,7 @@ demo: setup
 	vqlcmd report
 
 test: setup
-	pytest -m "not slow"
+	pytest --numprocesses auto --dist loadfile -m "not slow"
 
 test-slow: setup
 	pytest
@@ -29,7 +29,7 @@ check: setup
 	ruff format --check .
 	ruff check .
 	basedpyright --warnings
-	pytest -m "not slow"
+	pytest --numprocesses auto --dist loadfile -m "not slow"
 
 format: setup
 	ruff format .
