@@ -28,6 +28,8 @@ def start(folder: Path, stage: str, **environment: str) -> subprocess.Popen[str]
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Tests that a shell started in the background are deaf to SIGINT, and so would be their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
