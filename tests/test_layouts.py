@@ -136,6 +136,14 @@ def test_a_diffusers_folder_is_read_with_its_configuration(tmp_path: Path) -> No
         assert provenance["config"]["file"] == "config.json"
 
 
+def test_llamagens_latents_and_codes_have_norm_1(tmp_path: Path) -> None:
+    """Tokens would be the same for latents of any length; mixtures of latents and codes would not."""
+    torch.save(llamagen(naive.LlamaGen().w.held), tmp_path / "vq.pt")
+    found, _ = published.read(tmp_path / "vq.pt")
+    for vectors, dim in ((found.latents(IMAGES), 1), (found.codebook, 1)):
+        torch.testing.assert_close(vectors.norm(dim=dim), torch.ones_like(vectors.norm(dim=dim)))
+
+
 def test_weights_of_half_precision_become_float32(tmp_path: Path) -> None:
     small = seeded(SMALL)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):

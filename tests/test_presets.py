@@ -10,7 +10,7 @@ import torch
 from stages.plan import PUBLISHED, _bytes, _si
 from tests.pipeline_imports import ROOT
 from vqlcmd import methods
-from vqlcmd.config import load_params
+from vqlcmd.config import check_params, load_params
 from vqlcmd.plan import Data, plan
 from vqlcmd.tables import overridden, read_table, runs
 from vqlcmd.yamlfile import read_yaml
@@ -94,6 +94,16 @@ def test_every_row_of_a_table_can_train_and_sample_at_the_papers_scale(path: Pat
         with torch.device("meta"):
             codebook_KD = torch.empty(params.vqgan.n_embed, params.vqgan.embed_dim)
             method = methods.build(params.model_part(), codebook_KD, 256, PUBLISHED[table.preset][1])
+        method.check(params.sampling())
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_method_can_take_the_place_of_vq_lcmd(name: str) -> None:
+    for method_name in methods.METHODS:
+        changes = {"method": method_name, "network.layers": 1}
+        params = check_params(overridden(read_yaml(preset(name)), changes), name)
+        with torch.device("meta"):
+            method = methods.build(params.model_part(), torch.empty(1024, 256), 256, PUBLISHED[name][1])
         method.check(params.sampling())
 
 
