@@ -30,6 +30,8 @@ class Server(http.server.ThreadingHTTPServer):
     breaks_after: int | None = None
     """Bytes of a body after which the connection ends."""
     says_length = True
+    rewinds = False
+    """Answers with a range from the beginning, whatever was asked for."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -52,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         start = 0
         if wanted and server.ranges and self.headers.get("If-Range") in (None, server.tag):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            start = 0 if server.rewinds else int(wanted.removeprefix("bytes=").removesuffix("-"))
             if start >= len(server.content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(server.content)}")
@@ -134,6 +136,12 @@ def test_a_transfer_begins_anew_where_the_file_has_changed_or_the_server_cannot_
         broken(server, cache, 60_000)
         assert fetch(server.url, cache).read_bytes() == BYTES[::-1]
         assert server.asked[-1] == ("bytes=60000-" if "ranges" in change else None), "without a mark nothing is resumed"
+
+
+def test_a_range_other_than_the_one_asked_for_is_not_taken_for_it(server: Server, tmp_path: Path) -> None:
+    broken(server, tmp_path, 60_000)
+    server.rewinds = True
+    assert fetch(server.url, tmp_path).read_bytes() == BYTES
 
 
 def test_a_digest_is_enough_to_resume(server: Server, tmp_path: Path) -> None:
