@@ -1,18 +1,29 @@
 """tokenize and reference as processes: the same result for any number of them, interrupted or not."""
 
+import io
 import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
-from tests.conftest import TINY, merge, write_params
+from tests.conftest import TINY, merge, prepare, write_params
+from tests.kinds import MAKERS
+from tests.pipeline_imports import ROOT
 from tests.test_processes import alive, children, finish, start
+from tests.tokenizers import seeded
+from vqlcmd import manifest, vqgan
+from vqlcmd.config import load_params
 from vqlcmd.files import sha256
+from vqlcmd.plan import architecture
 from vqlcmd.weights import load_weights
 
 # Small batches and shards: long enough to be caught in the act.
@@ -120,3 +131,34 @@ def test_an_interrupted_reference_ends_as_the_uninterrupted_one(copy: Path) -> N
     finish(copy, "reference")
     assert sha256(copy / "data/reference/features.safetensors") == expected
     assert not list(copy.glob(".state/reference/*"))
+
+
+@pytest.mark.slow
+def test_thousands_of_pictures_make_the_same_shards_from_any_source_by_one_process_or_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digits and their negatives at 32 pixels, with the demo's tokenizer (fresh weights)."""
+    pixels, labels = load_digits(return_X_y=True)
+    pictures = {}
+    for number, (digit, label) in enumerate(zip([*pixels, *(16 - pixels)], [*labels, *labels], strict=True)):
+        file = io.BytesIO()
+        grey = np.uint8(np.asarray(digit).reshape(8, 8) * 15)
+        Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC).save(file, "PNG")
+        pictures[f"{label}/{number:05}.png"] = file.getvalue()
+    pictures = dict(sorted(pictures.items()))
+    monkeypatch.setenv("VQLCMD_IMAGES", str(tmp_path / "pictures"))
+    folder = prepare(tmp_path / "run", {})
+    demo = load_params(ROOT / "presets" / "digits.yaml")
+    write_params(folder, {"dataset": "set", "images": {"size": 32}, "tokenize": {"shard_images": 1000}})
+    vqgan.save(seeded(replace(architecture(demo), resolution=32)), folder / "data" / "vqgan.safetensors", {})
+    made = {}
+    for kind, make in MAKERS.items():
+        place = make(tmp_path / "pictures" / kind, pictures)
+        monkeypatch.setenv("VQLCMD_IMAGES", str(place.parent))
+        manifest.write(manifest.scan("set", place, classes=False), folder / "data" / "manifests" / "set.json")
+        for count in ("1", "2"):
+            finish(folder, "tokenize", VQLCMD_NPROC=count, VQLCMD_WORKERS="1")
+            made[kind, count] = {name: digest for name, digest in tokens(folder).items() if name.endswith(".tar")}
+    expected = made["folder", "1"]
+    assert len(expected) > 3
+    assert all(digests == expected for digests in made.values()), made
