@@ -61,7 +61,7 @@ def precision_recall(
     generated, real = generated.to(device), real.to(device)
     # In chunks: all distances at once would take 10 GiB for 50,000 images. The nearest of its own set is itself.
     generated_reach, real_reach = (
-        torch.cat([torch.cdist(rows, each).kthvalue(k + 1).values for rows in each.split(CHUNK)])
+        torch.cat([torch.cdist(rows, each).topk(k + 1, largest=False).values[:, k] for rows in each.split(CHUNK)])
         for each in (generated, real)
     )
     precise = torch.zeros(len(generated), dtype=torch.bool, device=device)
