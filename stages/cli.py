@@ -80,24 +80,40 @@ def decode(
     decode_samples(out, count, batch_size)
 
 
+Sampler = Annotated[Literal["ancestral", "ddim"], typer.Option(help="Of VQ-LCMD; other methods have the first alone.")]
+Temperature = Annotated[float, typer.Option(help="Of MaskGIT's Gumbel noise on what is revealed first, from 0.")]
+Truncation = Annotated[
+    float,
+    typer.Option(help="VQ-Diffusion's r: codes are kept while the mass before them is below it; above 0, 1 for all."),
+]
+
+
 @app.command()
 def sample(
+    context: typer.Context,
     class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
     steps: Annotated[int, typer.Option(min=1)] = 50,
     guidance: Annotated[float, typer.Option(min=0)] = 0.0,
-    sampler: Annotated[Literal["ancestral", "ddim"], typer.Option()] = "ancestral",
+    sampler: Sampler = "ancestral",
+    temperature: Temperature = 4.5,
+    truncation: Truncation = 0.86,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
     if out is None:
-        if class_ is not None or count is not None:
-            raise ConfigError("--class and --count need --out DIR; without options this is the pipeline's stage")
+        given = [
+            name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+        ]
+        if given:
+            named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
+            raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
         raise typer.Exit(runner.main("sample"))
     from stages.export import sample_images
 
-    sample_images(out, class_, count or 16, steps=steps, guidance=guidance, sampler=sampler, seed=seed)
+    how = {"guidance": guidance, "temperature": temperature, "truncation": truncation}
+    sample_images(out, class_, count or 16, steps=steps, sampler=sampler, seed=seed, **how)
 
 
 @app.command()
@@ -123,13 +139,16 @@ def gallery(
     guidance: Annotated[str, typer.Option(help="Scales: 0,1,2,4. Each has --rows rows.")] = "0",
     rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
     steps: Annotated[int, typer.Option(min=1)] = 50,
-    sampler: Annotated[Literal["ancestral", "ddim"], typer.Option()] = "ancestral",
+    sampler: Sampler = "ancestral",
+    temperature: Temperature = 4.5,
+    truncation: Truncation = 0.86,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """One picture of samples of the model in data/, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
     from stages.export import draw_gallery
 
-    draw_gallery(out, guidance, rows, steps=steps, sampler=sampler, seed=seed)
+    how = {"temperature": temperature, "truncation": truncation}
+    draw_gallery(out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **how)
 
 
 @app.command()

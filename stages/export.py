@@ -1,6 +1,7 @@
 """data/samples or data/model -> image files, and the last run's metrics -> a table on the terminal."""
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,45 @@ def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
 
 
 def sample_images(
-    out: Path, class_: int | None, count: int, *, steps: int, guidance: float, sampler: str, seed: int
+    out: Path,
+    class_: int | None,
+    count: int,
+    *,
+    steps: int,
+    guidance: float,
+    sampler: str,
+    temperature: float,
+    truncation: float,
+    seed: int,
 ) -> None:
     """Draw `count` images of one class (of all in turn without `class_`) into `out`."""
+    _check([guidance], temperature, truncation)
     model = vqlcmd.load("data")
     names = model.class_names
     if class_ is not None and not names:
         raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
     labels = [class_ if class_ is not None else number % len(names) for number in range(count)] if names else None
     images = model.sample(
-        count if labels is None else labels, steps=steps, guidance=guidance, sampler=sampler, seed=seed
+        count if labels is None else labels,
+        steps=steps,
+        guidance=guidance,
+        sampler=sampler,
+        temperature=temperature,
+        truncation=truncation,
+        seed=seed,
     )
     write_images(images, labels, names, out)
+
+
+def _check(scales: list[float], temperature: float, truncation: float) -> None:
+    """ConfigError for what params.yaml would refuse too."""
+    for scale in scales:
+        if not 0 <= scale < math.inf:
+            raise ConfigError(f"--guidance {scale:g} must be a number from 0")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"--temperature {temperature:g} must be a number from 0")
+    if not 0 < truncation <= 1:
+        raise ConfigError(f"--truncation {truncation:g} must lie above 0 and be 1 at most")
 
 
 def inpaint_image(
@@ -87,16 +115,28 @@ def _picture(path: Path) -> Image.Image:
         raise DataError(f"{path} cannot be read as a picture: {error}") from None
 
 
-def draw_gallery(out: Path, guidance: str, rows: int, *, steps: int, sampler: str, seed: int) -> None:
+def draw_gallery(
+    out: Path,
+    guidance: str,
+    rows: int,
+    *,
+    steps: int,
+    sampler: str,
+    temperature: float,
+    truncation: float,
+    seed: int,
+) -> None:
     """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
     try:
         scales = [float(scale) for scale in guidance.split(",")]
     except ValueError:
         raise ConfigError(f"--guidance {guidance} must be numbers with commas between them, such as 0,1,2") from None
+    _check(scales, temperature, truncation)
     model = vqlcmd.load("data")
+    how: dict[str, Any] = {"steps": steps, "sampler": sampler, "temperature": temperature, "truncation": truncation}
     columns = min(len(model.class_names), 20) or 10
     classes = list(range(columns)) * rows if model.class_names else columns * rows
-    parts = [model.sample(classes, steps=steps, guidance=scale, sampler=sampler, seed=seed) for scale in scales]
+    parts = [model.sample(classes, guidance=scale, seed=seed, **how) for scale in scales]
     plots.image_grid(torch.cat(parts), columns, out)
     print(f"{out}: guidance {', '.join(f'{scale:g}' for scale in scales)}, {rows} rows each")
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import STAGES
 from tests.pipeline_imports import ROOT
+from vqlcmd.errors import ConfigError
 
 
 def vqlcmd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,6 +50,13 @@ def test_every_command_explains_itself(command: str) -> None:
         (["report"], "metrics/evaluate.json is missing"),
         (["decode", "--out", "x"], "data/samples/header.json is missing"),
         (["sample", "--out", "x"], "data/model/model.safetensors is missing"),
+        (["sample", "--count", "3", "--class", "1"], "--class, --count: needs --out DIR"),
+        (["sample", "--out", "x", "--temperature", "-1"], "--temperature -1 must be a number from 0"),
+        (["sample", "--out", "x", "--temperature", "nan"], "--temperature nan must be a number from 0"),
+        (["sample", "--out", "x", "--truncation", "0"], "--truncation 0 must lie above 0 and be 1 at most"),
+        (["gallery", "x.png", "--truncation", "1.5"], "--truncation 1.5 must lie above 0"),
+        (["gallery", "x.png", "--temperature", "inf"], "--temperature inf must be"),
+        (["gallery", "x.png", "--guidance", "0,-1"], "--guidance -1 must be a number from 0"),
     ],
 )
 def test_the_users_errors_are_one_line_and_exit_status_1(tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -56,6 +64,50 @@ def test_the_users_errors_are_one_line_and_exit_status_1(tmp_path: Path, argumen
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--steps=9", "--guidance=1", "--temperature=1", "--truncation=0.5", "--seed=0"])
+def test_options_of_sampling_that_the_stage_would_not_read_are_refused(option: str) -> None:
+    """`vqlcmd sample --steps 9` ran the stage with the steps of params.yaml, without a word."""
+    from typer.testing import CliRunner
+
+    from stages.cli import app
+
+    done = CliRunner().invoke(app, ["sample", option])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith(f"{option.partition('=')[0]}: needs --out DIR")
+
+
+@pytest.mark.parametrize("command", [["sample", "--out"], ["gallery"]])
+def test_knobs_of_sampling_reach_the_model_and_are_otherwise_those_of_python(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from typer.testing import CliRunner
+
+    import vqlcmd
+    from stages.cli import app
+    from vqlcmd.config import Sampling
+
+    seen: list[dict[str, object]] = []
+
+    class Model:
+        class_names = ()
+
+        def sample(self, classes: int, **how: object) -> torch.Tensor:
+            seen.append(how)
+            return torch.zeros(classes, 3, 8, 8, dtype=torch.uint8)
+
+    monkeypatch.setattr(vqlcmd, "load", lambda folder: Model())
+    for name, options in {
+        "a.png": [],
+        "b.png": ["--temperature=2", "--truncation=0.5", "--steps=3", "--seed=4"],
+    }.items():
+        done = CliRunner().invoke(app, [*command, str(tmp_path / name), *options], catch_exceptions=False)
+        assert done.exit_code == 0
+    plain = Sampling()
+    assert seen[0] == {**vars(plain), "seed": 0}
+    assert seen[1] == {**vars(plain), "temperature": 2.0, "truncation": 0.5, "steps": 3, "seed": 4}
 
 
 def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None:
