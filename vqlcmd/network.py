@@ -27,7 +27,7 @@ class AdaLN(nn.Module):
 
     def forward(self, x_BNW: Tensor, condition_BW: Tensor) -> Tensor:
         scale, shift = self.modulation(F.silu(condition_BW))[:, None].chunk(2, dim=2)
-        return F.layer_norm(x_BNW, x_BNW.shape[-1:]) * (1 + scale) + shift
+        return torch.addcmul(shift, F.layer_norm(x_BNW, x_BNW.shape[-1:]), 1 + scale)
 
 
 class ClassAdaLN(nn.Module):
@@ -76,7 +76,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BNW: Tensor, memory: tuple[Memory, int] | None = None) -> Tensor:
-        q, k, v = self.qkv(x_BNW).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        parts_BNHd = self.qkv(x_BNW).unflatten(2, (3, self.heads, -1)).unbind(dim=2)
+        q, k, v = (part.transpose(1, 2) for part in parts_BNHd)
         device = x_BNW.device.type
         # On CPUs the fused kernel's backward pass in bf16 is many times slower than in float32.
         with torch.autocast(device, enabled=device != "cpu" and torch.is_autocast_enabled(device)):
