@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vqlcmd.machine import compiled
+
 
 def sinusoid(positions: Tensor, width: int) -> Tensor:
     """Sines and cosines of `positions` (P,) at width / 2 frequencies from 1 down to 1e-4: (P, width) float32."""
@@ -165,3 +167,16 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, AdaLN):
         # apply() visits children first: this overrides the linear layer's own start. Class rows keep their N(0, 1).
         nn.init.zeros_(module.modulation.weight)
+
+
+def compile_network(mode: str = "default") -> None:
+    """Compile the pass of every transformer of this process, but for the one that draws token by token."""
+    eager = Transformer.forward
+    fast = compiled(eager, mode)
+
+    def forward(
+        self: Transformer, z_BND: Tensor, t: Tensor, label: Tensor | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        return eager(self, z_BND, t, label, memory) if memory else fast(self, z_BND, t, label)
+
+    Transformer.forward = forward
