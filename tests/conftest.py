@@ -83,6 +83,7 @@ def _no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "VQLCMD_WORKERS",
         "VQLCMD_TOKEN_MB",
         "VQLCMD_IMAGES_AT_ONCE",
+        "VQLCMD_COMPILE",
         "DVC_ROOT",
         "RANK",
         "WORLD_SIZE",

@@ -82,9 +82,7 @@ def test_two_processes_make_the_same_reference(copy: Path) -> None:
         torch.testing.assert_close(together[name], values, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("number", "processes"), [(signal.SIGKILL, "1"), (signal.SIGKILL, "2"), (signal.SIGTERM, "2")]
-)
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGKILL, "1"), (signal.SIGKILL, "2"), (signal.SIGTERM, "2")])
 def test_interrupted_tokens_end_as_uninterrupted_ones(
     slow: Path, fresh: Path, number: signal.Signals, processes: str
 ) -> None:

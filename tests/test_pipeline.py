@@ -10,7 +10,7 @@ from tests.pipeline_imports import ROOT, direct, transitive
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 LAYERS = [
-    "errors",
+    "errors machine",
     "files noise yamlfile distributed problems moments sources/listing",
     "crops sources/digits sources/folder sources/archives sources/lmdb",
     "sources/tar sources/zip",
