@@ -54,7 +54,8 @@ def features(report: Report, tiny: bool) -> None:
         vqgan.save(tokenizer, paths.VQGAN, {})
         network = judge.Judge(size.classes).eval().requires_grad_(False)
         judge.save_judge(network, paths.REFERENCE / "judge.safetensors")
-        about = {"weights_digest": sha256(paths.REFERENCE / "judge.safetensors")}
+        digest = sha256(paths.REFERENCE / "judge.safetensors")
+        about = {"weights_digest": digest, "precision_weights_digest": digest}
         save_weights(paths.REFERENCE / "features.safetensors", "reference", {}, about)
         header = {"tokens": size.tokens, "codes": size.codes, "vqgan_digest": sha256(paths.VQGAN)}
         samples = size.split(batch * (repeats + 2))

@@ -11,6 +11,7 @@ from benchmarks.floor import Floor
 from benchmarks.measure import Report, flags, interleaved, milliseconds
 from benchmarks.sizes import Size
 from vqlcmd.config import Sampling
+from vqlcmd.machine import keep_memory
 from vqlcmd.noise import Noise
 
 TABLE = "presets/digits_table.yaml"
@@ -41,6 +42,7 @@ def calls(size: Size, how: Sampling) -> int:
 
 def main(tiny: bool = False) -> dict[str, float]:
     """Each method at the demo's size against its floor, and at the settings of the table of methods."""
+    keep_memory()
     report = Report("sample", "sampling against its floor, and seconds per 1,000 images")
     repeats = 2 if tiny else 5
     for name, method, changes in ROWS:

@@ -9,6 +9,7 @@ from benchmarks.floor import Floor
 from benchmarks.measure import Report, apart, flags, gigabytes, interleaved, memory, milliseconds, peak_memory, started
 from benchmarks.sample import sampler
 from benchmarks.step import rounds
+from vqlcmd.machine import keep_memory
 
 BASE = {"tokens": 16, "width": 128, "batch": 64}
 GROWN = {"tokens": (64, 256), "width": (256, 512), "batch": (128, 256)}
@@ -18,6 +19,7 @@ SECONDS = 4.0
 
 def step(tokens: int, width: int, batch: int, repeats: int) -> dict[str, float]:
     """Seconds of a training step and of its floor, and the most bytes that training takes."""
+    keep_memory()
     size = sizes.digits(tokens=tokens, network={"width": width}, train={"batch_size": batch})
     before = memory()
     rounds(size, 1, floor=None)
@@ -29,6 +31,7 @@ def step(tokens: int, width: int, batch: int, repeats: int) -> dict[str, float]:
 def draw(threads: int, seconds: float, images: int) -> dict[str, float]:
     """Images per second of one process, drawn for so long in batches of so many."""
     torch.set_num_threads(threads)
+    keep_memory()
     size = sizes.digits()
     work = sampler(size, size.sampling(steps=4), images)
     work()

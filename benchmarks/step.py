@@ -10,6 +10,7 @@ from benchmarks.measure import Report, Rounds, alongside, flags, milliseconds
 from benchmarks.sizes import Size
 from vqlcmd import trainer
 from vqlcmd.checkpoint import State
+from vqlcmd.machine import keep_memory
 
 ENDLESS = 10**9
 
@@ -38,6 +39,7 @@ def rounds(
 
 def main(tiny: bool = False) -> dict[str, float]:
     """The demo's five methods, then the paper's two sizes."""
+    keep_memory()
     report = Report("step", "a training step against its floor")
     scales: list[tuple[str, Size, int, str]] = []
     for method in sizes.METHODS:

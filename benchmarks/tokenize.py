@@ -65,7 +65,7 @@ def main(tiny: bool = False) -> dict[str, float]:
         pixels = torch.rand(batch, 3, size.params.images.size, size.params.images.size) * 2 - 1
         source = images.open_images(manifest.read(paths.MANIFESTS / "synthetic.json"), paths.images_root())
         recipe = images.Recipe(size.params.images.size, size.params.images.resize)
-        decoded: Iterator[images.Batch] = images.stream(source, recipe, batch_size=batch)
+        decoded: Iterator[images.Batch] = images.stream(source, recipe, batch_size=batch, broken={})
         works = {"encode": lambda: tokenizer.encode(pixels), "decode": lambda: next(decoded)}
         report = Report("tokenize", "images to tokens against decoding and encoding alone")
         found = alongside(stage, stage.run, works, repeats)

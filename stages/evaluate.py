@@ -11,8 +11,9 @@ from vqlcmd import metrics, shards, vqgan
 from vqlcmd.config import load_params
 from vqlcmd.distributed import device
 from vqlcmd.errors import DataError
-from vqlcmd.features import extractor
+from vqlcmd.features import extractors
 from vqlcmd.files import sha256, write_json
+from vqlcmd.moments import Moments, Statistics
 from vqlcmd.progress import Progress
 from vqlcmd.weights import load_weights
 
@@ -20,35 +21,59 @@ from vqlcmd.weights import load_weights
 def run() -> None:
     """Decode the samples on the fly and compare their features with those of the real images."""
     params = load_params()
+    settings = params.evaluate
     header = shards.read_header(paths.SAMPLES)
     samples = shards.read_split(paths.SAMPLES, "samples")
     if header["vqgan_digest"] != sha256(paths.VQGAN):
         raise DataError(f"{paths.SAMPLES} belongs to another VQGAN than {paths.VQGAN}: run `dvc repro`")
     reference, about = load_weights(paths.REFERENCE / "features.safetensors", "reference")
-    network = extractor(params.evaluate.features, paths.judge_weights(params.evaluate.features), device())
-    if about["weights_digest"] != network.digest:
-        raise DataError(f"{paths.REFERENCE} was made with another {params.evaluate.features}: run `dvc repro`")
+    network, precise = extractors(settings, paths.judge_weights, device())
+    for name, used in (("weights_digest", network), ("precision_weights_digest", precise)):
+        if about[name] != used.digest:
+            raise DataError(f"{paths.REFERENCE} was made with another {used.name}: run `dvc repro`")
     tokenizer = vqgan.load(paths.VQGAN, device())
 
-    found: dict[str, list[Tensor]] = {"features": [], "logits": []}
+    moments, near, logits = Moments(), list[Tensor](), list[Tensor]()
     with Progress("evaluate", len(samples)) as progress:
-        for tokens in samples.tokens.split(params.evaluate.batch_size):
+        for tokens in samples.tokens.split(settings.batch_size):
             shown = vqgan.to_uint8(tokenizer.decode(tokens.long().to(device())))
-            for layer, values in network(shown).items():
-                found[layer] += [] if values is None else [values]
-            progress.update(sum(map(len, found["features"])), len(tokens))
-    generated = {f"generated_{layer}": torch.cat(parts) for layer, parts in found.items() if parts}
+            layers = network(shown)
+            # Precision and recall look at as many images on both sides.
+            wanted = settings.precision_images - moments.count
+            if wanted > 0:
+                near.append((layers if precise is network else precise(shown[:wanted])).features[:wanted])
+            if layers.logits is not None:
+                logits.append(layers.logits)
+            moments.add(layers.features)
+            progress.update(moments.count, len(tokens))
 
-    measured = _compare(generated, reference, "generated", params.evaluate.neighbours)
-    if params.evaluate.features == "judge" and header["classes"] and "generated_logits" in generated:
-        measured["class_accuracy"] = metrics.class_accuracy(generated["generated_logits"], samples.labels)
+    def compare(found: Statistics | None, features: Tensor, scores: Tensor | None) -> dict[str, Any]:
+        precision, recall = metrics.precision_recall(
+            features, reference["real_features"], settings.neighbours, device()
+        ) or (None, None)
+        score = metrics.inception_score(scores) if scores is not None else None
+        measured = {
+            "fid": metrics.frechet_distance(found, _statistics(reference, "real", about)),
+            "is": score[0] if score else None,
+            "is_std": score[1] if score else None,
+            "precision": precision,
+            "recall": recall,
+        }
+        return metrics.named(measured, settings.features, settings.precision_features)
+
+    scores, features = torch.cat(logits) if logits else None, torch.cat(near)
+    measured = compare(moments.statistics(), features, scores)
+    if settings.features == "judge" and header["classes"] and scores is not None:
+        measured["class_accuracy_judge"] = metrics.class_accuracy(scores, samples.labels)
     training = shards.read_split(paths.TOKENS, "train")
     write_json(
         paths.METRICS / "evaluate.json",
         {
-            **metrics.named(measured, params.evaluate.features),
-            "reconstruction": metrics.named(
-                _compare(reference, reference, "reconstructed", params.evaluate.neighbours), params.evaluate.features
+            **measured,
+            "reconstruction": compare(
+                _statistics(reference, "reconstructed", about),
+                reference["reconstructed_features"],
+                reference.get("reconstructed_logits"),
             ),
             "judge_heldout_accuracy": about["judge_accuracy"],
             "repeated_training_tokens": metrics.share_of_repeats(samples.tokens, training.tokens),
@@ -56,29 +81,26 @@ def run() -> None:
             "network_calls": header["network_calls"],
             "parameters": header["parameters"],
             "protocol": metrics.protocol(
-                extractor=params.evaluate.features,
-                weights_digest=about["weights_digest"],
+                extractor=network.name,
+                weights_digest=network.digest,
+                precision_extractor=precise.name,
+                precision_weights_digest=precise.digest,
                 generated=len(samples),
-                real=len(reference["real_features"]),
-                k=params.evaluate.neighbours,
-                batch_size=params.evaluate.batch_size,
+                real=about["images"]["real"],
+                precision_images=(len(features), len(reference["real_features"])),
+                statistics=about["statistics"],
+                k=settings.neighbours,
+                batch_size=settings.batch_size,
                 device=device().type,
             ),
         },
     )
 
 
-def _compare(found: dict[str, Tensor], reference: dict[str, Tensor], name: str, neighbours: int) -> dict[str, Any]:
-    features, real = found[f"{name}_features"], reference["real_features"]
-    precision, recall = metrics.precision_recall(features, real, neighbours) or (None, None)
-    score = metrics.inception_score(found[f"{name}_logits"]) if f"{name}_logits" in found else None
-    return {
-        "fid": metrics.frechet_distance(features, real),
-        "is": score[0] if score else None,
-        "is_std": score[1] if score else None,
-        "precision": precision,
-        "recall": recall,
-    }
+def _statistics(reference: dict[str, Tensor], name: str, about: dict[str, Any]) -> Statistics | None:
+    if f"{name}_mean" not in reference:
+        return None
+    return Statistics(reference[f"{name}_mean"], reference[f"{name}_covariance"], about["images"][name] or 0)
 
 
 if __name__ == "__main__":

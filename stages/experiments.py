@@ -26,7 +26,11 @@ class Queue:
 
     def run(self, wave: dict[str, Run], book: Book) -> list[str]:
         """Queue experiments and wait for them; what to say of those that failed."""
-        self._remove(self._tasks("Failed") & {experiment_name(run, identity) for identity, run in wave.items()})
+        ours = {experiment_name(run, identity) for identity, run in wave.items()}
+        if not self._working():
+            # DVC believes that what a machine took down with it runs to this day.
+            self._kill(self._tasks("Running") & ours)
+        self._remove(self._tasks("Failed") & ours)
         queued = self._tasks("Queued", "Running")
         for identity, run in wave.items():
             if experiment_name(run, identity) not in queued:
@@ -69,9 +73,7 @@ class Queue:
         ours = {experiment_name(run, identity) for identity, run in self.waiting.items()}
         # In this order: a worker that is left without its experiment takes the next one.
         self._remove(self._tasks("Queued") & ours)
-        running = sorted(self._tasks("Running") & ours)
-        if running:
-            call(["dvc", "queue", "kill", *running], check=False)
+        self._kill(self._tasks("Running") & ours)
 
     def _enqueue(self, name: str, run: Run) -> None:
         overrides = {**self.preset, **run.overrides}
@@ -89,6 +91,10 @@ class Queue:
             check=True,
         )
 
+    def _working(self) -> bool:
+        """Whether any worker is there; one that starts or stops may be missed."""
+        return "Worker status: 0 active, 0 idle" not in call(["dvc", "queue", "status"]).stdout
+
     def _status(self) -> dict[str, str]:
         """{experiment: Queued, Running, Failed or Success}."""
         lines = [line.split() for line in call(["dvc", "queue", "status"]).stdout.splitlines()]
@@ -96,6 +102,11 @@ class Queue:
 
     def _tasks(self, *states: str) -> set[str]:
         return {name for name, state in self._status().items() if state in states}
+
+    def _kill(self, tasks: Iterable[str]) -> None:
+        tasks = sorted(tasks)
+        if tasks:
+            call(["dvc", "queue", "kill", *tasks], check=False)
 
     def _remove(self, tasks: Iterable[str]) -> None:
         tasks = sorted(tasks)

@@ -56,6 +56,14 @@ def images_at_once() -> int | None:
     return _whole_number("VQLCMD_IMAGES_AT_ONCE", "the images that a process computes together in training")
 
 
+def compiles() -> bool:
+    """Whether the network is compiled: $VQLCMD_COMPILE is 1."""
+    text = os.environ.get("VQLCMD_COMPILE", "0")
+    if text not in ("0", "1"):
+        raise ConfigError(f"VQLCMD_COMPILE is {text!r}, but must be 1 or 0: whether the network is compiled")
+    return text == "1"
+
+
 def _whole_number(variable: str, meaning: str) -> int | None:
     text = os.environ.get(variable)
     if text is None:

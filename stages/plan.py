@@ -41,11 +41,10 @@ class Machine:
     disk: int
     rates: dict[tuple[str, str], float]
 
-    def seconds(self, operations: float, precision: str, *, shared: bool, on_cpu: bool) -> float:
+    def seconds(self, operations: float, precision: str, *, shared: bool) -> float:
         """How long so many operations take."""
-        kind = "cpu" if on_cpu else self.kind
-        rate = self.rates[kind, precision] * REACHED[kind, precision]
-        return operations / (rate * (self.devices if shared and not on_cpu else 1))
+        rate = self.rates[self.kind, precision] * REACHED[self.kind, precision]
+        return operations / (rate * (self.devices if shared else 1))
 
 
 def print_plan(preset: str | None, images: int | None, classes: int | None) -> None:
@@ -86,13 +85,12 @@ def _machine() -> Machine:
     import psutil
 
     kind, on_gpu = device().type, torch.cuda.is_available()
-    wanted = {("cpu", "float32"), *((kind, precision) for precision in DTYPES)}
     return Machine(
         kind=kind,
         devices=max(torch.cuda.device_count(), 1),
         memory=torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available,
         disk=shutil.disk_usage(Path()).free,
-        rates={(each, precision): _rate(each, DTYPES[precision]) for each, precision in sorted(wanted)},
+        rates={(kind, precision): _rate(kind, dtype) for precision, dtype in DTYPES.items()},
     )
 
 
@@ -148,9 +146,7 @@ def _memory(made: Plan, machine: Machine) -> Table:
     advice = "all of them" if fits == batch else f"set VQLCMD_IMAGES_AT_ONCE={fits}" if fits else "not even one"
     table.add_row("images that fit at once", str(fits), advice)
     table.add_row("tokens", _bytes(made.disk()["data/tokens"]), "where they do not fit, they are streamed")
-    table.add_row(
-        "evaluate, at its end", _bytes(made.evaluation_memory()), "of the CPU's memory: features of all real images"
-    )
+    table.add_row("evaluate, at its end", _bytes(made.evaluation_memory()), "features of real and generated images")
     return table
 
 
@@ -177,7 +173,7 @@ def _time(made: Plan, machine: Machine) -> Table:
     for stage, work in made.work().items():
         if not work.operations:
             continue
-        seconds = machine.seconds(work.operations, work.precision, shared=work.shared, on_cpu=work.on_cpu)
+        seconds = machine.seconds(work.operations, work.precision, shared=work.shared)
         table.add_row(stage, _si(work.operations), work.precision, _span(seconds))
     return table
 

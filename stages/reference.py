@@ -1,50 +1,190 @@
-"""images, vqgan -> data/reference: features of real images and of their reconstructions, and the judge."""
+"""images, vqgan -> data/reference: what evaluation needs to know of real images and of their reconstructions."""
 
 import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stages import paths, runner
-from vqlcmd import images, judge, manifest, shards, vqgan
+from vqlcmd import checkpoint, images, judge, manifest, shards, vqgan
 from vqlcmd.config import Params, load_params
-from vqlcmd.distributed import device
-from vqlcmd.features import extractor
+from vqlcmd.distributed import anywhere, barrier, device, from_first, in_order, rank, world
+from vqlcmd.errors import ConfigError, Interrupted
+from vqlcmd.features import Extractor, extractors
+from vqlcmd.files import sha256
+from vqlcmd.moments import Moments, read_statistics
 from vqlcmd.progress import Progress
 from vqlcmd.weights import save_weights
 
+PARALLEL = True
+KINDS = ("real", "reconstructed")
+SECONDS_BETWEEN_SAVES = 600.0
+"""A state may be gigabytes: it holds the features behind precision and recall."""
+
 
 def run() -> None:
-    """Once per data set: whatever evaluation needs to know of the real images."""
+    """Statistics of all images that count, and the features of those that precision and recall look at."""
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     source = images.open_images(listed, paths.images_root())
-    about = {"classes": list(listed.classes), "features": params.evaluate.features, "judge_accuracy": None}
-    paths.REFERENCE.mkdir(parents=True, exist_ok=True)
-    if params.evaluate.features == "judge":
-        about["judge_accuracy"] = _fit_judge(params, source, len(listed.classes))
-    network = extractor(params.evaluate.features, paths.judge_weights(params.evaluate.features), device())
+    given = params.reference.statistics and Path(params.reference.statistics)
+    if given and params.evaluate.features == "judge":
+        raise ConfigError(
+            "reference.statistics belongs to Inception, and the judge is made for one data set: "
+            "set evaluate.features to inception, or reference.statistics to null"
+        )
+    statistics = read_statistics(given) if given else None
+    judging = "judge" in (params.evaluate.features, params.evaluate.precision_features)
+    accuracy = None
+    if rank() == 0 and judging:
+        accuracy = _fit_judge(params, source, len(listed.classes))
+    barrier()
+    networks = extractors(params.evaluate, paths.judge_weights, device())
     tokenizer = vqgan.load(paths.VQGAN, device())
 
-    found: dict[str, list[Tensor]] = {}
-    with Progress("reference", len(source)) as progress:
-        for batch in images.stream(
-            source,
-            _recipe(params),
-            batch_size=params.reference.batch_size,
-            workers=paths.workers(),
-            skip_broken=params.images.skip_broken,
-        ):
+    settings = params.model_dump(mode="json", include={"images", "evaluate", "reference"})
+    del settings["images"]["skip_broken"]
+    digests = [network.digest for network in networks]
+    code = checkpoint.sources(*paths.CODE)
+    name = checkpoint.fingerprint(settings, digests, manifest.digest(listed), sha256(paths.VQGAN), code)
+    with checkpoint.State(runner.state_root() / "reference" / name, writer=rank() == 0) as state:
+        barrier()
+        found = _look(params, source, tokenizer, networks, state)
+        if rank() == 0:
+            images.refuse(found.broken, found.total, params.images.skip_broken)
+            about = {
+                "classes": list(listed.classes),
+                "features": params.evaluate.features,
+                "precision_features": params.evaluate.precision_features,
+                "weights_digest": networks[0].digest,
+                "precision_weights_digest": networks[1].digest,
+                "judge_accuracy": accuracy,
+                "images": {name: found.moments[name].count for name in KINDS},
+                "statistics": {"file": given.name, "sha256": sha256(given)} if given else None,
+            }
+            measured = {name: found.moments[name].statistics() for name in KINDS}
+            if statistics is not None:
+                about["images"]["real"] = None
+                measured["real"] = statistics
+            tensors = {
+                f"{name}_{part}": getattr(of, part)
+                for name, of in measured.items()
+                if of is not None
+                for part in ("mean", "covariance")
+            }
+            save_weights(paths.REFERENCE / "features.safetensors", "reference", tensors | found.features(), about)
+        barrier()
+        state.finish()
+
+
+class _Found:
+    """What process 0 collects: moments of all images, features and logits of those that are kept."""
+
+    def __init__(self, total: int):
+        self.total, self.done, self.broken = total, 0, dict[str, str]()
+        self.moments = {name: Moments() for name in KINDS}
+        self._kept: dict[str, list[Tensor]] = {}
+
+    def add(self, piece: dict[str, Any]) -> None:
+        self.broken |= piece["broken"]
+        for name in KINDS:
+            self.moments[name].add(piece[name])
+        for name, values in piece["kept"].items():
+            self._kept.setdefault(name, []).append(values)
+
+    def features(self) -> dict[str, Tensor]:
+        return {name: torch.cat(parts) for name, parts in self._kept.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        moments = {name: each.state_dict() for name, each in self.moments.items()}
+        return {"done": self.done, "broken": self.broken, "moments": moments, "kept": self._kept}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.done, self.broken, self._kept = saved["done"], saved["broken"], saved["kept"]
+        for name, each in self.moments.items():
+            each.load_state_dict(saved["moments"][name])
+
+
+def _look(
+    params: Params,
+    source: images.ImageSource,
+    tokenizer: vqgan.VQGAN,
+    networks: tuple[Extractor, Extractor],
+    state: checkpoint.State,
+) -> _Found:
+    """At the images that count, from the first one or from where the same run stopped."""
+    settings = params.reference
+    chosen = images.drawn(len(source), settings.limit, settings.seed)
+    found = _Found(len(chosen))
+    if rank() == 0 and (saved := state.load()):
+        found.load_state_dict(saved)
+    found.done = from_first(found.done)
+    kept = np.zeros(len(source), dtype=bool)
+    kept[chosen[images.drawn(len(chosen), params.evaluate.precision_images, settings.seed)]] = True
+    each = images.images_of(settings.batch_size, _recipe(params))
+    batches = -(-(len(chosen) - found.done) // each)
+    saved_at = time.monotonic()
+
+    with runner.graceful() as stop, Progress("reference", len(chosen), quiet=rank() > 0) as progress:
+        for pieces in in_order(_seen(params, source, tokenizer, networks, chosen[found.done :], kept), batches):
+            for piece in pieces:
+                found.add(piece)
+            before, found.done = found.done, min(found.done + each * world(), len(chosen))
+            progress.update(found.done, found.done - before)
+            stopping = anywhere(stop()) and found.done < len(chosen)
+            # At the end only for who finds broken images, and then leaves them out without another look at the others.
+            ended = found.done == len(chosen) and found.broken
+            if stopping or ended or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
+                state.save(found.state_dict())
+                saved_at = time.monotonic()
+            if stopping:
+                raise Interrupted(
+                    f"stopped after {found.done} of {len(chosen)} images; the same command goes on from there"
+                )
+    return found
+
+
+def _seen(
+    params: Params,
+    source: images.ImageSource,
+    tokenizer: vqgan.VQGAN,
+    networks: tuple[Extractor, Extractor],
+    indices: np.ndarray,
+    kept: np.ndarray,
+) -> Iterator[dict[str, Any]]:
+    """This process's batches: features of the images and of their reconstructions, and of the `kept` ones what else."""
+    network, precise = networks
+    found: dict[str, str] = {}
+    for batch in images.stream(
+        source,
+        _recipe(params),
+        batch_size=params.reference.batch_size,
+        broken=found,
+        workers=paths.workers(),
+        indices=indices,
+        share=(rank(), world()),
+    ):
+        piece: dict[str, Any] = {"broken": dict(found), "kept": {}, **dict.fromkeys(KINDS, torch.empty(0, 0))}
+        found.clear()
+        if len(batch.index):
             pixels = batch.images.to(device())
             decoded = vqgan.to_uint8(tokenizer.decode(tokenizer.encode(vqgan.to_float(pixels))))
-            for name, shown in (("real", pixels), ("reconstructed", decoded)):
-                for layer, values in network(shown).items():
-                    if values is not None:
-                        found.setdefault(f"{name}_{layer}", []).append(values)
-            progress.update(int(batch.index[-1]) + 1, len(batch.images))
-    tensors = {name: torch.cat(parts) for name, parts in found.items()}
-    about["weights_digest"] = network.digest
-    save_weights(paths.REFERENCE / "features.safetensors", "reference", tensors, about)
+            rows = torch.from_numpy(kept[batch.index.numpy()])
+            for name, shown in zip(KINDS, (pixels, decoded), strict=True):
+                layers = network(shown)
+                piece[name] = layers.features
+                if rows.any():
+                    own = precise is network
+                    near = layers.features[rows] if own else precise(shown[rows.to(shown.device)]).features
+                    piece["kept"][f"{name}_features"] = near
+                    if name == "reconstructed" and layers.logits is not None:
+                        piece["kept"]["reconstructed_logits"] = layers.logits[rows]
+        yield piece
 
 
 def _recipe(params: Params) -> images.Recipe:
@@ -54,15 +194,15 @@ def _recipe(params: Params) -> images.Recipe:
 
 def _fit_judge(params: Params, source: images.ImageSource, classes: int) -> float | None:
     """Train the judge on the images that training sees; returns its accuracy on the others."""
+    settings = params.reference.judge
     everything = images.load_all(
         source,
         _recipe(params),
         workers=paths.workers(),
         skip_broken=params.images.skip_broken,
-        limit=params.vqgan.fit.limit,
+        limit=settings.limit,
     )
     held = shards.heldout(everything.index, params.tokenize.holdout)
-    settings = params.reference.judge
     with Progress("judge", settings.steps) as progress:
         fitted = judge.fit_judge(
             everything.images[~held],

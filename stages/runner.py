@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the user's error or a failed worker, 130 interrupted (trai
 
 import importlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +22,10 @@ from vqlcmd.errors import ConfigError, Diverged, Interrupted, UserError
 INTERRUPTED = 130
 TOLD = 3
 """From a worker to its launcher: the error has been printed."""
+LOST = 4
+"""From a worker to its launcher: another one is gone."""
 SECONDS_TO_STOP = 60.0
+PEER_LOST = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|nccl.*remote", re.IGNORECASE)
 
 
 def main(stage: str) -> int:
@@ -51,6 +55,11 @@ def main(stage: str) -> int:
         if first:
             print(f"{stage}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
+    except RuntimeError as error:
+        # What gloo and NCCL raise where the other end of a message has died; who died has more to say.
+        if "VQLCMD_LAUNCHER" in os.environ and PEER_LOST.search(str(error)):
+            return LOST
+        raise
 
 
 def _work(run: Callable[[], None]) -> int:
@@ -132,7 +141,8 @@ def _launch(module: str, count: int) -> int:
 
 def _end(workers: list[subprocess.Popen[bytes]], module: str) -> int:
     """One worker ended with an error or an interruption: let the others follow, then make them."""
-    first = next(worker for worker in workers if worker.poll())
+    failed = [worker for worker in workers if worker.poll()]
+    first = next((worker for worker in failed if worker.returncode != LOST), failed[0])
     interrupted = first.returncode in (INTERRUPTED, -signal.SIGTERM)
     if not interrupted and first.returncode != TOLD:
         rank = workers.index(first)

@@ -1,15 +1,21 @@
 """images, vqgan -> data/tokens (packed shards, header, codebook) and metrics/reconstructions.png."""
 
 import sys
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from stages import paths, runner
-from vqlcmd import images, manifest, plots, shards, vqgan
-from vqlcmd.config import load_params
-from vqlcmd.distributed import device
+from vqlcmd import checkpoint, images, manifest, plots, shards, vqgan
+from vqlcmd.config import Params, load_params
+from vqlcmd.distributed import anywhere, barrier, device, from_first, in_order, rank, world
+from vqlcmd.errors import Interrupted
 from vqlcmd.files import sha256
 from vqlcmd.progress import Progress
+
+PARALLEL = True
+SHOWN = 20
 
 
 def run() -> None:
@@ -20,53 +26,119 @@ def run() -> None:
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     source = images.open_images(listed, paths.images_root())
-    recipe = images.Recipe(params.images.size, params.images.resize, params.images.crop)
     tokenizer = vqgan.load(paths.VQGAN, device())
-    side = params.images.size // tokenizer.architecture.downsampling
-    mirrors = 2 if params.images.flip else 1
+    settings = params.model_dump(mode="json", include={"images", "tokenize"})
+    # Who finds broken images at the end may leave them out without a second look at the others.
+    del settings["images"]["skip_broken"]
+    code = checkpoint.sources(*paths.CODE)
+    name = checkpoint.fingerprint(settings, manifest.digest(listed), sha256(paths.VQGAN), code)
+    with checkpoint.State(runner.state_root() / "tokenize" / name, writer=rank() == 0) as state:
+        barrier()
+        writer = shards.ShardWriter(paths.TOKENS, params.tokenize.shard_images, state.directory / "shards")
+        broken = _encode(params, source, tokenizer, state, writer)
+        if rank() == 0:
+            images.refuse(broken, len(source), params.images.skip_broken)
+            records = _recipe(params).squares * (2 if params.images.flip else 1)
+            side = params.images.size // tokenizer.architecture.downsampling
+            writer.finish(
+                {
+                    "tokens": side**2,
+                    "grid": [side] * 2,
+                    "codes": len(tokenizer.codebook),
+                    "classes": list(listed.classes),
+                    "images": params.images.model_dump(mode="json"),
+                    "manifest": {"name": listed.name, "digest": manifest.digest(listed)},
+                    "vqgan_digest": sha256(paths.VQGAN),
+                    "skipped": broken,
+                    **({"records_per_image": records} if records > 1 else {}),
+                },
+                codebook_KD=tokenizer.codebook.cpu(),
+            )
+            _picture(params, source, tokenizer)
+        barrier()
+        state.finish()
 
-    broken: dict[str, str] = {}
-    grid = None
-    with (
-        Progress("tokenize", len(source)) as progress,
-        shards.ShardWriter(paths.TOKENS, params.tokenize.shard_images) as writer,
+
+def _recipe(params: Params) -> images.Recipe:
+    return images.Recipe(params.images.size, params.images.resize, params.images.crop)
+
+
+def _encode(
+    params: Params,
+    source: images.ImageSource,
+    tokenizer: vqgan.VQGAN,
+    state: checkpoint.State,
+    writer: shards.ShardWriter,
+) -> dict[str, str]:
+    """All images into the writer of process 0, from the start or from where the same run stopped; the broken ones."""
+    saved = from_first(state.load() if rank() == 0 else None) or {"done": 0, "broken": {}, "writer": None}
+    if rank() == 0 and saved["writer"]:
+        writer.load_state_dict(saved["writer"])
+    done, broken, written = saved["done"], saved["broken"], writer.shards
+    each = images.images_of(params.tokenize.batch_size, _recipe(params))
+    batches = -(-(len(source) - done) // each)
+
+    def save() -> None:
+        state.save({"done": done, "broken": broken, "writer": writer.state_dict()})
+
+    with runner.graceful() as stop, Progress("tokenize", len(source), quiet=rank() > 0) as progress:
+        for pieces in in_order(_encoded(params, source, tokenizer, done), batches):
+            for split, unreadable in pieces:
+                broken |= unreadable
+                held = shards.heldout(split.index, params.tokenize.holdout)
+                for name, rows in (("train", ~held), ("heldout", held)):
+                    writer.add(name, shards.Split(split.tokens[rows], split.labels[rows], split.index[rows]))
+            before, done = done, min(done + each * world(), len(source))
+            progress.update(done, done - before)
+            if writer.shards > written or done == len(source):
+                written = writer.shards
+                save()
+            if anywhere(stop()) and done < len(source):
+                save()
+                raise Interrupted(f"stopped after {done} of {len(source)} images; the same command goes on from there")
+    return broken
+
+
+def _encoded(
+    params: Params, source: images.ImageSource, tokenizer: vqgan.VQGAN, first: int
+) -> Iterator[tuple[shards.Split, dict[str, str]]]:
+    """This process's batches of the images from `first` on: their records, and what could not be read of them."""
+    mirrors = 2 if params.images.flip else 1
+    found: dict[str, str] = {}
+    for batch in images.stream(
+        source,
+        _recipe(params),
+        batch_size=params.tokenize.batch_size,
+        broken=found,
+        workers=paths.workers(),
+        indices=range(first, len(source)),
+        share=(rank(), world()),
     ):
-        for batch in images.stream(
-            source,
-            recipe,
-            batch_size=params.tokenize.batch_size,
-            workers=paths.workers(),
-            skip_broken=params.images.skip_broken,
-            broken=broken,
-        ):
-            pixels = vqgan.to_float(batch.images.to(device()))
-            shown = (pixels, pixels.flip(3))[:mirrors]
-            tokens = torch.stack([tokenizer.encode(each).int().cpu() for each in shown], dim=1).flatten(0, 1)
-            labels, index = (column.repeat_interleave(mirrors) for column in (batch.labels, batch.index))
-            heldout = shards.heldout(index, params.tokenize.holdout)
-            for name, rows in (("train", ~heldout), ("heldout", heldout)):
-                writer.add(name, shards.Split(tokens[rows], labels[rows], index[rows]))
-            if grid is None:
-                decoded = tokenizer.decode(tokens[::mirrors][:20].long().to(device()))
-                grid = torch.cat([batch.images[:20], vqgan.to_uint8(decoded).cpu()])
-            progress.update(int(batch.index[-1]) + 1, len(batch.images) / recipe.squares)
-        records = mirrors * recipe.squares
-        writer.finish(
-            {
-                "tokens": side**2,
-                "grid": [side] * 2,
-                "codes": len(tokenizer.codebook),
-                "classes": list(listed.classes),
-                "images": params.images.model_dump(mode="json"),
-                "manifest": {"name": listed.name, "digest": manifest.digest(listed)},
-                "vqgan_digest": sha256(paths.VQGAN),
-                "skipped": broken,
-                **({"records_per_image": records} if records > 1 else {}),
-            },
-            codebook_KD=tokenizer.codebook.cpu(),
-        )
-    assert grid is not None
-    plots.image_grid(grid, columns=20, path=paths.METRICS / "reconstructions.png")
+        parts = [_tokens(tokenizer, part, mirrors) for part in batch.images.split(params.tokenize.batch_size)]
+        labels, index = (column.repeat_interleave(mirrors) for column in (batch.labels, batch.index))
+        unreadable = dict(found)
+        found.clear()
+        yield shards.Split(torch.cat(parts), labels, index), unreadable
+
+
+def _tokens(tokenizer: vqgan.VQGAN, pixels: Tensor, mirrors: int) -> Tensor:
+    """Those of images (B, 3, S, S), each followed by its mirror image: (mirrors B, N)."""
+    if not len(pixels):
+        side = pixels.shape[2] // tokenizer.architecture.downsampling
+        return torch.empty(0, side**2, dtype=torch.int32)
+    shown = vqgan.to_float(pixels.to(device()))
+    views = (shown, shown.flip(3))[:mirrors]
+    return torch.stack([tokenizer.encode(view).int().cpu() for view in views], dim=1).flatten(0, 1)
+
+
+def _picture(params: Params, source: images.ImageSource, tokenizer: vqgan.VQGAN) -> None:
+    """The first images, and below them what the tokenizer makes of them."""
+    indices = range(min(SHOWN, len(source)))
+    first = next(images.stream(source, _recipe(params), batch_size=SHOWN, broken={}, indices=indices)).images[:SHOWN]
+    if len(first):
+        decoded = tokenizer.decode(tokenizer.encode(vqgan.to_float(first.to(device()))))
+        shown = torch.cat([first, vqgan.to_uint8(decoded).cpu()])
+        plots.image_grid(shown, columns=SHOWN, path=paths.METRICS / "reconstructions.png")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ TINY: dict[str, Any] = {
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`values` with `changes` laid over it, section by section."""
-    laid = {key: merge(values[key], new) if isinstance(new, dict) else new for key, new in changes.items()}
+    laid = {key: merge(values.get(key, {}), new) if isinstance(new, dict) else new for key, new in changes.items()}
     return values | laid
 
 
@@ -83,6 +83,7 @@ def _no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "VQLCMD_WORKERS",
         "VQLCMD_TOKEN_MB",
         "VQLCMD_IMAGES_AT_ONCE",
+        "VQLCMD_COMPILE",
         "DVC_ROOT",
         "RANK",
         "WORLD_SIZE",

@@ -23,7 +23,7 @@ def test_dropped_tokens_become_the_mask_and_others_stay(kind: str) -> None:
     embedding = build_embedding(kind, codebook(), 6, 1.0)
     dropped = normal(5, 4) > 0
     assert 0 < dropped.sum() < dropped.numel()
-    psi = embedding(TOKENS, dropped)
+    psi = embedding.masked(embedding(TOKENS), dropped)
     assert torch.equal(psi[~dropped], embedding.table[TOKENS[~dropped]])
     assert torch.equal(psi[dropped], embedding.mask.expand(int(dropped.sum()), -1))
 
@@ -33,7 +33,7 @@ def test_the_mask_learns_from_dropped_tokens_only(kind: str) -> None:
     embedding = build_embedding(kind, codebook(), 6, 1.0)
     dropped = torch.zeros(5, 4, dtype=torch.bool)
     dropped[0, :2] = True
-    embedding(TOKENS, dropped).sum().backward()
+    embedding.masked(embedding(TOKENS), dropped).sum().backward()
     assert embedding.mask.grad is not None
     assert torch.equal(embedding.mask.grad, torch.full((6,), 2.0))
 
@@ -41,7 +41,7 @@ def test_the_mask_learns_from_dropped_tokens_only(kind: str) -> None:
 def test_rows_of_the_learned_table_learn_from_their_tokens_unless_dropped() -> None:
     embedding = build_embedding("learned", codebook(), 6, 1.0)
     tokens = torch.tensor([[0, 0, 1, 2]])
-    embedding(tokens, torch.tensor([[False, False, False, True]])).sum().backward()
+    embedding.masked(embedding(tokens), torch.tensor([[False, False, False, True]])).sum().backward()
     assert embedding.weight.grad is not None
     assert embedding.weight.grad[:, 0].tolist() == [2, 1, 0, 0, 0, 0, 0, 0]
 

@@ -53,7 +53,7 @@ def test_the_digits_are_1797_images_of_ten_classes_over_the_whole_range() -> Non
 
 def test_images_come_in_the_order_of_their_names_with_the_label_of_their_folder(folder: Path) -> None:
     source = opened(folder)
-    batches = list(stream(source, RECIPE, batch_size=4))
+    batches = list(stream(source, RECIPE, batch_size=4, broken={}))
     assert [len(batch.index) for batch in batches] == [4, 4, 3]
     assert torch.cat([batch.images for batch in batches])[:, 0, 0, 0].tolist() == list(range(0, 110, 10))
     assert torch.cat([batch.labels for batch in batches]).tolist() == [0] * 6 + [1] * 5
@@ -84,16 +84,15 @@ def test_the_order_does_not_depend_on_how_the_system_lists_a_folder(
 
 
 def test_only_the_asked_for_positions_are_read_and_in_their_order(folder: Path) -> None:
-    batches = list(stream(opened(folder), RECIPE, batch_size=2, indices=[7, 0, 3]))
+    batches = list(stream(opened(folder), RECIPE, batch_size=2, broken={}, indices=[7, 0, 3]))
     assert [batch.index.tolist() for batch in batches] == [[7, 0], [3]]
     assert [batch.images[:, 0, 0, 0].tolist() for batch in batches] == [[70, 0], [30]]
 
 
 def test_every_broken_file_is_in_the_one_error_with_its_reason(folder: Path) -> None:
     break_some(folder)
-    batches = []
     with pytest.raises(DataError) as error:
-        batches.extend(stream(opened(folder), RECIPE, batch_size=3))
+        load_all(opened(folder), RECIPE)
     message = str(error.value)
     assert message.startswith("4 of 11 images cannot be read: cat/01.png (image file is truncated")
     assert "cat/03.png (not an image that Pillow can read); cat/04.png (not an image that Pillow can read)" in message
@@ -101,17 +100,33 @@ def test_every_broken_file_is_in_the_one_error_with_its_reason(folder: Path) -> 
     assert "images.skip_broken: true" in message
     assert "\n" not in message
     assert str(folder) not in message
-    assert sum(len(batch.index) for batch in batches) == 7
 
 
-def test_skipped_files_leave_full_batches_of_the_rest(folder: Path) -> None:
+def test_a_broken_file_shortens_its_own_batch_and_no_other(folder: Path) -> None:
     break_some(folder)
     broken: dict[str, str] = {}
-    batches = list(stream(opened(folder), RECIPE, batch_size=3, skip_broken=True, broken=broken))
-    assert [batch.index.tolist() for batch in batches] == [[0, 2, 5], [6, 7, 8], [10]]
-    assert [batch.images[:, 0, 0, 0].tolist() for batch in batches] == [[0, 20, 50], [60, 70, 80], [100]]
-    assert [batch.labels.tolist() for batch in batches] == [[0, 0, 0], [1, 1, 1], [1]]
+    batches = list(stream(opened(folder), RECIPE, batch_size=2, broken=broken))
+    assert [batch.index.tolist() for batch in batches] == [[0], [2], [5], [6, 7], [8], [10]]
+    assert [batch.images[:, 0, 0, 0].tolist() for batch in batches] == [[0], [20], [50], [60, 70], [80], [100]]
+    assert [batch.labels.tolist() for batch in batches] == [[0], [0], [0], [1, 1], [1], [1]]
     assert sorted(broken) == ["cat/01.png", "cat/03.png", "cat/04.png", "dog/09.png"]
+    lonely = list(stream(opened(folder), RECIPE, batch_size=1, broken=broken))
+    assert [batch.index.tolist() for batch in lonely] == [[0], [], [2], [], [], [5], [6], [7], [8], [], [10]]
+    assert lonely[1].images.shape == (0, *lonely[0].images.shape[1:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_shares_are_the_same_batches_dealt_out(folder: Path, count: int, workers: int) -> None:
+    break_some(folder)
+    alone: dict[str, str] = {}
+    together: dict[str, str] = {}
+    expected = list(stream(opened(folder), RECIPE, batch_size=3, broken=alone))
+    for r in range(count):
+        dealt = stream(opened(folder), RECIPE, batch_size=3, broken=together, share=(r, count), workers=workers)
+        for batch, wanted in zip(dealt, expected[r::count], strict=True):
+            assert all(torch.equal(field, wanted_field) for field, wanted_field in zip(batch, wanted, strict=True))
+    assert sorted(together.items()) == sorted(alone.items())
 
 
 def test_a_source_of_broken_files_only_is_an_error_though_they_may_be_skipped(tmp_path: Path) -> None:
@@ -138,7 +153,7 @@ def test_batches_are_full_though_they_are_no_multiple_of_what_is_read_at_a_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "CHUNK", 3)
-    batches = list(stream(opened(folder), RECIPE, batch_size=4))
+    batches = list(stream(opened(folder), RECIPE, batch_size=4, broken={}))
     assert [batch.index.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
 
 
@@ -148,9 +163,9 @@ def test_workers_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     alone: dict[str, str] = {}
     shared: dict[str, str] = {}
     source = opened(folder)
-    expected = list(stream(source, RECIPE, batch_size=3, skip_broken=True, broken=alone))
-    actual = list(stream(source, RECIPE, batch_size=3, skip_broken=True, broken=shared, workers=2))
-    assert len(actual) == len(expected) == 3
+    expected = list(stream(source, RECIPE, batch_size=3, broken=alone))
+    actual = list(stream(source, RECIPE, batch_size=3, broken=shared, workers=2))
+    assert len(actual) == len(expected) == 4
     for batch, wanted in zip(actual, expected, strict=True):
         for field, wanted_field in zip(batch, wanted, strict=True):
             torch.testing.assert_close(field, wanted_field, rtol=0, atol=0)

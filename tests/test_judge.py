@@ -74,8 +74,8 @@ def test_without_classes_a_judge_learns_which_way_up_an_image_is(tmp_path: Path)
     assert accuracy(judge, images, None) > 0.95
     save_judge(judge, tmp_path / "judge.safetensors")
     found = extractor("judge", tmp_path / "judge.safetensors")(images)
-    assert found["logits"] is None
-    assert found["features"] is not None
+    assert found.logits is None
+    assert found.features is not None
 
 
 def test_each_step_is_reported_with_its_loss() -> None:
@@ -147,8 +147,8 @@ def test_an_extractor_gives_features_logits_and_the_digest_of_its_weights(judge:
     found = extract.collect(images.split(3))
     expected = judge(images)
     assert extract.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    for key, value in zip(("features", "logits"), expected, strict=True):
-        torch.testing.assert_close(found[key], value)
+    for layer, value in zip(found, expected, strict=True):
+        torch.testing.assert_close(layer, value)
 
 
 def test_registering_the_judge_again_changes_nothing() -> None:

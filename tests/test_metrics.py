@@ -21,10 +21,22 @@ from vqlcmd.metrics import (
     protocol,
     share_of_repeats,
 )
+from vqlcmd.moments import Moments, Statistics
 
 
 def normal(n: int, size: int, seed: int) -> Tensor:
     return torch.randn(n, size, generator=torch.Generator().manual_seed(seed))
+
+
+def distance(generated: Tensor, real: Tensor) -> float | None:
+    return frechet_distance(*(statistics(features) for features in (generated, real)))
+
+
+def statistics(features: Tensor, size: int = 1000) -> Statistics | None:
+    moments = Moments()
+    for batch in features.split(size):
+        moments.add(batch)
+    return moments.statistics()
 
 
 def test_the_frechet_distance_of_two_gaussians_is_the_closed_form() -> None:
@@ -35,23 +47,23 @@ def test_the_frechet_distance_of_two_gaussians_is_the_closed_form() -> None:
     scale = torch.linspace(0.5, 2, size)
     other = normal(n, size, 1) * scale @ turn.T + mean
     exact = (mean.square().sum() + (1 - scale).square().sum()).item()
-    distance = frechet_distance(normal(n, size, 2), other)
-    assert distance == pytest.approx(exact, abs=0.1)
-    assert frechet_distance(other, normal(n, size, 2)) == pytest.approx(distance)
+    found = distance(normal(n, size, 2), other)
+    assert found == pytest.approx(exact, abs=0.1)
+    assert distance(other, normal(n, size, 2)) == pytest.approx(found)
 
 
 @pytest.mark.parametrize("n", [40, 500])
 def test_a_set_is_at_distance_zero_from_itself_and_never_below(n: int) -> None:
     features = normal(n, 64, 0)
-    distance = frechet_distance(features, features.clone())
-    assert distance is not None
-    assert 0 <= distance < 1e-5
+    found = distance(features, features.clone())
+    assert found is not None
+    assert 0 <= found < 1e-5
 
 
 def test_few_images_of_one_distribution_are_further_apart_than_many() -> None:
     """Why only sets of equal size are compared."""
-    few = frechet_distance(normal(100, 32, 0), normal(100, 32, 1))
-    many = frechet_distance(normal(2000, 32, 0), normal(2000, 32, 1))
+    few = distance(normal(100, 32, 0), normal(100, 32, 1))
+    many = distance(normal(2000, 32, 0), normal(2000, 32, 1))
     assert few is not None
     assert many is not None
     assert few > 5 * many
@@ -97,7 +109,7 @@ def test_what_too_few_images_cannot_tell_is_none() -> None:
     assert precision_recall(features, normal(9, 4, 1), k=3) is None
     assert precision_recall(normal(9, 4, 1), features, k=3) is None
     assert inception_score(normal(9, 4, 1), splits=10) is None
-    assert frechet_distance(features[:1], features) is None
+    assert distance(features[:1], features) is None
     assert class_accuracy(None, torch.zeros(3)) is None
     assert class_accuracy(features[:0], torch.zeros(0)) is None
 
@@ -123,9 +135,7 @@ def test_numbers_from_features_equal_torch_fidelity_run_on_the_images(tmp_path: 
     save_judge(fit_judge(real, labels, 4, steps=5, batch_size=16, learning_rate=1e-3, seed=0), path)
     extract = extractor("judge", path)
     ours, theirs = extract.collect(generated.split(32)), extract.collect(real.split(32))
-    assert ours["features"] is not None
-    assert ours["logits"] is not None
-    assert theirs["features"] is not None
+    assert ours.logits is not None
 
     name = register_judge()
     import torch_fidelity
@@ -144,13 +154,11 @@ def test_numbers_from_features_equal_torch_fidelity_run_on_the_images(tmp_path: 
         cache=False,
         verbose=False,
     )
-    assert frechet_distance(ours["features"], theirs["features"]) == pytest.approx(
-        expected["frechet_inception_distance"], rel=1e-6
-    )
-    assert precision_recall(ours["features"], theirs["features"]) == pytest.approx(
+    assert distance(ours.features, theirs.features) == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
+    assert precision_recall(ours.features, theirs.features) == pytest.approx(
         (expected["precision"], expected["recall"]), abs=1e-6
     )
-    assert inception_score(ours["logits"]) == pytest.approx(
+    assert inception_score(ours.logits) == pytest.approx(
         (expected["inception_score_mean"], expected["inception_score_std"]), rel=1e-6
     )
 
@@ -187,11 +195,25 @@ def test_json_holds_no_nan_six_digits_and_sorted_keys(tmp_path: Path) -> None:
 
 def test_a_metric_is_named_after_its_extractor() -> None:
     assert named({"fid": 3.2, "recall": None}, "judge") == {"fid_judge": 3.2, "recall_judge": None}
+    assert named({"fid": 3.2, "recall": 1}, "inception", "vgg16") == {"fid_inception": 3.2, "recall_vgg16": 1}
 
 
 def test_the_protocol_records_what_the_numbers_depend_on(tmp_path: Path) -> None:
-    made = protocol(extractor="judge", weights_digest="ab", generated=5, real=7, k=3, batch_size=2, device="cpu")
-    assert made["extractor"] == "judge"
+    made = protocol(
+        extractor="inception",
+        weights_digest="ab",
+        precision_extractor="vgg16",
+        precision_weights_digest="cd",
+        generated=5,
+        real=7,
+        precision_images=(4, 6),
+        statistics=None,
+        k=3,
+        batch_size=2,
+        device="cpu",
+    )
+    assert (made["extractor"], made["precision_extractor"]) == ("inception", "vgg16")
     assert (made["generated_images"], made["real_images"], made["neighbours"]) == (5, 7, 3)
+    assert (made["precision_generated_images"], made["precision_real_images"]) == (4, 6)
     assert made["torch"].startswith(torch.__version__.partition("+")[0])
     write_json(tmp_path / "protocol.json", made)

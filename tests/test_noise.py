@@ -37,6 +37,27 @@ def test_philox_gives_the_published_answers_side_by_side() -> None:
     assert first.tolist() == words(KNOWN[0][2])
 
 
+def philox_in_integers(counter: list[int], key: list[int]) -> list[int]:
+    """The same in Python's integers, from the paper's Figure 4."""
+    (a, b, c, d), (k, m) = counter, key
+    for _ in range(10):
+        left, right = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, d = right >> 32 ^ b ^ k, right % 2**32, left >> 32 ^ d ^ m, left % 2**32
+        k, m = (k + 0x9E3779B9) % 2**32, (m + 0xBB67AE85) % 2**32
+    return [a, b, c, d]
+
+
+def test_counters_that_broadcast_are_mixed_like_full_ones() -> None:
+    blocks, rows, step, names = [0, 1, 7, 2**32 - 1], [3, 2**31, 2**32 - 1], 12, [5, 5, 2**32 - 1, 2**31]
+    mixed = philox(
+        (torch.tensor(blocks), torch.tensor(rows)[:, None], torch.full((1, 1), step), torch.tensor(names)),
+        (99, 2**32 - 2),
+    )
+    for i, row in enumerate(rows):
+        for j, (block, name) in enumerate(zip(blocks, names, strict=True)):
+            assert [int(word[i, j]) for word in mixed] == philox_in_integers([block, row, step, name], [99, 2**32 - 2])
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 3)])
 def test_a_rows_numbers_do_not_depend_on_the_rows_beside_it(shape: tuple[int, ...]) -> None:
     for draw in (lambda noise: noise.normal("a", *shape), lambda noise: noise.uniform("a", *shape)):
@@ -67,6 +88,27 @@ def test_another_draw_step_seed_purpose_or_row_is_another_number() -> None:
 def test_at_moves_the_step_and_of_counts_the_rows_anew() -> None:
     assert torch.equal(noise().at(3).uniform("a"), noise(step=3).uniform("a"))
     assert torch.equal(Noise(0, "test", torch.tensor([9]), 3).of(5).uniform("a"), noise(step=3).uniform("a"))
+
+
+def test_numbers_made_ahead_are_the_same_bit_for_bit() -> None:
+    single, ahead = noise(step=4), noise(step=4).ahead(a=15, b=1, c=12, d=3)
+    assert torch.equal(ahead.normal("a", 5, 3), single.normal("a", 5, 3))
+    assert torch.equal(ahead.uniform("b"), single.uniform("b"))
+    assert torch.equal(ahead.normal("c", 12), single.normal("c", 12))
+    assert torch.equal(ahead.uniform("d", 3), single.uniform("d", 3))
+    assert torch.equal(ahead.uniform("not ahead", 3), single.uniform("not ahead", 3))
+
+
+def test_what_was_made_ahead_stays_with_its_rows_and_step() -> None:
+    ahead = noise().ahead(a=6)
+    assert torch.equal(ahead.at(3).uniform("a", 6), noise(step=3).uniform("a", 6))
+    assert torch.equal(ahead.of(2).uniform("a", 6), noise(2).uniform("a", 6))
+
+
+def test_another_count_than_was_made_ahead_is_refused() -> None:
+    """The words' order depends on how many blocks there are, so that others would come."""
+    with pytest.raises(AssertionError, match="a: 16 numbers asked for, 100 made ahead"):
+        noise().ahead(a=100).uniform("a", 16)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 9])

@@ -14,7 +14,7 @@ from tests.tokenizers import SMALL
 from vqlcmd.network import Transformer
 from vqlcmd.noise import Noise
 from vqlcmd.operations import COSTS, Costs, Sizes, tokenizer_operations
-from vqlcmd.plan import FAMILIES, INCEPTION, Data, Plan, judge_operations, plan
+from vqlcmd.plan import FAMILIES, INCEPTION, VGG16, Data, Plan, judge_operations, plan
 from vqlcmd.vqgan import VQGAN
 from vqlcmd.vqgan_blocks import Architecture
 
@@ -139,6 +139,21 @@ def test_inception_costs_what_pytorch_counts_in_torchvisions_network_of_the_same
         network = inception_v3(weights=None, num_classes=INCEPTION[1], aux_logits=False, init_weights=False).eval()
         network(torch.zeros(1, 3, 299, 299))
     assert counter.get_total_flops() == INCEPTION[2]
+
+
+@pytest.mark.slow
+def test_vgg16_costs_what_pytorch_counts_in_torchvisions_network_without_its_last_layer() -> None:
+    from vqlcmd.features import guard_torchvision
+
+    guard_torchvision()
+    from torchvision.models import vgg16
+
+    counter, _ = counted()
+    with FakeTensorMode(), counter:
+        network = vgg16(weights=None, init_weights=False).eval()
+        network.classifier[6] = torch.nn.Identity()
+        assert network(torch.zeros(1, 3, 224, 224)).shape[1] == VGG16[0]
+    assert counter.get_total_flops() == VGG16[2]
 
 
 def test_the_judge_costs_what_pytorch_counts_but_for_its_head() -> None:

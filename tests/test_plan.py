@@ -131,12 +131,11 @@ def test_every_method_can_be_planned_without_its_weights() -> None:
 
 
 def test_devices_share_what_can_be_shared() -> None:
-    rates = {("cuda", "bf16"): 100.0, ("cpu", "float32"): 10.0}
+    rates = {("cuda", "bf16"): 100.0}
     one, two = (Machine("cuda", devices, 0, 0, rates) for devices in (1, 2))
-    assert one.seconds(40.0, "bf16", shared=True, on_cpu=False) == 1.0
-    assert two.seconds(40.0, "bf16", shared=True, on_cpu=False) == 0.5
-    assert two.seconds(40.0, "bf16", shared=False, on_cpu=False) == 1.0
-    assert two.seconds(7.0, "float32", shared=True, on_cpu=True) == 1.0
+    assert one.seconds(40.0, "bf16", shared=True) == 1.0
+    assert two.seconds(40.0, "bf16", shared=True) == 0.5
+    assert two.seconds(40.0, "bf16", shared=False) == 1.0
 
 
 def test_the_command_prints_a_plan_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

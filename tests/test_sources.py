@@ -83,7 +83,7 @@ def test_access_in_any_order_gives_what_reading_from_front_to_back_does(places: 
     source = opened(places[kind])
     whole = load_all(source, RECIPE)
     order = [*random.Random(0).sample(range(12), 12), 3, 3]
-    shuffled = list(stream(source, RECIPE, batch_size=5, indices=order))
+    shuffled = list(stream(source, RECIPE, batch_size=5, broken={}, indices=order))
     assert torch.equal(torch.cat([batch.images for batch in shuffled]), whole.images[order])
     assert torch.cat([batch.labels for batch in shuffled]).tolist() == whole.labels[order].tolist()
 
@@ -95,9 +95,9 @@ def test_workers_change_nothing_though_this_process_reads_before_and_meanwhile(
     """An LMDB may not be used, nor opened again, by the child of a process that has it open."""
     monkeypatch.setattr(images, "CHUNK", 2)
     source = opened(places[kind])
-    alone: Iterator[Batch] = stream(source, RECIPE, batch_size=5)
+    alone: Iterator[Batch] = stream(source, RECIPE, batch_size=5, broken={})
     first = next(alone)
-    shared = list(stream(source, RECIPE, batch_size=5, workers=2))
+    shared = list(stream(source, RECIPE, batch_size=5, broken={}, workers=2))
     expected = [first, *alone]
     assert [len(batch.index) for batch in shared] == [5, 5, 2]
     assert all(same(*pair) for pair in zip(shared, expected, strict=True))
@@ -113,7 +113,8 @@ def test_a_random_crop_depends_on_the_position_and_not_on_batch_order_or_worker(
     expected = np.concatenate([squares(wide, recipe, position) for position in order])
     assert len(np.unique(expected, axis=0)) > 15
     for workers in (0, 2):
-        found = [batch.images for batch in stream(source, recipe, batch_size=3, indices=order, workers=workers)]
+        read = stream(source, recipe, batch_size=3, broken={}, indices=order, workers=workers)
+        found = [batch.images for batch in read]
         np.testing.assert_array_equal(torch.cat(found).numpy(), expected)
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import TINY, merge, write_params
@@ -53,17 +54,36 @@ def test_an_uncommitted_change_is_refused_in_one_line(small: Path) -> None:
     run(small, "git", "checkout", "--quiet", "params.yaml")
 
 
-def test_an_interrupted_table_goes_on_with_the_state_it_left(small: Path) -> None:
-    write_params(small, merge(TINY, {"train_steps": 1500, "seed": 3, "train": {"save_every": 3}}))
-    run(small, "git", "commit", "--quiet", "--all", "--message", "longer")
+def start(folder: Path, seed: int) -> "subprocess.Popen[bytes]":
+    """A table that trains for a while, and has begun."""
+    write_params(folder, merge(TINY, {"train_steps": 1500, "seed": seed, "train": {"save_every": 3}}))
+    run(folder, "git", "commit", "--quiet", "--all", "--message", "longer")
     command = [sys.executable, "-m", "stages.cli", "table", "run", "small"]
-    process = subprocess.Popen(command, cwd=small, env=environment(), start_new_session=True)
-    wait_for_state(small)
+    process = subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True)
+    wait_for_state(folder)
+    return process
+
+
+def test_an_interrupted_table_goes_on_with_the_state_it_left(small: Path) -> None:
+    process = start(small, seed=3)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
     time.sleep(2)
     assert list(small.glob(".state/train/*/state.pt")), "an interrupted row keeps its state"
     assert "0 active" in run(small, "dvc", "queue", "status") or "No experiment" in run(small, "dvc", "queue", "status")
+    table(small, "run", "small")
+    assert not list(small.glob(".state/train/*/state.pt"))
+    assert "3 of them done" in table(small, "run", "small")
+
+
+def test_a_table_whose_machine_went_down_goes_on(small: Path) -> None:
+    """DVC says of such rows that they run, and `table run` waited for them for ever."""
+    process = start(small, seed=4)
+    for each in psutil.process_iter(["cwd"]):
+        if each.info["cwd"] and Path(each.info["cwd"]).is_relative_to(small):
+            each.kill()
+    process.wait(timeout=60)
+    assert "Running" in run(small, "dvc", "queue", "status")
     table(small, "run", "small")
     assert not list(small.glob(".state/train/*/state.pt"))
     assert "3 of them done" in table(small, "run", "small")

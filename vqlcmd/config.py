@@ -176,6 +176,7 @@ class Bound(_Section):
 class Judge(_Section):
     """The small classifier that takes Inception's place where its weights are not at hand."""
 
+    limit: Count
     steps: Count
     batch_size: Count
     learning_rate: Positive
@@ -185,6 +186,8 @@ class Reference(_Section):
     """Features of real images and of their reconstructions."""
 
     seed: Seed
+    limit: Count | None
+    statistics: str | None
     batch_size: Count
     judge: Judge
 
@@ -193,6 +196,8 @@ class Evaluate(_Section):
     """The metrics."""
 
     features: Literal["judge", "inception"]
+    precision_features: Literal["judge", "inception", "vgg16"]
+    precision_images: Count
     neighbours: Count
     batch_size: Count
 
@@ -274,9 +279,7 @@ class Params(ModelParams):
         if self.guidance and not self.train.class_drop:
             raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
-            raise ValueError(
-                "lambda_rec, lambda_diff, lambda_cm and lambda_ce are all 0: nothing to learn, set one above 0"
-            )
+            raise ValueError("the lambdas are all 0, nothing to learn: set one above 0, such as lambda_rec")
         return self
 
 

@@ -1,12 +1,15 @@
 """Many processes, or one: helpers that do nothing where there is one."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from vqlcmd.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -31,7 +34,8 @@ def start() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if torch.cuda.is_available():
             torch.cuda.set_device(device())
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # Tensors of a GPU go through NCCL, what process 0 collects through gloo.
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def stop() -> None:
@@ -71,3 +75,27 @@ def anywhere(flag: bool) -> bool:
     seen = torch.tensor(int(flag), device=device())
     distributed.all_reduce(seen, op=distributed.ReduceOp.MAX)
     return bool(seen)
+
+
+def from_first(value: T) -> T:
+    """What process 0 has, on every process."""
+    if world() == 1:
+        return value
+    held = [value]
+    distributed.broadcast_object_list(held, device=torch.device("cpu"))
+    return held[0]
+
+
+def in_order(parts: Iterator[T], total: int) -> Iterator[list[T]]:
+    """Of `total` pieces of work, of which process r of W does numbers r, r + W, ...: W at a time, on process 0.
+
+    `parts` makes this process's pieces, one by one. Process 0 gets them by number, the others empty lists.
+    """
+    for first in range(0, total, world()):
+        mine = [next(parts)] if first + rank() < total else []
+        if world() == 1:
+            yield mine
+            continue
+        everyone: list[list[T]] = [[] for _ in range(world())]
+        distributed.gather_object(mine, everyone if rank() == 0 else None)
+        yield [part for each in everyone for part in each]

@@ -24,10 +24,13 @@ class Embedding(nn.Module):
         """(K, D), the rows that the diffusion sees."""
         return self.weight
 
-    def forward(self, tokens_BN: Tensor, dropped_BN: Tensor | None = None) -> Tensor:
-        """Psi(x): (B, N, D); tokens where `dropped` is true become [mask]."""
-        psi_BND = nn.functional.embedding(tokens_BN, self.table)
-        return psi_BND if dropped_BN is None else torch.where(dropped_BN[..., None], self.mask, psi_BND)
+    def forward(self, tokens_BN: Tensor) -> Tensor:
+        """Psi(x): (B, N, D)."""
+        return nn.functional.embedding(tokens_BN, self.table)
+
+    def masked(self, psi_BND: Tensor, dropped_BN: Tensor) -> Tensor:
+        """Psi(x) with [mask] where `dropped` is true."""
+        return torch.where(dropped_BN[..., None], self.mask, psi_BND)
 
 
 class UnitEmbedding(Embedding):

@@ -6,15 +6,16 @@ Shapes: B images of a batch, S side, D features, C classes.
 import importlib
 import pickle
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vqlcmd.config import Evaluate
 from vqlcmd.errors import ConfigError, DataError
 from vqlcmd.files import sha256
 from vqlcmd.judge import load_judge
@@ -69,9 +70,16 @@ def guard_torchvision() -> None:
         importlib.import_module("torchvision")
 
 
+class Layers(NamedTuple):
+    """What metrics read of a network, float32 on the CPU: `features` (B, D) and raw `logits` (B, C) or None."""
+
+    features: Tensor
+    logits: Tensor | None
+
+
 @dataclass(frozen=True)
 class Extractor:
-    """Maps uint8 images (B, 3, S, S) to {"features": (B, D), "logits": raw (B, C) or None}, float32 on the CPU.
+    """Maps uint8 images (B, 3, S, S) to their `Layers`.
 
     `name` is judge, inception or vgg16; `digest` is the SHA-256 of the weights file.
     """
@@ -82,7 +90,7 @@ class Extractor:
     device: torch.device
     has_logits: bool
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor | None]:
+    def __call__(self, images: Tensor) -> Layers:
         assert images.dtype == torch.uint8, images.dtype
         assert images.dim() == 4, images.shape
         assert images.shape[1] == 3, images.shape
@@ -91,19 +99,15 @@ class Extractor:
         with torch.no_grad(), exact:
             layers = self.network.convert_features_tuple_to_dict(self.network(images.to(self.device)))
         source = _NETWORKS[self.name]
-        logits = layers[source.logits].cpu() if self.has_logits else None
-        return {"features": layers[source.features].cpu(), "logits": logits}
+        return Layers(layers[source.features].cpu(), layers[source.logits].cpu() if self.has_logits else None)
 
-    def collect(self, batches: Iterable[Tensor]) -> dict[str, Tensor | None]:
+    def collect(self, batches: Iterable[Tensor]) -> Layers:
         """The same for all batches of a set, joined along the first axis. Raises DataError if there is no batch."""
         parts = [self(batch) for batch in batches]
         if not parts:
             raise DataError("there is no image to take features of")
-        features, logits = ([part[key] for part in parts] for key in ("features", "logits"))
-        return {
-            "features": torch.cat([part for part in features if part is not None]),
-            "logits": torch.cat([part for part in logits if part is not None]) if self.has_logits else None,
-        }
+        logits = [part.logits for part in parts if part.logits is not None]
+        return Layers(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 
 
 def extractor(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
@@ -137,6 +141,19 @@ def extractor(name: str, weights: Path | None = None, device: torch.device | str
     has_logits = network.logits is not None and getattr(module, "labelled", True)
     digest = sha256(weights or _downloaded(network))
     return Extractor(name, digest, module, torch.device(device), has_logits)
+
+
+def extractors(
+    settings: Evaluate, weights: Callable[[str], Path | None], device: torch.device | str
+) -> tuple[Extractor, Extractor]:
+    """That of the Fréchet distance and the Inception Score, and that of precision and recall: one where they agree.
+
+    `weights` gives the file for a name, or None; errors as in `extractor`.
+    """
+    first = extractor(settings.features, weights(settings.features), device)
+    if settings.precision_features == settings.features:
+        return first, first
+    return first, extractor(settings.precision_features, weights(settings.precision_features), device)
 
 
 @cache

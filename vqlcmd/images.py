@@ -101,46 +101,61 @@ def stream(
     recipe: Recipe,
     *,
     batch_size: int,
+    broken: dict[str, str],
     workers: int = 0,
     indices: Sequence[int] | np.ndarray | None = None,
-    skip_broken: bool = False,
-    broken: dict[str, str] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Batches in the order of `indices` (default: all), full but for the last, the same for any number of `workers`.
+    """What is readable of `indices` (default: all), `images_of(batch_size, recipe)` positions to a batch, in order.
 
-    Images that cannot be read are left out and noted in `broken` as {name: reason}. After the last batch they are one
-    DataError, unless `skip_broken` and something was readable. Leaves torch's global random state alone.
+    So a batch does not depend on `workers`, on what another one holds, or on `share` = (r, W), which takes batches
+    r, r + W, ... only. It may be short, even empty: images that cannot be read are left out and noted in `broken` as
+    {name: reason}, for `refuse`. Leaves torch's global random state alone.
     """
-    order = range(len(source)) if indices is None else np.asarray(indices, dtype=np.int64).tolist()
-    assert batch_size > 0, batch_size
+    order = list(range(len(source))) if indices is None else np.asarray(indices, dtype=np.int64).tolist()
     assert all(0 <= index < len(source) for index in order), (min(order), max(order), len(source))
+    each = images_of(batch_size, recipe)
+    parts = [order[start : start + each] for start in range(each * share[0], len(order), each * share[1])]
     reader = _Reader(source, recipe)
-    bytes_each = recipe.squares * 3 * recipe.size**2
-    chunks = DataLoader(
-        reader,
-        batch_size=max(1, min(batch_size, CHUNK, CHUNK_BYTES // bytes_each)),
-        sampler=order,
-        num_workers=workers,
-        collate_fn=reader.collate,
-        generator=torch.Generator(),
+    at_once = max(1, min(each, CHUNK, CHUNK_BYTES // (recipe.squares * 3 * recipe.size**2)))
+    chunks = [[part[start : start + at_once] for start in range(0, len(part), at_once)] for part in parts]
+    read = iter(
+        DataLoader(
+            reader,
+            batch_sampler=[chunk for part in chunks for chunk in part],
+            num_workers=workers,
+            collate_fn=reader.collate,
+            generator=torch.Generator(),
+        )
     )
-    found: dict[str, str] = {}
-    held: list[Batch] = []
-    for chunk, unreadable in chunks:
-        found |= unreadable
-        if broken is not None:
+    for part in chunks:
+        held = []
+        for _ in part:
+            chunk, unreadable = next(read)
             broken |= unreadable
-        held.append(chunk)
-        while sum(len(part.index) for part in held) >= batch_size:
-            joined = _joined(held)
-            yield Batch(*(field[:batch_size] for field in joined))
-            held = [Batch(*(field[batch_size:] for field in joined))]
-    if sum(len(part.index) for part in held) > 0:
+            held.append(chunk)
         yield _joined(held)
-    if found and (not skip_broken or len(found) == len(set(order))):
-        listed = shortened([f"{name} ({reason})" for name, reason in found.items()], NAMED_AT_MOST)
+
+
+def images_of(batch_size: int, recipe: Recipe) -> int:
+    """How many images make at most `batch_size` squares; at least one."""
+    assert batch_size > 0, batch_size
+    return max(1, batch_size // recipe.squares)
+
+
+def refuse(broken: dict[str, str], total: int, skip_broken: bool) -> None:
+    """DataError, in one line, for images that could not be read, unless `skip_broken` and others of `total` could."""
+    if broken and (not skip_broken or len(broken) == total):
+        listed = shortened([f"{name} ({reason})" for name, reason in broken.items()], NAMED_AT_MOST)
         remedy = "repair or remove them and scan again" + ("" if skip_broken else ", or set images.skip_broken: true")
-        raise DataError(f"{len(found)} of {len(order)} images cannot be read: {listed}; {remedy}")
+        raise DataError(f"{len(broken)} of {total} images cannot be read: {listed}; {remedy}")
+
+
+def drawn(count: int, limit: int | None, seed: int) -> np.ndarray:
+    """`limit` of the numbers below `count`, in order, drawn by `seed`; all of them where there are no more."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
 
 
 def load_all(
@@ -155,15 +170,12 @@ def load_all(
 ) -> Batch:
     """All images of a small source in one batch, in order; of more than `limit`, a subset drawn by `seed`.
 
-    `broken`, `skip_broken` and DataError as in `stream`; skipped images are not replaced by others.
+    `broken`, `skip_broken` and DataError as in `stream` and `refuse`; skipped images are not replaced by others.
     """
-    indices = np.arange(len(source))
-    if limit is not None and limit < len(source):
-        indices = np.sort(np.random.default_rng(seed).choice(len(source), limit, replace=False))
-    batches = stream(
-        source, recipe, batch_size=CHUNK, workers=workers, indices=indices, skip_broken=skip_broken, broken=broken
-    )
-    return _joined(list(batches))
+    indices, broken = drawn(len(source), limit, seed), {} if broken is None else broken
+    batches = list(stream(source, recipe, batch_size=CHUNK, workers=workers, indices=indices, broken=broken))
+    refuse(broken, len(indices), skip_broken)
+    return _joined(batches)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vqlcmd.machine import compiled
+
 
 def sinusoid(positions: Tensor, width: int) -> Tensor:
     """Sines and cosines of `positions` (P,) at width / 2 frequencies from 1 down to 1e-4: (P, width) float32."""
@@ -27,7 +29,7 @@ class AdaLN(nn.Module):
 
     def forward(self, x_BNW: Tensor, condition_BW: Tensor) -> Tensor:
         scale, shift = self.modulation(F.silu(condition_BW))[:, None].chunk(2, dim=2)
-        return F.layer_norm(x_BNW, x_BNW.shape[-1:]) * (1 + scale) + shift
+        return torch.addcmul(shift, F.layer_norm(x_BNW, x_BNW.shape[-1:]), 1 + scale)
 
 
 class ClassAdaLN(nn.Module):
@@ -76,7 +78,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BNW: Tensor, memory: tuple[Memory, int] | None = None) -> Tensor:
-        q, k, v = self.qkv(x_BNW).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        parts_BNHd = self.qkv(x_BNW).unflatten(2, (3, self.heads, -1)).unbind(dim=2)
+        q, k, v = (part.transpose(1, 2) for part in parts_BNHd)
         device = x_BNW.device.type
         # On CPUs the fused kernel's backward pass in bf16 is many times slower than in float32.
         with torch.autocast(device, enabled=device != "cpu" and torch.is_autocast_enabled(device)):
@@ -164,3 +167,16 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, AdaLN):
         # apply() visits children first: this overrides the linear layer's own start. Class rows keep their N(0, 1).
         nn.init.zeros_(module.modulation.weight)
+
+
+def compile_network(mode: str = "default") -> None:
+    """Compile the pass of every transformer of this process, but for the one that draws token by token."""
+    eager = Transformer.forward
+    fast = compiled(eager, mode)
+
+    def forward(
+        self: Transformer, z_BND: Tensor, t: Tensor, label: Tensor | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        return eager(self, z_BND, t, label, memory) if memory else fast(self, z_BND, t, label)
+
+    Transformer.forward = forward

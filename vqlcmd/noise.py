@@ -7,7 +7,8 @@ numbers on one process or eight, in batches of any size, interrupted or not, and
 import hashlib
 import math
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,20 +19,20 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Philox4x32-10 (Salmon et al. 2011): four 32-bit counters, held in int64 tensors, to four random 32-bit words."""
+    """Philox4x32-10 (Salmon et al. 2011): four 32-bit counters, held in int64 tensors, to four random 32-bit words.
+
+    Shapes broadcast, and the first rounds are small where those of single counters are.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        # The product wraps around in int64, which keeps its low 64 bits; the masks undo the sign.
+        # The product wraps around in int64, which keeps its low 64 bits.
         product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            ((product_1 >> 32) & _WORD) ^ c1 ^ k0,
-            product_1 & _WORD,
-            ((product_0 >> 32) & _WORD) ^ c3 ^ k1,
-            product_0 & _WORD,
-        )
+        # An odd word keeps what is above its 32 bits until it is mixed into an even one, whose mask removes it.
+        c0, c2 = ((product_1 >> 32) ^ c1 ^ k0) & _WORD, ((product_0 >> 32) ^ c3 ^ k1) & _WORD
+        c1, c3 = product_1, product_0
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
-    return c0, c1, c2, c3
+    return c0, c1 & _WORD, c2, c3 & _WORD
 
 
 def address(*parts: object) -> int:
@@ -47,14 +48,20 @@ class Noise:
     purpose: str
     rows: Tensor
     step: int = 0
+    made: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    """Words of draws that were made ahead."""
 
     def at(self, step: int) -> "Noise":
         """The same rows at another step (of training, or of a sampler)."""
-        return replace(self, step=step)
+        return replace(self, step=step, made={})
 
     def of(self, count: int) -> "Noise":
         """Rows 0 to count - 1 of the same streams."""
-        return replace(self, rows=torch.arange(count, device=self.rows.device))
+        return replace(self, rows=torch.arange(count, device=self.rows.device), made={})
+
+    def ahead(self, **counts: int) -> "Noise":
+        """The same numbers, with those of the named draws (so many a row) made at once, which is faster."""
+        return replace(self, made=self._mixed(counts))
 
     def uniform(self, draw: str, *shape: int) -> Tensor:
         """(B, *shape) float32, uniform on the open interval (0, 1). `draw` names what the numbers are for."""
@@ -76,9 +83,26 @@ class Noise:
 
     def _words(self, draw: str, count: int) -> Tensor:
         """(B, count) int64 in [0, 2^32)."""
-        key = address(self.seed, self.purpose)
-        block = torch.arange((count + 3) // 4, device=self.rows.device)
-        row = self.rows[:, None].expand(-1, len(block))
-        step, name = torch.full_like(row, self.step), torch.full_like(row, zlib.crc32(draw.encode()))
-        words = philox((block.expand_as(row), row, step, name), (key & _WORD, key >> 32))
-        return torch.cat(words, dim=1)[:, :count]
+        words = (self.made if draw in self.made else self._mixed({draw: count}))[draw]
+        assert words.shape[1] == _blocks(count) * 4, f"{draw}: {count} numbers asked for, {words.shape[1]} made ahead"
+        return words[:, :count]
+
+    def _mixed(self, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """Words (B, at least count) of each draw; how many blocks it has decides on their order."""
+        key, device = address(self.seed, self.purpose), self.rows.device
+        sizes = {draw: _blocks(count) for draw, count in counts.items()}
+        block = torch.cat([torch.arange(size, device=device) for size in sizes.values()])
+        name = torch.cat([torch.full((size,), _number(draw), device=device) for draw, size in sizes.items()])
+        step = torch.full((1, 1), self.step, device=device)
+        words = philox((block, self.rows[:, None], step, name), (key & _WORD, key >> 32))
+        parts = zip(*(word.split(list(sizes.values()), dim=1) for word in words), strict=True)
+        return {draw: torch.cat(part, dim=1) for draw, part in zip(sizes, parts, strict=True)}
+
+
+def _blocks(count: int) -> int:
+    """Of four words, for so many numbers."""
+    return (count + 3) // 4
+
+
+def _number(draw: str) -> int:
+    return zlib.crc32(draw.encode())

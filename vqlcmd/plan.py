@@ -12,6 +12,7 @@ from vqlcmd.config import Params
 from vqlcmd.crops import Recipe
 from vqlcmd.judge import DIMENSIONS
 from vqlcmd.layouts import LAYOUTS
+from vqlcmd.metrics import CHUNK
 from vqlcmd.operations import COSTS, Costs, Sizes, tokenizer_operations
 from vqlcmd.streaming import BYTES_BESIDE_TOKENS
 from vqlcmd.vqgan import VQGAN
@@ -34,6 +35,8 @@ FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
 """The arithmetic of a published tokenizer by `vqgan.format`: of its layout, and what only its tensors would show."""
 INCEPTION = (2048, 1008, 11_426_464_960)
 """Features, logits, and operations an image, which it enlarges to 299 pixels a side."""
+VGG16 = (4096, 0, 30_932_336_640)
+"""The same, at 224 pixels a side; its last layer, the logits, is not computed."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of a stage, their precision, whether several processes share them, and what stays on the CPU."""
+    """Operations of a stage, their precision, and whether several processes share them."""
 
     operations: float
     precision: str = "float32"
     shared: bool = False
-    on_cpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,21 @@ class Plan:
         return self.data.images * self.views
 
     @property
-    def features(self) -> tuple[int, int, int]:
-        """Of the network behind the metrics: features, logits, operations an image."""
-        if self.params.evaluate.features == "inception":
-            return INCEPTION
-        return DIMENSIONS, self.data.classes, judge_operations(self.params.images.size)
+    def real(self) -> int:
+        """Images that the reference looks at."""
+        return min(self.params.reference.limit or self.data.images, self.data.images)
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Generated and real images behind precision and recall."""
+        most = self.params.evaluate.precision_images
+        return min(self.params.sample.count, most), min(self.real, most)
+
+    def look(self, name: str) -> tuple[int, int, int]:
+        """Of a network behind the metrics: features, logits, operations an image."""
+        if name == "judge":
+            return DIMENSIONS, self.data.classes, judge_operations(self.params.images.size)
+        return {"inception": INCEPTION, "vgg16": VGG16}[name]
 
     def memory(self, on_cpu: bool) -> Memory:
         """Training in float32; in bf16 the activations take less."""
@@ -117,13 +129,16 @@ class Plan:
         """Bytes of each file or folder that stays."""
         sequence = 2 * self.sizes.tokens + BYTES_BESIDE_TOKENS
         codebook = FLOAT * self.params.vqgan.n_embed * self.params.vqgan.embed_dim
-        dimensions, logits, _ = self.features
+        dimensions, logits, _ = self.look(self.params.evaluate.features)
+        near, _, _ = self.look(self.params.evaluate.precision_features)
+        _, kept = self.kept
+        statistics = 2 * 8 * dimensions * (dimensions + 1)
         return {
             "data/vqgan.safetensors": FLOAT * self.tokenizer_parameters,
             "data/tokens": self.sequences * sequence + codebook,
             "data/model": FLOAT * self.parameters + codebook,
             "data/samples": self.params.sample.count * sequence,
-            "data/reference": 2 * FLOAT * self.data.images * (dimensions + logits),
+            "data/reference": statistics + FLOAT * kept * (2 * near + logits),
         }
 
     def state(self) -> int:
@@ -131,21 +146,27 @@ class Plan:
         return 4 * FLOAT * self.parameters
 
     def evaluation_memory(self) -> int:
-        """Bytes that evaluate holds: the reference features, and those of real images once more in float64."""
-        dimensions, _, _ = self.features
-        return self.disk()["data/reference"] + 8 * dimensions * self.data.images
+        """Bytes that evaluate holds: the reference, as many features of samples, their logits, rows of distances."""
+        _, logits, _ = self.look(self.params.evaluate.features)
+        near, _, _ = self.look(self.params.evaluate.precision_features)
+        generated, real = self.kept
+        rows = 2 * FLOAT * CHUNK * max(generated, real)
+        return self.disk()["data/reference"] + FLOAT * (generated * near + self.params.sample.count * logits) + rows
 
     def work(self) -> dict[str, Work]:
         """What each stage computes. Decoding of picture files, and whatever is no matrix product, is not in it."""
-        params, data = self.params, self.data
-        dimensions, _, look = self.features
+        params = self.params
+        _, _, look = self.look(params.evaluate.features)
+        near, _, extra = self.look(params.evaluate.precision_features)
+        extra = 0 if params.evaluate.precision_features == params.evaluate.features else extra
         judge = params.reference.judge.steps * params.reference.judge.batch_size * 3 * look
         count, held = params.sample.count, self.sequences * params.tokenize.holdout
+        generated, kept = self.kept
         # Precision and recall: of the samples against the real images, and of the reconstructions, as many as those.
-        pairs = count**2 + 2 * count * data.images + 5 * data.images**2
+        pairs = generated**2 + generated * kept + 4 * kept**2
         return {
             "vqgan": Work(self._fit()),
-            "tokenize": Work(self.sequences * self.encode),
+            "tokenize": Work(self.sequences * self.encode, shared=True),
             "train": Work(
                 params.train_steps * params.train.batch_size * self.costs.training(),
                 params.train.precision,
@@ -154,11 +175,13 @@ class Plan:
             "sample": Work(count * self.costs.sampling(self.calls), shared=True),
             "bound": Work(held * self.costs.bound()),
             "reference": Work(
-                data.images * (self.encode + self.decode + 2 * look)
-                + (judge if params.evaluate.features == "judge" else 0)
+                self.real * (self.encode + self.decode + 2 * look)
+                + 2 * kept * extra
+                + (judge if params.evaluate.features == "judge" else 0),
+                shared=True,
             ),
-            "evaluate, images": Work(count * (self.decode + look)),
-            "evaluate, distances": Work(2 * dimensions * pairs, on_cpu=True),
+            "evaluate, images": Work(count * (self.decode + look) + generated * extra),
+            "evaluate, distances": Work(2 * near * pairs),
         }
 
     def _fit(self) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,12 +20,12 @@ class Schedule:
     log_snr_min: float
     log_snr_max: float
 
-    @property
+    @cached_property
     def start(self) -> float:
         """The earliest time, nearly clean."""
         return float(self.time(torch.tensor(self.log_snr_max, dtype=torch.float64)))
 
-    @property
+    @cached_property
     def end(self) -> float:
         """The latest time, nearly noise."""
         return float(self.time(torch.tensor(self.log_snr_min, dtype=torch.float64)))

@@ -95,21 +95,40 @@ def write_shards(
 
 
 class ShardWriter:
-    """What write_shards does, for splits that come in pieces: little more than a shard of each is in memory."""
+    """What write_shards does, for splits that come in pieces: little more than a shard of each is in memory.
 
-    def __init__(self, directory: Path, shard_images: int):
+    `keep` is a folder for shards of a directory that is not finished yet, which an interrupted run goes on from.
+    """
+
+    def __init__(self, directory: Path, shard_images: int, keep: Path | None = None):
         self._directory, self._shard_images = directory, shard_images
-        self._side = directory.with_name(f".{directory.name}.partial")
+        self._partial = directory.with_name(f".{directory.name}.partial")
+        self._side, self._keep = keep or self._partial, keep is not None
         self._waiting: dict[str, list[Split]] = {}
         self._listed: dict[str, list[dict[str, Any]]] = {}
-        shutil.rmtree(self._side, ignore_errors=True)
-        self._side.mkdir(parents=True)
+        if not self._keep:
+            shutil.rmtree(self._side, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._side, ignore_errors=True)
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    @property
+    def shards(self) -> int:
+        """How many are written."""
+        return sum(map(len, self._listed.values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands, for a run that goes on later with the same `keep`."""
+        joined = {name: vars(_joined(waiting)) for name, waiting in self._waiting.items()}
+        return {"waiting": joined, "listed": self._listed}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from there; shards that were written after that are written again."""
+        self._waiting = {name: [Split(**columns)] for name, columns in saved["waiting"].items()}
+        self._listed = saved["listed"]
 
     def add(self, name: str, piece: Split) -> None:
         """The next images of a split; one without images makes a split that may stay empty."""
@@ -125,6 +144,7 @@ class ShardWriter:
 
     def finish(self, header: dict[str, Any], codebook_KD: Tensor | None = None) -> None:
         """Write what is left, the header and the codebook, and put the directory in its place."""
+        self._side.mkdir(parents=True, exist_ok=True)
         for name, waiting in self._waiting.items():
             if any(map(len, waiting)):
                 self._write(name, _joined(waiting))
@@ -135,12 +155,17 @@ class ShardWriter:
             for name, shards in self._listed.items()
         }
         write_json(self._side / "header.json", {"format": FORMAT, **header, "splits": splits})
+        if self._keep:
+            # It may lie on another file system, from where nothing can be put into place at once.
+            shutil.rmtree(self._partial, ignore_errors=True)
+            shutil.move(self._side, self._partial)
         shutil.rmtree(self._directory, ignore_errors=True)
-        self._side.replace(self._directory)
+        self._partial.replace(self._directory)
 
     def _write(self, name: str, shard: Split) -> None:
         number = len(self._listed[name])
         path = self._side / f"{name}-{number:06}.tar"
+        self._side.mkdir(parents=True, exist_ok=True)
         with webdataset.TarWriter(str(path), mtime=0) as writer:  # type: ignore[no-untyped-call]
             writer.write(
                 {

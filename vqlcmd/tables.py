@@ -172,8 +172,8 @@ def figure(seeds: Sequence[dict[str, Any]], metric: str) -> str:
 
 
 def metric_of(metrics: dict[str, Any], name: str) -> Any:
-    """`fid`, say: under that name, or as fid_judge or fid_inception."""
-    ends = [name, *(f"{name}_{extractor}" for extractor in ("judge", "inception"))]
+    """`fid`, say: under that name, or with that of an extractor, as fid_judge."""
+    ends = [name, *(f"{name}_{extractor}" for extractor in ("judge", "inception", "vgg16"))]
     return next((metrics[end] for end in ends if metrics.get(end) is not None), None)
 
 

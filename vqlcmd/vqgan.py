@@ -107,7 +107,8 @@ class VQGAN(nn.Module):
     @torch.no_grad()
     def decode(self, indices_BN: Tensor) -> Tensor:
         """Indices [B, N] to images float32 [B, C, S, S], clamped to [-1, 1]."""
-        return self.paint(self.quantize.lookup(indices_BN)).float().clamp(-1, 1)
+        with full_precision():
+            return self.paint(self.quantize.lookup(indices_BN)).float().clamp(-1, 1)
 
 
 def to_float(pixels: Tensor) -> Tensor:

@@ -68,16 +68,17 @@ class LCMD(Method):
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Self) -> dict[str, Tensor]:
         """The loss terms with a weight above 0, per image: {name: (B,)}. `teacher` is the EMA of this model."""
-        label = self.drop_classes(label, noise)
         psi_BND = self.embedding(tokens_BN)
+        noise = noise.ahead(**self._draws(psi_BND.shape[2]))
+        label = self.drop_classes(label, noise)
         u = noise.stratified("time", self.batch_size)
         t, start = self.weighting.time(u), torch.full_like(u, self.schedule.start, dtype=torch.float64)
 
-        z_t = self._noised(tokens_BN, t, noise, "")
+        z_t = self._noised(psi_BND, t, noise, "")
 
         terms = {}
         if "rec" in self.weights:
-            z_0 = self._noised(tokens_BN, start, noise, "_rec")
+            z_0 = self._noised(psi_BND, start, noise, "_rec")
             student_t, student_0 = self._student(z_t, t, z_0, start, label)
             terms["rec"] = losses.cross_entropy(student_0, tokens_BN)
         else:
@@ -146,10 +147,17 @@ class LCMD(Method):
             found[f"ce_{share}"] = float(losses.cross_entropy(self.network(z_t, t, label), tokens_BN).mean())
         return found
 
-    def _noised(self, tokens_BN: Tensor, t: Tensor, noise: Noise, which: str) -> Tensor:
+    def _draws(self, dim: int) -> dict[str, int]:
+        """How many random numbers an image needs in a training step, and what for."""
+        counts = {"class_drop": 1, "time": 1, "earlier_time": 1}
+        for which in ("", "_rec") if "rec" in self.weights else ("",):
+            counts |= {f"drop_ratio{which}": 1, f"drop{which}": self.tokens, f"eps{which}": self.tokens * dim}
+        return counts
+
+    def _noised(self, psi_BND: Tensor, t: Tensor, noise: Noise, which: str) -> Tensor:
         ratio = self.dropping(self.drop, noise.uniform(f"drop_ratio{which}"), t)
         dropped_BN = noise.uniform(f"drop{which}", self.tokens) < ratio[:, None]
-        psi_BND = self.embedding(tokens_BN, dropped_BN)
+        psi_BND = self.embedding.masked(psi_BND, dropped_BN)
         return gaussian.diffuse(self.schedule, psi_BND, t, noise.normal(f"eps{which}", *psi_BND.shape[1:]))
 
     def _student(
