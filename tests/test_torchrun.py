@@ -1,6 +1,7 @@
 """Two of PyTorch's launchers in one folder, as two machines with a shared file system would have them."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,11 +44,13 @@ def ended(processes: list[subprocess.Popen[str]]) -> tuple[list[int], str]:
     return [process.returncode for process in processes], said
 
 
-def test_two_machines_draw_the_samples_of_one(copy: Path, finished: Path) -> None:
-    codes, said = ended(machines(copy, "sample"))
+@pytest.mark.parametrize(("stage", "made"), [("tokenize", "tokens"), ("sample", "samples"), ("reference", "reference")])
+def test_two_machines_make_the_bytes_of_one(copy: Path, finished: Path, stage: str, made: str) -> None:
+    shutil.rmtree(copy / "data" / made)
+    codes, said = ended(machines(copy, stage))
     assert codes == [0, 0], said
-    one, two = (folder / "data" / "samples" / "samples-000000.tar" for folder in (finished, copy))
-    assert sha256(one) == sha256(two)
+    one, two = ({path.name: sha256(path) for path in (folder / "data" / made).iterdir()} for folder in (finished, copy))
+    assert one == two
 
 
 def test_a_training_that_two_machines_began_goes_on_on_one(copy: Path) -> None:
