@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stages import reference
 from stages import vqgan as vqgan_stage
-from tests.conftest import prepare, run_stages, write_params
+from tests.conftest import run_stages, write_params
 from tests.kinds import MAKERS, PICTURES
 from tests.tokenizers import SMALL, seeded
 from vqlcmd import images, manifest, progress, shards, vqgan
@@ -23,23 +23,6 @@ from vqlcmd.files import sha256
 from vqlcmd.weights import load_weights
 
 SPLITS = ("train", "heldout")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Any weights at all."""
-    path = tmp_path_factory.mktemp("tokenizer") / "vqgan.safetensors"
-    vqgan.save(seeded(SMALL), path, {})
-    return path
-
-
-@pytest.fixture
-def ready(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run the stage in, and the pictures in all kinds beside it."""
-    monkeypatch.setenv("VQLCMD_IMAGES", str(tmp_path / "pictures"))
-    folder = prepare(tmp_path / "run", {})
-    shutil.copy(tokenizer, folder / "data" / "vqgan.safetensors")
-    return folder
 
 
 def tokenize(folder: Path, kind: str, pictures: dict[str, bytes] = PICTURES, /, **changes: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from stages import runner
 from tests.conftest import run_stages
 from tests.kinds import PICTURES
-from tests.test_tokenize import digests, header, ready, tokenize, tokenizer  # noqa: F401
+from tests.test_tokenize import digests, header, tokenize
 from vqlcmd import checkpoint, plots, shards, vqgan
 from vqlcmd.errors import DataError, Interrupted
 
