@@ -210,3 +210,12 @@ def test_the_model_part_holds_what_shapes_a_model_and_nothing_else() -> None:
     assert set(part.model_dump()) == set(ModelParams.model_fields)
     # How images are sampled, judged and read does not change a trained model's name.
     assert params(sampler="ddim", guidance=1.0, sample={"count": 3}).model_part() == params().model_part()
+
+
+@pytest.mark.parametrize("text", ["seed: 2024-13-45\n", "[" * 5000])
+def test_yaml_that_its_reader_trips_over_is_one_line(tmp_path: Path, text: str) -> None:
+    """A date that is none, and brackets without end, were tracebacks."""
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"params\.yaml is not YAML"):
+        load_params(path)

@@ -225,3 +225,42 @@ def test_the_stage_takes_a_url_and_keeps_its_file_in_the_cache(
     run_stages(prepare(tmp_path / "run", {"vqgan": changes}), "vqgan")
     assert vqgan.load(tmp_path / "run" / "data" / "vqgan.safetensors").architecture == TINY
     assert files(tmp_path / "cache") == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[x/y", "http://127.0.0.1:9/ä.ckpt", "http://a..b/c", f"http://{'a' * 70}.de/c"]
+)
+def test_what_no_request_can_carry_is_one_line(url: str, tmp_path: Path) -> None:
+    """Each was a traceback of Python's own."""
+    with pytest.raises(ConfigError, match="which is no URL") as caught:
+        fetch(url, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_of_any_length_finds_its_place(server: Server, tmp_path: Path) -> None:
+    """A file system takes some 255 letters."""
+    address = server.url.partition("/models")[0]
+    found = fetch(f"{address}/{'a' * 400}.safetensors", tmp_path)
+    assert found.read_bytes() == BYTES
+    assert found.suffix == ".safetensors"
+
+
+def test_a_file_that_is_finished_between_opening_and_locking_stays_whole(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had been opened as the unfinished file was emptied as such, though it had its place by then."""
+    broken(server, tmp_path, 60_000)
+    (part,) = tmp_path.rglob("*.part")
+    target = part.with_suffix("")
+
+    def finished(file: Any, how: int) -> None:
+        part.write_bytes(BYTES)
+        part.replace(target)
+        part.with_suffix(".tag").unlink()
+
+    monkeypatch.setattr(fcntl, "flock", finished)
+    with pytest.raises(DataError, match="finished by another process just now"):
+        fetch(server.url, tmp_path)
+    monkeypatch.undo()
+    assert fetch(server.url, tmp_path).read_bytes() == BYTES
+    assert len(server.asked) == 1

@@ -150,3 +150,16 @@ def test_the_tree_keeps_its_form(tmp_path: Path) -> None:
     assert tree["a"] == [1, "x", (2.5, None)]
     assert isinstance(tree["b"]["c"], View)
     assert tree["b"]["c"].shape == (2, 3)
+
+
+def test_a_record_whose_own_name_is_damaged_is_one_line(tmp_path: Path) -> None:
+    """The name stands twice in a zip file; the second one is read when a tensor is, and was a traceback."""
+    path = put(tmp_path / "a.pt", {"a": normal(10)}, True)
+    whole = bytearray(path.read_bytes())
+    start = whole.index(b"PK\x03\x04", whole.index(b"data/0") - 60)
+    whole[start + 7] |= 0x08  # "This name is UTF-8."
+    whole[start + 30] = 0xFF
+    path.write_bytes(whole)
+    found = read_tensors(path)
+    with pytest.raises(DataError, match=r"a\.pt is damaged"):
+        found.read(["a"])

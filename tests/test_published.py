@@ -168,3 +168,20 @@ def test_the_stage_refuses_sizes_and_channels_that_do_not_fit(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"last.ckpt is for 1 channels, images have 3"):
         stage(tmp_path / "b", checkpoint=str(path))
     assert not (tmp_path / "b" / "data" / "vqgan.safetensors").exists()
+
+
+@pytest.mark.parametrize("sizes", [(32, 2**62), (2**61, 3, 3, 3)])
+def test_sizes_beyond_all_measure_are_one_line(
+    tmp_path: Path, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file says what sizes its tensors have; building such a network for comparison was a traceback of PyTorch."""
+    path = tamings(tmp_path)
+    name = "quantize.embedding.weight" if len(sizes) == 2 else "encoder.conv_out.weight"
+    honest = published.read_tensors
+
+    def lying(place: Path) -> Any:
+        found = honest(place)
+        return found._replace(shapes=found.shapes | {name: sizes})
+
+    monkeypatch.setattr(published, "read_tensors", lying)
+    refused(DataError, path, "its names and shapes are no tokenizer's")

@@ -104,6 +104,10 @@ def test_the_first_stage_of_a_larger_configuration_is_the_one_that_counts(tmp_pa
         ("num_res_blocks", 2, ["num_res_blocks is 2"]),
         ("resolution", 18, ["18 is no multiple of 4"]),
         ("z_channels", "many", ["z_channels is 'many'"]),
+        # These three were a traceback, and taken for a yes.
+        ("attn_resolutions", 8, ["attn_resolutions is 8, but must be a list of whole numbers"]),
+        ("ch_mult", 2, ["ch_mult is 2, but must be a list"]),
+        ("codebook_l2_norm", "no", ["unit_codes is 'no', but must be true or false"]),
         ("double_z", True, ["double_z is True"]),
         ("resamp_with_conv", False, ["resamp_with_conv is False"]),
     ],

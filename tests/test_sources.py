@@ -1,6 +1,7 @@
 """The same pictures are the same images, whatever they lie in: folder, tar shards, zip archive or LMDB."""
 
 import io
+import os
 import pickle
 import random
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.kinds import MAKERS, PICTURES, folder, tar
+from tests.kinds import MAKERS, PICTURES, folder, tar, zipped
 from tests.pictures import RECIPE
 from vqlcmd import images, manifest
 from vqlcmd.crops import Recipe, squares
@@ -263,3 +264,23 @@ def test_labels_are_numbers_by_the_order_of_the_classes() -> None:
     classes, numbers = labels.ordered()
     assert (classes, numbers.tolist()) == (("2", "9", "10"), [2, 1, 2, 0])
     assert (labels.first("9"), labels.first("3")) == (1, None)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_place_whose_name_is_not_utf_8_is_one_line(tmp_path: Path, kind: str) -> None:
+    """A manifest cannot hold the name: a traceback of the program that writes it."""
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    if kind == "zip":
+        odd = Path(f"{zipped(tmp_path, PICTURES).rename(f'{odd}.zip')}")
+    else:
+        folder(tmp_path, PICTURES).rename(odd)
+    with pytest.raises(DataError, match=r"the file name 'caf\\udce9(\.zip)?' is not UTF-8; rename the file"):
+        manifest.scan("set", odd)
+
+
+def test_an_archive_among_others_whose_name_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
+    """As above."""
+    (tmp_path / "shards").mkdir()
+    zipped(tmp_path, PICTURES).rename(tmp_path / "shards" / os.fsdecode(b"caf\xe9.zip"))
+    with pytest.raises(DataError, match=r"shards: the file name 'caf\\udce9.zip' is not UTF-8"):
+        manifest.scan("set", tmp_path / "shards")

@@ -220,3 +220,56 @@ def test_an_image_without_a_label_among_others_that_have_one_is_named(tmp_path: 
     tar(tmp_path / "set" / "2.tar", {"2.png": PNG, "2.cls": b"0", "3.png": PNG})
     assert "2.tar/3.png has no label, but other images have" in problem(tmp_path / "set")
     assert opened(tmp_path / "set", classes=False).classes == ()
+
+
+def test_class_folders_that_are_not_utf_8_stay_apart(tmp_path: Path) -> None:
+    """Letters of Latin-1 all became the same replacement character, and so did the classes named by them."""
+    path = tmp_path / "set.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name in ("é/a.png", "è/b.png", "é/c.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(PNG)
+            archive.addfile(member, io.BytesIO(PNG))
+    source = opened(path)
+    assert source.classes == ("\\xe8", "\\xe9")
+    assert source.labels.tolist() == [1, 0, 1]
+    manifest.write(manifest.scan("set", path), tmp_path / "set.json")
+    assert manifest.read(tmp_path / "set.json").classes == source.classes
+
+
+def extended(record: bytes) -> bytes:
+    """A tar archive of one image, with a record in an extended header before it."""
+    length = next(n for n in range(len(record) + 2, 99) if len(str(n)) + 1 + len(record) == n)
+    pieces = b""
+    for name, kind, contents in (("x", b"x", b"%d %s" % (length, record)), ("a.png", b"0", PNG)):
+        member = tarfile.TarInfo(name)
+        member.type, member.size = kind, len(contents)
+        pieces += member.tobuf(tarfile.USTAR_FORMAT) + contents + bytes(-len(contents) % 512)
+    return pieces + bytes(1024)
+
+
+def test_a_sparse_file_of_a_pax_archive_is_refused(tmp_path: Path) -> None:
+    """It was taken for an image, with the map of its holes in front."""
+    path = tmp_path / "set.tar"
+    path.write_bytes(extended(b"comment=a\n"))
+    assert names(opened(path)) == ["set.tar/a.png"]
+    path.write_bytes(extended(b"GNU.sparse.major=1\n"))
+    assert "a.png is stored as a sparse file" in problem(path)
+
+
+def test_a_size_below_nothing_is_damage(tmp_path: Path) -> None:
+    """`-3000` is a number for Python, and such a member led back to an earlier one: the scan did not end."""
+    path = tmp_path / "set.tar"
+    path.write_bytes(extended(b"size=-2048\n"))
+    assert "damaged at byte 0: no extended header" in problem(path)
+    first, last = extended(b"comment=a\n")[:1024], bytearray(tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT))
+    last[124:136], last[148:156] = b"-0000003000\0", b" " * 8
+    last[148:156] = b"%06o\0 " % sum(last)
+    path.write_bytes(first + last + bytes(1024))
+    assert "damaged at byte 1024: no header" in problem(path)
+
+
+def test_json_of_endless_depth_is_one_line(tmp_path: Path) -> None:
+    """Python's own limit ended in a traceback."""
+    path = tar(tmp_path / "set.tar", {"a.png": PNG, "a.json": b"[" * 200_000})
+    assert "a.json is neither text nor JSON" in problem(path)

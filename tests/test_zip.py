@@ -94,3 +94,19 @@ def test_a_flipped_bit_in_a_zip_is_a_broken_image_though_it_would_decode(tmp_pat
     broken: dict[str, str] = {}
     assert load_all(source, RECIPE, skip_broken=True, broken=broken).index.tolist() == [0]
     assert list(broken) == ["pictures.zip/2.jpg"]
+
+
+def test_a_name_that_is_not_the_utf_8_it_says_it_is_is_one_line(tmp_path: Path) -> None:
+    """Python's zipfile raises what no one had expected: a traceback."""
+    path = zipped(tmp_path, {"é/0.png": PNG})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    assert r"it says that the name b'\xff\xfe/0.png' is UTF-8; pack it again" in problem(path)
+
+
+def test_a_folder_in_a_zip_is_no_image_whatever_its_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name, contents in (("a.png/", b""), ("a.png/0.png", PNG), ("b/", b""), ("b/0.png", PNG)):
+            archive.writestr(name, contents)
+    source = opened(tmp_path / "set.zip")
+    assert names(source) == ["set.zip/a.png/0.png", "set.zip/b/0.png"]
+    assert source.classes == ("a.png", "b")

@@ -17,6 +17,8 @@ from vqlcmd.progress import Progress
 
 SECONDS = 30.0
 PIECE = 2**20
+NAME_LENGTH = 100
+"""Of a file in the cache, at most: the end of a longer one, with its ending."""
 
 
 def is_url(place: str) -> bool:
@@ -30,12 +32,18 @@ def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
     A broken transfer leaves a side file, from which the next call goes on. DataError where the server does not give
     the file, or gives another one than the SHA-256 `digest`; ConfigError for other kinds of URL.
     """
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"vqgan.checkpoint is {url}, which is no URL ({error}): correct it, or name a path") from None
     if parts.scheme.lower() == "file":
         return Path(urllib.request.url2pathname(parts.path))
     if parts.scheme.lower() not in ("http", "https"):
         raise ConfigError(f"vqgan.checkpoint is {url}: only http, https and file URLs can be fetched; name a path")
-    name = re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path.rpartition("/")[2])).lstrip(".") or "checkpoint"
+    name = (
+        re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path.rpartition("/")[2])).lstrip(".")[-NAME_LENGTH:]
+        or "checkpoint"
+    )
     target = cache / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     if target.is_file() and digest in (None, sha256(target)):
         return target
@@ -46,6 +54,9 @@ def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(f"{part} is being written by another process: wait for it or stop it") from None
+        if not part.exists() or not os.path.samestat(os.fstat(file.fileno()), part.stat()):
+            # Between opening and locking the other one ended, and what is open is its finished file.
+            raise DataError(f"{target} was finished by another process just now: the same command takes it")
         _transfer(url, file, tag, checked=digest is not None)
         file.flush()
         os.fsync(file.fileno())
@@ -82,6 +93,8 @@ def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
         return _transfer(url, file, tag, checked=checked)
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url} cannot be reached ({_reason(error)}): try again, or download it by hand") from None
+    except ValueError as error:  # Of names that no request can carry, such as a path with letters beyond ASCII.
+        raise ConfigError(f"vqgan.checkpoint is {url}, which is no URL ({_reason(error)}): percent-encode it") from None
     with response:
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             file.truncate(0)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vqlcmd.errors import DataError
 from vqlcmd.files import whole
 from vqlcmd.sources import KINDS, BuiltIn, Entry, ImageSource, class_order, short_digest
+from vqlcmd.sources.listing import utf8
 
 NAME = r"^[A-Za-z0-9_-]+$"
 NAMED_AT_MOST = 5
@@ -59,7 +60,8 @@ def scan(name: str, source: str | Path, classes: bool = True) -> Manifest:
         folder, images = None, reader.open(classes)
     else:
         # Not resolve(): a link's own name is what stands under the images' root.
-        folder, images = Path(os.path.abspath(source)).name, reader.open(Path(source), classes)
+        folder = utf8(Path(os.path.abspath(source)).name, Path(source))
+        images = reader.open(Path(source), classes)
     return Manifest(name=name, kind=kind, folder=folder, classes=images.classes, entries=images.entries)
 
 

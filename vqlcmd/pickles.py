@@ -260,7 +260,7 @@ def _guarded(path: Path, read: Callable[..., dict[str, Tensor]]) -> Callable[...
     def guarded(views: Mapping[str, View]) -> dict[str, Tensor]:
         try:
             return read(views)
-        except (EOFError, KeyError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+        except Exception as error:  # As above.
             raise DataError(f"{path} is damaged ({' '.join(str(error).split())[:120]}): get it again") from None
 
     return guarded

@@ -104,6 +104,9 @@ def _convert(path: Path, kind: str, claimed: dict[str, Any]) -> tuple[VQGAN, str
         _fits(shapes, expected, name)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+    except (RuntimeError, ValueError) as error:  # Sizes and numbers of levels beyond all measure.
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: its names and shapes are no tokenizer's ({reason}): get it again") from None
     tensors = file.read([start + old for old in ours])
     weights = {new: tensors[start + old].reshape(expected[new]) for old, new in ours.items()}
     broken = [new for new, tensor in weights.items() if not tensor.isfinite().all()]

@@ -21,6 +21,7 @@ NAMES = {
     "unit_codes": ("codebook_l2_norm",),
 }
 """Ours, and the words for it in the files of taming, LDM, diffusers, LlamaGen and MaskGIT's port."""
+LISTS = ("ch_mult", "attn_resolutions")
 SUPPORTED = {"act_fn": ("silu", "swish"), "norm_type": ("group",), "double_z": (False,), "resamp_with_conv": (True,)}
 PLACES = ("config.json", "model.yaml", "config.yaml", "configs/model.yaml", "../configs/model.yaml")
 PROJECTS = ("*-project.yaml", "configs/*-project.yaml", "../configs/*-project.yaml")
@@ -51,8 +52,14 @@ def claims(path: Path) -> dict[str, Any]:
         if values:
             found[ours] = tuple(values[0]) if isinstance(values[0], list) else values[0]
             numbers = found[ours] if isinstance(found[ours], tuple) else (found[ours],)
-            if ours != "unit_codes" and any(type(number) is not int or number < 1 for number in numbers):
-                raise ConfigError(f"{path}: {ours} is {values[0]!r}, but must be whole numbers from 1: mend it there")
+            if ours == "unit_codes":
+                right, rule = isinstance(values[0], bool), "true or false"
+            else:
+                listed = isinstance(values[0], list) or ours not in LISTS
+                right = listed and all(type(number) is int and number >= 1 for number in numbers)
+                rule = "a list of whole numbers from 1" if ours in LISTS else "whole numbers from 1"
+            if not right:
+                raise ConfigError(f"{path}: {ours} is {values[0]!r}, but must be {rule}: mend it there")
     widths = said.get("block_out_channels")
     if isinstance(widths, list) and widths and all(isinstance(width, int) and width > 0 for width in widths):
         found["ch"], found["ch_mult"] = widths[0], tuple(width / widths[0] for width in widths)

@@ -25,5 +25,5 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing: copy one, for example `cp presets/digits.yaml {path}`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError of text, and of dates like 2024-13-45.
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None

@@ -23,6 +23,7 @@ from vqlcmd.sources.listing import (
     mixed,
     no_classes,
     short_digest,
+    utf8,
 )
 
 ENDINGS = (".tar", ".zip")
@@ -148,13 +149,13 @@ def is_image(name: str) -> bool:
 def _found(path: Path, ending: str) -> tuple[Path, list[str]]:
     """The folder, and the archives in it. DataError where other images lie beside them, which would go unseen."""
     if not path.is_dir():
-        return path.parent, [path.name]
+        return path.parent, [utf8(path.name, path)]
     shards, others = [], []
     for item in sorted(path.iterdir()):
         name = item.name.lower()
         if not name.startswith("."):
             if name.endswith(ending):
-                shards.append(item.name)
+                shards.append(utf8(item.name, path))
             elif item.is_dir() or name.endswith(EXTENSIONS + ENDINGS):
                 others.append(item.name)
     if not shards:
@@ -177,4 +178,5 @@ def _entry(shard: str, inside: Shard) -> Entry:
 
 
 def _text(name: bytes) -> str:
-    return name.decode(errors="replace")
+    """For people, and as the name of a class: what is not UTF-8 stays distinct."""
+    return name.decode(errors="backslashreplace")

@@ -3,11 +3,14 @@
 import hashlib
 from array import array
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+
+from vqlcmd.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 ACCEPTED = " ".join(EXTENSIONS)
@@ -102,6 +105,15 @@ def first_folder(name: str) -> str:
     """The first-level folder of an image's relative path, which is its class; "" where the image lies in none."""
     folder, slash, _ = name.removeprefix("./").partition("/")
     return folder if slash else ""
+
+
+def utf8(name: str, where: Path) -> str:
+    """The name of a file, which a manifest can hold. DataError where its bytes are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: the file name {name!a} is not UTF-8; rename the file") from None
+    return name
 
 
 def mixed(loose: str, nested: str) -> str:

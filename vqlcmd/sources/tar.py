@@ -81,7 +81,7 @@ def _label(contents: bytes, ending: bytes, where: str) -> str | None:
     try:
         text = contents.decode()
         value = text.strip() if ending == b"cls" else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{where} is neither text nor JSON; mend it, or scan with --no-classes") from None
     if isinstance(value, dict):
         value = value.get("label")
@@ -98,6 +98,7 @@ def _members(file: io.BufferedReader, path: Path) -> Iterator[_Member]:
     offset = 0
     long_name: bytes | None = None
     long_size: int | None = None
+    sparse = False
     while True:
         file.seek(offset)
         block = file.read(BLOCK)
@@ -117,16 +118,18 @@ def _members(file: io.BufferedReader, path: Path) -> Iterator[_Member]:
         elif member.kind == PAX:
             try:
                 said = _pax(_read(file, member.offset, member.size))
-                long_size = int(said[b"size"]) if b"size" in said else None
+                long_size = _count(said[b"size"]) if b"size" in said else None
             except ValueError:
                 raise DataError(f"{path}: damaged at byte {offset}: no extended header; fetch it again") from None
             long_name = said.get(b"path", long_name)
+            sparse = any(key.startswith(b"GNU.sparse.") for key in said)
         elif member.kind not in (LONG_LINK, PAX_GLOBAL):
-            if member.kind == SPARSE:
+            if member.kind == SPARSE or sparse:
                 raise DataError(f"{path}: {_told(member)} is stored as a sparse file; pack it without --sparse")
             if member.kind in REGULAR or member.kind in LINKS:
                 yield member._replace(name=long_name or member.name)
             long_name = long_size = None
+            sparse = False
         offset = member.offset + -(-member.size // BLOCK) * BLOCK
 
 
@@ -149,7 +152,14 @@ def _number(field: bytes) -> int:
     """Octal digits, or where the first bit is set the bytes themselves, for sizes from 8 GiB."""
     if field[0] & 0x80:
         return int.from_bytes(field, "big") - (0x80 << 8 * (len(field) - 1))
-    return int(field.strip(b" \0") or b"0", 8)
+    return _count(field.strip(b" \0") or b"0", 8)
+
+
+def _count(digits: bytes, base: int = 10) -> int:
+    """ValueError for what `int` takes besides: signs, with which a member would lead back to itself."""
+    if not digits.isdigit():
+        raise ValueError(digits)
+    return int(digits, base)
 
 
 def _pax(contents: bytes) -> dict[bytes, bytes]:

@@ -34,6 +34,8 @@ class Zip:
                 labels = _labels(archive.read(LABELS), path) if described else None
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise DataError(f"{path}: no whole zip archive ({error}); fetch it again") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: it says that the name {error.object!r} is UTF-8; pack it again") from None
         for member in members:
             if member.flag_bits & ENCRYPTED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataError(
