@@ -114,7 +114,7 @@ def training(report: Report, scale: Scale, name: str, size: Size, kind: str, rat
 
 
 def compiled(report: Report, scale: Scale, size: Size, mode: str, backend: str) -> None:
-    """The step once more with torch.compile on the network, which vqlcmd itself does not use so far."""
+    """The step once more with torch.compile on the network, as VQLCMD_COMPILE asks for."""
     eager = rounds(size, scale.repeats, floor=None, device=where(), turns=scale.turns).median("loop")
     forward = torch.compile(Transformer.forward, backend=backend, mode=mode if backend == "inductor" else None)
     with mock.patch.object(Transformer, "forward", forward):

@@ -29,7 +29,7 @@ def run() -> None:
     reference, about = load_weights(paths.REFERENCE / "features.safetensors", "reference")
     network, precise = extractors(settings, paths.judge_weights, device())
     for name, used in (("weights_digest", network), ("precision_weights_digest", precise)):
-        if about[name] != used.digest:
+        if about.get(name) != used.digest:
             raise DataError(f"{paths.REFERENCE} was made with another {used.name}: run `dvc repro`")
     tokenizer = vqgan.load(paths.VQGAN, device())
 
@@ -38,8 +38,8 @@ def run() -> None:
         for tokens in samples.tokens.split(settings.batch_size):
             shown = vqgan.to_uint8(tokenizer.decode(tokens.long().to(device())))
             layers = network(shown)
-            # Precision and recall look at as many images on both sides.
-            wanted = settings.precision_images - moments.count
+            # Precision and recall look at no more images than there are real ones.
+            wanted = len(reference["real_features"]) - moments.count
             if wanted > 0:
                 near.append((layers if precise is network else precise(shown[:wanted])).features[:wanted])
             if layers.logits is not None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from stages.results import Book, call, experiments
@@ -14,6 +15,8 @@ from vqlcmd.tables import Run, metric_of
 SECONDS_BETWEEN_POLLS = 2.0
 SECONDS_BETWEEN_LOOKS = 15.0
 LOOKS_TO_BE_SURE = 2
+RECORDS = Path(".dvc/tmp/exps/run")
+"""Where DVC notes the process of each row, by the full name of its task."""
 STATES = ("Queued", "Running", "Failed", "Success")
 
 
@@ -27,9 +30,7 @@ class Queue:
     def run(self, wave: dict[str, Run], book: Book) -> list[str]:
         """Queue experiments and wait for them; what to say of those that failed."""
         ours = {experiment_name(run, identity) for identity, run in wave.items()}
-        if not self._working():
-            # DVC believes that what a machine took down with it runs to this day.
-            self._kill(self._tasks("Running") & ours)
+        self._bury(ours)
         self._remove(self._tasks("Failed") & ours)
         queued = self._tasks("Queued", "Running")
         for identity, run in wave.items():
@@ -91,14 +92,24 @@ class Queue:
             check=True,
         )
 
-    def _working(self) -> bool:
-        """Whether any worker is there; one that starts or stops may be missed."""
-        return "Worker status: 0 active, 0 idle" not in call(["dvc", "queue", "status"]).stdout
+    def _bury(self, ours: set[str]) -> None:
+        """DVC believes that rows which went down with a machine run to this day: let them fail, to be queued again."""
+        for task, name, state in self._listed():
+            records = list(RECORDS.glob(f"{task}*/*.json"))
+            if state == "Running" and name in ours and not any(_alive(record) for record in records):
+                # DVC would signal whatever has the number of its process by now.
+                for record in records:
+                    record.unlink()
+                self._kill({name})
 
     def _status(self) -> dict[str, str]:
         """{experiment: Queued, Running, Failed or Success}."""
+        return {name: state for _, name, state in self._listed()}
+
+    def _listed(self) -> list[tuple[str, str, str]]:
+        """Task, experiment and state of each row in the queue."""
         lines = [line.split() for line in call(["dvc", "queue", "status"]).stdout.splitlines()]
-        return {words[1]: words[-1] for words in lines if words and words[-1] in STATES}
+        return [(words[0], words[1], words[-1]) for words in lines if words and words[-1] in STATES]
 
     def _tasks(self, *states: str) -> set[str]:
         return {name for name, state in self._status().items() if state in states}
@@ -124,6 +135,17 @@ class Queue:
             f"precision {metric_of(metrics, 'precision') or 0:.3g}, recall {metric_of(metrics, 'recall') or 0:.3g} "
             f"({seconds / 60:.0f} min, about {left:.0f} left)"
         )
+
+
+def _alive(record: Path) -> bool:
+    """Whether the process that DVC noted for a row is still that row's."""
+    import psutil
+
+    try:
+        command = psutil.Process(json.loads(record.read_text(encoding="utf-8"))["pid"]).cmdline()
+    except (psutil.Error, ValueError, KeyError):
+        return False
+    return record.stem in " ".join(command)
 
 
 def experiment_name(run: Run, identity: str) -> str:

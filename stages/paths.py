@@ -1,6 +1,7 @@
 """Where everything lies, relative to the repository's root, in which every stage runs."""
 
 import os
+import shutil
 from pathlib import Path
 
 import vqlcmd
@@ -13,6 +14,8 @@ MODEL = Path("data/model/model.safetensors")
 SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")
 METRICS = Path("metrics")
+BYTES_OF_A_WORKER = 3 * 16 * 3 * 256**2
+"""In /dev/shm: three chunks of images, one in use and two that wait; vqlcmd.images.CHUNK_BYTES."""
 CODE = (Path(vqlcmd.__file__).parent, Path(__file__).parent)
 
 
@@ -28,10 +31,17 @@ def cache() -> Path:
 
 
 def workers() -> int:
-    """Processes that decode images, beside the one that uses them: $VQLCMD_WORKERS, else none on few cores."""
+    """Processes that decode images, beside the one that uses them: $VQLCMD_WORKERS, else none on few cores.
+
+    Several stage processes on one machine share its cores, and /dev/shm, through which images come.
+    """
     text = os.environ.get("VQLCMD_WORKERS")
     if text is None:
-        return min(8, (os.cpu_count() or 1) - 2) if (os.cpu_count() or 1) > 3 else 0
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        cores = (os.cpu_count() or 1) // here
+        shared = Path("/dev/shm")
+        room = shutil.disk_usage(shared).free // here // BYTES_OF_A_WORKER if shared.is_dir() else 8
+        return min(8, cores - 2, room) if cores > 3 else 0
     if not text.isdigit():
         raise ConfigError(
             f"VQLCMD_WORKERS is {text!r}, but must be a whole number from 0: the processes that decode images"

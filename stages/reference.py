@@ -14,7 +14,7 @@ from stages import paths, runner
 from vqlcmd import checkpoint, images, judge, manifest, shards, vqgan
 from vqlcmd.config import Params, load_params
 from vqlcmd.distributed import anywhere, barrier, device, from_first, in_order, rank, world
-from vqlcmd.errors import ConfigError, Interrupted
+from vqlcmd.errors import ConfigError, DataError, Interrupted
 from vqlcmd.features import Extractor, extractors
 from vqlcmd.files import sha256
 from vqlcmd.moments import Moments, read_statistics
@@ -32,7 +32,7 @@ def run() -> None:
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     source = images.open_images(listed, paths.images_root())
-    given = params.reference.statistics and Path(params.reference.statistics)
+    given = params.reference.statistics and Path(params.reference.statistics).expanduser()
     if given and params.evaluate.features == "judge":
         raise ConfigError(
             "reference.statistics belongs to Inception, and the judge is made for one data set: "
@@ -45,6 +45,11 @@ def run() -> None:
         accuracy = _fit_judge(params, source, len(listed.classes))
     barrier()
     networks = extractors(params.evaluate, paths.judge_weights, device())
+    if statistics is not None:
+        blank = torch.zeros(1, 3, params.images.size, params.images.size, dtype=torch.uint8)
+        size = networks[0](blank).features.shape[1]
+        if len(statistics.mean) != size:
+            raise DataError(f"{given}: mu has {len(statistics.mean)} numbers, but {networks[0].name} gives {size}")
     tokenizer = vqgan.load(paths.VQGAN, device())
 
     settings = params.model_dump(mode="json", include={"images", "evaluate", "reference"})
@@ -119,13 +124,15 @@ def _look(
 ) -> _Found:
     """At the images that count, from the first one or from where the same run stopped."""
     settings = params.reference
-    chosen = images.drawn(len(source), settings.limit, settings.seed)
+    chosen = images.drawn(len(source), settings.limit, settings.seed, "reference")
     found = _Found(len(chosen))
-    if rank() == 0 and (saved := state.load()):
+    saved = state.load() if rank() == 0 else None
+    # What could not be read may be readable now; only who leaves it out goes on without another look.
+    if saved and (params.images.skip_broken or not saved["broken"]):
         found.load_state_dict(saved)
     found.done = from_first(found.done)
     kept = np.zeros(len(source), dtype=bool)
-    kept[chosen[images.drawn(len(chosen), params.evaluate.precision_images, settings.seed)]] = True
+    kept[chosen[images.drawn(len(chosen), params.evaluate.precision_images, settings.seed, "precision")]] = True
     each = images.images_of(settings.batch_size, _recipe(params))
     batches = -(-(len(chosen) - found.done) // each)
     saved_at = time.monotonic()
@@ -201,6 +208,8 @@ def _fit_judge(params: Params, source: images.ImageSource, classes: int) -> floa
         workers=paths.workers(),
         skip_broken=params.images.skip_broken,
         limit=settings.limit,
+        seed=params.reference.seed,
+        purpose="judge",
     )
     held = shards.heldout(everything.index, params.tokenize.holdout)
     with Progress("judge", settings.steps) as progress:

@@ -25,6 +25,7 @@ TOLD = 3
 LOST = 4
 """From a worker to its launcher: another one is gone."""
 SECONDS_TO_STOP = 60.0
+SECONDS_FOR_THE_FIRST = 2.0
 PEER_LOST = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|nccl.*remote", re.IGNORECASE)
 
 
@@ -47,9 +48,11 @@ def main(stage: str) -> int:
         finally:
             distributed.stop()
     except (UserError, Diverged) as error:
-        # All processes see the same error; one says it.
-        if first:
-            print(f"{stage}: {error}", file=sys.stderr)
+        if not first:
+            # Mostly all processes see the same error, and the first one's end is the others'.
+            time.sleep(SECONDS_FOR_THE_FIRST)
+        rank = "" if first else f", process {os.environ['RANK']}"
+        print(f"{stage}{rank}: {error}", file=sys.stderr)
         return TOLD if "VQLCMD_LAUNCHER" in os.environ else 1
     except (Interrupted, KeyboardInterrupt) as stopped:
         if first:
@@ -114,7 +117,13 @@ def _launch(module: str, count: int) -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "VQLCMD_LAUNCHER": "1"}
+    shared = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "VQLCMD_LAUNCHER": "1",
+    }
     shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // count, 1))
     workers = [
         subprocess.Popen(

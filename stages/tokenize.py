@@ -38,6 +38,7 @@ def run() -> None:
         broken = _encode(params, source, tokenizer, state, writer)
         if rank() == 0:
             images.refuse(broken, len(source), params.images.skip_broken)
+            _picture(params, source, tokenizer)
             records = _recipe(params).squares * (2 if params.images.flip else 1)
             side = params.images.size // tokenizer.architecture.downsampling
             writer.finish(
@@ -54,7 +55,6 @@ def run() -> None:
                 },
                 codebook_KD=tokenizer.codebook.cpu(),
             )
-            _picture(params, source, tokenizer)
         barrier()
         state.finish()
 
@@ -71,10 +71,11 @@ def _encode(
     writer: shards.ShardWriter,
 ) -> dict[str, str]:
     """All images into the writer of process 0, from the start or from where the same run stopped; the broken ones."""
-    saved = from_first(state.load() if rank() == 0 else None) or {"done": 0, "broken": {}, "writer": None}
-    if rank() == 0 and saved["writer"]:
-        writer.load_state_dict(saved["writer"])
-    done, broken, written = saved["done"], saved["broken"], writer.shards
+    saved = state.load() if rank() == 0 else None
+    # What could not be read may be readable now; only who leaves it out goes on without another look.
+    usable = saved and (params.images.skip_broken or not saved["broken"]) and writer.load_state_dict(saved["writer"])
+    broken: dict[str, str] = saved["broken"] if saved and usable else {}
+    done, written = from_first(saved["done"] if saved and usable else 0), writer.shards
     each = images.images_of(params.tokenize.batch_size, _recipe(params))
     batches = -(-(len(source) - done) // each)
 
@@ -132,13 +133,12 @@ def _tokens(tokenizer: vqgan.VQGAN, pixels: Tensor, mirrors: int) -> Tensor:
 
 
 def _picture(params: Params, source: images.ImageSource, tokenizer: vqgan.VQGAN) -> None:
-    """The first images, and below them what the tokenizer makes of them."""
-    indices = range(min(SHOWN, len(source)))
-    first = next(images.stream(source, _recipe(params), batch_size=SHOWN, broken={}, indices=indices)).images[:SHOWN]
-    if len(first):
-        decoded = tokenizer.decode(tokenizer.encode(vqgan.to_float(first.to(device()))))
-        shown = torch.cat([first, vqgan.to_uint8(decoded).cpu()])
-        plots.image_grid(shown, columns=SHOWN, path=paths.METRICS / "reconstructions.png")
+    """The first images that can be read, and below them what the tokenizer makes of them."""
+    batches = images.stream(source, _recipe(params), batch_size=SHOWN, broken={})
+    first = next(batch.images for batch in batches if len(batch.index))[:SHOWN]
+    decoded = tokenizer.decode(tokenizer.encode(vqgan.to_float(first.to(device()))))
+    shown = torch.cat([first, vqgan.to_uint8(decoded).cpu()])
+    plots.image_grid(shown, columns=len(first), path=paths.METRICS / "reconstructions.png")
 
 
 if __name__ == "__main__":

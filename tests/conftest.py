@@ -13,6 +13,8 @@ import torch
 import yaml
 
 from tests.pipeline_imports import ROOT
+from tests.tokenizers import SMALL, seeded
+from vqlcmd import vqgan
 from vqlcmd.yamlfile import read_yaml
 
 STAGES = ("vqgan", "tokenize", "train", "sample", "bound", "reference", "evaluate")
@@ -103,3 +105,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run to change."""
     return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Any weights at all."""
+    path = tmp_path_factory.mktemp("tokenizer") / "vqgan.safetensors"
+    vqgan.save(seeded(SMALL), path, {})
+    return path
+
+
+@pytest.fixture
+def ready(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run the stage in, and the pictures in all kinds beside it."""
+    monkeypatch.setenv("VQLCMD_IMAGES", str(tmp_path / "pictures"))
+    folder = prepare(tmp_path / "run", {})
+    shutil.copy(tokenizer, folder / "data" / "vqgan.safetensors")
+    return folder

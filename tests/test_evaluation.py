@@ -17,7 +17,7 @@ from tests.conftest import TINY, inside, merge, run_stages, write_params
 from vqlcmd import images, manifest, metrics, shards, vqgan
 from vqlcmd.crops import Recipe
 from vqlcmd.errors import ConfigError, DataError
-from vqlcmd.features import Layers, guard_torchvision
+from vqlcmd.features import Layers, extractor, guard_torchvision
 from vqlcmd.files import sha256
 from vqlcmd.moments import Moments, Statistics
 from vqlcmd.weights import load_weights
@@ -48,7 +48,7 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def real_images(folder: Path, limit: int | None) -> Tensor:
     source = images.open_images(manifest.read(folder / "data/manifests/digits.json"), None)
-    return images.load_all(source, Recipe(16, "bilinear"), limit=limit).images
+    return images.load_all(source, Recipe(16, "bilinear"), limit=limit, purpose="reference").images
 
 
 def generated_images(folder: Path) -> Tensor:
@@ -77,7 +77,7 @@ def test_fid_counts_all_images_and_precision_and_recall_as_many_of_each_as_asked
     network, precise = Colours("", "", 97, has_logits=False), Colours("", "", 41, has_logits=False)
     ours, theirs = (statistics(network(shown).features) for shown in (generated, real))
     assert found["fid_inception"] == pytest.approx(metrics.frechet_distance(ours, theirs), rel=1e-4)
-    kept = real[images.drawn(60, 30, seed=0)]
+    kept = real[images.drawn(60, 30, 0, "precision")]
     one, two = (precise(shown).features for shown in (generated[:30], kept))
     shares = metrics.precision_recall(one, two, k=2)
     assert (found["precision_vgg16"], found["recall_vgg16"]) == pytest.approx(shares, rel=1e-5)
@@ -105,6 +105,36 @@ def test_published_statistics_take_the_place_of_the_real_images(copy: Path) -> N
     assert found["protocol"]["real_images"] is None
     assert found["protocol"]["statistics"] == {"file": "published.npz", "sha256": sha256(path)}
     assert own["protocol"]["statistics"] is None
+
+
+@pytest.mark.usefixtures("colours")
+def test_statistics_of_another_size_are_refused_before_the_work(copy: Path) -> None:
+    np.savez(copy / "published.npz", mu=np.zeros(5), sigma=np.eye(5))
+    write_params(copy, merge(TINY, {"reference": {"statistics": str(copy / "published.npz")}, "evaluate": PAPER}))
+    with pytest.raises(DataError, match="mu has 5 numbers, but inception gives 8"):
+        run_stages(copy, "reference")
+
+
+@pytest.mark.parametrize("name", ["weights-inception-2015-12-05-6726825d.pth", "vgg16-397923af.pth"])
+def test_weights_that_are_a_program_are_not_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch-fidelity unpickled whatever lay in $TORCH_HOME."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    place = tmp_path / "hub" / "checkpoints" / name
+    place.parent.mkdir(parents=True)
+    torch.save(Program(tmp_path / "was-run"), place)
+    with pytest.raises(DataError, match="nothing but tensors"):
+        extractor("vgg16" if "vgg16" in name else "inception")
+    assert not (tmp_path / "was-run").exists()
+
+
+class Program:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
 
 
 def test_statistics_of_inception_are_refused_for_a_judge(copy: Path) -> None:
@@ -193,7 +223,7 @@ def test_with_inception_and_vgg16_the_numbers_are_those_of_torch_fidelity(
     expected = torch_fidelity.calculate_metrics(**both, fid=True, isc=True, **how)
     assert found["fid_inception"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
     assert found["is_inception"] == pytest.approx(expected["inception_score_mean"], rel=1e-4)
-    kept = real[images.drawn(16, 12, seed=0)]
+    kept = real[images.drawn(16, 12, 0, "precision")]
     both = {"input1": Pictures(generated[:12]), "input2": Pictures(kept)}
     expected = torch_fidelity.calculate_metrics(**both, prc=True, prc_neighborhood=2, **how)
     assert found["precision_vgg16"] == pytest.approx(expected["precision"], abs=1e-4)

@@ -178,6 +178,17 @@ def test_reading_leaves_the_global_random_state_alone(folder: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_draw_of_a_draw_prefers_nothing() -> None:
+    """Two draws by one seed and purpose kept the first image of a limited reference nearly twice as often as others."""
+    counts = np.zeros(20)
+    trials = 4000
+    for seed in range(trials):
+        chosen = images.drawn(20, 10, seed, "reference")
+        counts[chosen[images.drawn(10, 5, seed, "precision")]] += 1
+    # A share of 1/4, whose standard error is sqrt(3/16 / trials) = 0.0068.
+    assert np.abs(counts / trials - 0.25).max() < 5 * 0.0068
+
+
 def test_a_limit_draws_a_subset_by_seed(folder: Path) -> None:
     source = opened(folder)
     drawn = [load_all(source, RECIPE, limit=5, seed=seed) for seed in (0, 0, 1)]

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,15 @@ def fresh(slow: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def wait_for_shards(folder: Path) -> None:
+def wait_until(ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not list(folder.glob(".state/tokenize/*/state.pt")):
+    while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_for_shards(folder: Path) -> None:
+    wait_until(lambda: bool(list(folder.glob(".state/tokenize/*/state.pt"))))
 
 
 def test_two_processes_make_the_same_shards_byte_for_byte(slow: Path, fresh: Path) -> None:
@@ -99,6 +104,21 @@ def test_interrupted_tokens_end_as_uninterrupted_ones(
     assert not list(fresh.glob(".state/tokenize/*"))
 
 
+@pytest.mark.parametrize("stage", ["tokenize", "reference"])
+def test_a_signal_to_all_processes_at_once_leaves_a_state_and_no_traceback(fresh: Path, stage: str) -> None:
+    """A batch system's: the processes that decode images ended with it, and the one that saves fell over them."""
+    write_params(fresh, merge(merge(TINY, SLOW), {"reference": {"batch_size": 10}}))
+    process = start(fresh, stage, VQLCMD_NPROC="2", VQLCMD_WORKERS="1")
+    assert process.stdout is not None
+    wait_until(lambda: bool(list(fresh.glob(f".state/{stage}/*/lock"))))
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
+    assert list(fresh.glob(f".state/{stage}/*/state.pt"))
+
+
 def test_when_a_worker_dies_nobody_writes_on_and_the_next_start_goes_on(slow: Path, fresh: Path) -> None:
     process = start(fresh, "tokenize", VQLCMD_NPROC="2")
     wait_for_shards(fresh)
@@ -116,11 +136,8 @@ def test_an_interrupted_reference_ends_as_the_uninterrupted_one(copy: Path) -> N
     write_params(copy, merge(TINY, {"reference": {"batch_size": 10}}))
     finish(copy, "reference")
     expected = sha256(copy / "data/reference/features.safetensors")
-    process = start(copy, "reference")
-    deadline = time.monotonic() + 60
-    assert process.stdout is not None
-    while "judge: 20 done" not in process.stdout.readline():
-        assert time.monotonic() < deadline
+    process = start(copy, "reference", VQLCMD_NPROC="2")
+    wait_until(lambda: bool(list(copy.glob(".state/reference/*/lock"))))
     time.sleep(0.4)
     process.terminate()
     text, _ = process.communicate(timeout=60)

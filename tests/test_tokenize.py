@@ -3,8 +3,6 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages import reference, runner
+from stages import reference
 from stages import vqgan as vqgan_stage
-from tests.conftest import prepare, run_stages, write_params
+from tests.conftest import run_stages, write_params
 from tests.kinds import MAKERS, PICTURES
 from tests.tokenizers import SMALL, seeded
 from vqlcmd import images, manifest, progress, shards, vqgan
 from vqlcmd.crops import Recipe
-from vqlcmd.errors import DataError, Interrupted
 from vqlcmd.features import Layers
 from vqlcmd.files import sha256
 from vqlcmd.weights import load_weights
 
 SPLITS = ("train", "heldout")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Any weights at all."""
-    path = tmp_path_factory.mktemp("tokenizer") / "vqgan.safetensors"
-    vqgan.save(seeded(SMALL), path, {})
-    return path
-
-
-@pytest.fixture
-def ready(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run the stage in, and the pictures in all kinds beside it."""
-    monkeypatch.setenv("VQLCMD_IMAGES", str(tmp_path / "pictures"))
-    folder = prepare(tmp_path / "run", {})
-    shutil.copy(tokenizer, folder / "data" / "vqgan.safetensors")
-    return folder
 
 
 def tokenize(folder: Path, kind: str, pictures: dict[str, bytes] = PICTURES, /, **changes: Any) -> None:
@@ -136,59 +116,6 @@ def test_a_batch_may_end_within_the_squares_of_an_image(ready: Path) -> None:
     assert len(expected) > 10, "shards of nine records"
     tokenize(ready, "zip", crop="ten_crop", tokenize={"batch_size": 7})
     assert digests(ready) == expected
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each call of the encoder had."""
-    seen, original = list[int](), vqgan.VQGAN.encode
-
-    def encode(self: vqgan.VQGAN, shown: Tensor) -> Tensor:
-        seen.append(len(shown))
-        return original(self, shown)
-
-    monkeypatch.setattr(vqgan.VQGAN, "encode", encode)
-    return seen
-
-
-def test_an_interrupted_run_goes_on_with_what_is_encoded(
-    ready: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {"crop": "ten_crop", "tokenize": {"batch_size": 20, "shard_images": 33}}
-    tokenize(ready, "zip", **settings)
-    expected = digests(ready)
-    encoded.clear()
-
-    @contextmanager
-    def asked_for_the_third_time() -> Iterator[Callable[[], bool]]:
-        asked = iter([False, False, True])
-        yield lambda: next(asked)
-
-    shutil.rmtree(ready / "data" / "tokens")
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "graceful", asked_for_the_third_time)
-        with pytest.raises(Interrupted, match="stopped after 6 of 12 images"):
-            tokenize(ready, "zip", **settings)
-    assert encoded == [20] * 3
-    assert not (ready / "data" / "tokens").exists()
-    tokenize(ready, "zip", **settings)
-    assert encoded == [20] * 7, "three batches more, and the picture of reconstructions"
-    assert digests(ready) == expected
-    assert not list(ready.glob(".state/tokenize/*"))
-
-
-def test_broken_members_are_left_out_with_all_their_squares_and_stand_in_the_header(
-    ready: Path, encoded: list[int]
-) -> None:
-    pictures = {**PICTURES, "bee/1.jpg": b"", "cat/0.png": PICTURES["cat/0.png"][:60]}
-    with pytest.raises(DataError, match=r"2 of 12 images cannot be read: pictures\.zip/bee/1\.jpg \("):
-        tokenize(ready, "zip", pictures, crop="ten_crop")
-    assert [path.name for path in (ready / "data").iterdir() if "tokens" in path.name] == [], "nothing half done"
-    encoded.clear()
-    tokenize(ready, "zip", pictures, crop="ten_crop", skip_broken=True)
-    assert len(encoded) == 1, "the picture of reconstructions; the rest was kept"
-    assert list(header(ready)["skipped"]) == ["pictures.zip/bee/1.jpg", "pictures.zip/cat/0.png"]
-    assert sum(split["images"] for split in header(ready)["splits"].values()) == 100
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -19,6 +19,7 @@ from vqlcmd.config import Evaluate
 from vqlcmd.errors import ConfigError, DataError
 from vqlcmd.files import sha256
 from vqlcmd.judge import load_judge
+from vqlcmd.vqgan import full_precision
 
 JUDGE = "vqlcmd-judge"
 """The judge's name in torch-fidelity's registry."""
@@ -94,9 +95,8 @@ class Extractor:
         assert images.dtype == torch.uint8, images.dtype
         assert images.dim() == 4, images.shape
         assert images.shape[1] == 3, images.shape
-        # TF32 would round the activations of a GPU to ten bits.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.no_grad(), exact:
+        with torch.no_grad(), exact, full_precision():
             layers = self.network.convert_features_tuple_to_dict(self.network(images.to(self.device)))
         source = _NETWORKS[self.name]
         return Layers(layers[source.features].cpu(), layers[source.logits].cpu() if self.has_logits else None)
@@ -126,21 +126,18 @@ def extractor(name: str, weights: Path | None = None, device: torch.device | str
         raise DataError(f"{weights}: no such file; it should hold the weights of {network.registered}")
     if weights is None and network.url is None:
         raise DataError(f"{registered} needs the weights file that the reference stage writes")
-    if weights is not None and network.registered != JUDGE:
+    weights = weights or _download(network)
+    if network.registered != JUDGE:
         _check_holds_tensors_only(weights)
     build = FEATURE_EXTRACTORS_REGISTRY[network.registered]
     layers = [layer for layer in (network.features, network.logits) if layer is not None]
-    path = None if weights is None else str(weights)
     try:
-        module = build(network.registered, layers, feature_extractor_weights_path=path, verbose=False)
-    except OSError as error:
-        raise DataError(_how_to_get(network, error)) from error
+        module = build(network.registered, layers, feature_extractor_weights_path=str(weights), verbose=False)
     except RuntimeError as error:
-        raise DataError(f"{weights or _downloaded(network)}: not the weights of {network.registered}") from error
+        raise DataError(f"{weights}: not the weights of {network.registered}") from error
     module = module.requires_grad_(False).eval().to(device)
     has_logits = network.logits is not None and getattr(module, "labelled", True)
-    digest = sha256(weights or _downloaded(network))
-    return Extractor(name, digest, module, torch.device(device), has_logits)
+    return Extractor(name, sha256(weights), module, torch.device(device), has_logits)
 
 
 def extractors(
@@ -194,17 +191,20 @@ def register_judge() -> str:
     return JUDGE
 
 
-def _downloaded(network: _Network) -> Path:
+def _download(network: _Network) -> Path:
+    """Where torch-fidelity keeps the file, after a download if it is not there. Its name ends in its digest's start."""
     assert network.url is not None
-    return Path(torch.hub.get_dir()) / "checkpoints" / network.url.rpartition("/")[2]
-
-
-def _how_to_get(network: _Network, error: OSError) -> str:
-    place = _downloaded(network)
-    return (
-        f"cannot download the weights of {network.registered} ({error}); fetch {network.url} on another machine and "
-        f"put it at {place} ($TORCH_HOME/hub/checkpoints/{place.name})"
-    )
+    place = Path(torch.hub.get_dir()) / "checkpoints" / network.url.rpartition("/")[2]
+    if not place.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(network.url, str(place), place.stem.rpartition("-")[2], progress=False)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"cannot download the weights of {network.registered} ({error}); fetch {network.url} on another "
+                f"machine and put it at {place} ($TORCH_HOME/hub/checkpoints/{place.name})"
+            ) from error
+    return place
 
 
 def _check_holds_tensors_only(weights: Path) -> None:

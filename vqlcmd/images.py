@@ -3,6 +3,7 @@
 Shapes: B images, 3 channels (red, green, blue), S x S pixels.
 """
 
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from vqlcmd.crops import Recipe, squares
 from vqlcmd.errors import DataError
 from vqlcmd.manifest import Manifest, check, shortened
+from vqlcmd.noise import address
 from vqlcmd.sources import DIGITS, KINDS, BuiltIn, ImageSource
 
 ROOT_VARIABLE = "VQLCMD_IMAGES"
@@ -112,25 +114,30 @@ def stream(
     r, r + W, ... only. It may be short, even empty: images that cannot be read are left out and noted in `broken` as
     {name: reason}, for `refuse`. Leaves torch's global random state alone.
     """
-    order = list(range(len(source))) if indices is None else np.asarray(indices, dtype=np.int64).tolist()
-    assert all(0 <= index < len(source) for index in order), (min(order), max(order), len(source))
+    order = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+    assert not len(order) or 0 <= order.min() <= order.max() < len(source), (order.min(), order.max(), len(source))
     each = images_of(batch_size, recipe)
-    parts = [order[start : start + each] for start in range(each * share[0], len(order), each * share[1])]
+    starts = range(each * share[0], len(order), each * share[1])
     reader = _Reader(source, recipe)
     at_once = max(1, min(each, CHUNK, CHUNK_BYTES // (recipe.squares * 3 * recipe.size**2)))
-    chunks = [[part[start : start + at_once] for start in range(0, len(part), at_once)] for part in parts]
+    chunks = (
+        order[place : min(place + at_once, start + each)].tolist()
+        for start in starts
+        for place in range(start, min(start + each, len(order)), at_once)
+    )
     read = iter(
         DataLoader(
             reader,
-            batch_sampler=[chunk for part in chunks for chunk in part],
+            batch_sampler=chunks,
             num_workers=workers,
             collate_fn=reader.collate,
             generator=torch.Generator(),
+            worker_init_fn=_deaf,
         )
     )
-    for part in chunks:
+    for start in starts:
         held = []
-        for _ in part:
+        for _ in range(start, min(start + each, len(order)), at_once):
             chunk, unreadable = next(read)
             broken |= unreadable
             held.append(chunk)
@@ -151,11 +158,14 @@ def refuse(broken: dict[str, str], total: int, skip_broken: bool) -> None:
         raise DataError(f"{len(broken)} of {total} images cannot be read: {listed}; {remedy}")
 
 
-def drawn(count: int, limit: int | None, seed: int) -> np.ndarray:
-    """`limit` of the numbers below `count`, in order, drawn by `seed`; all of them where there are no more."""
+def drawn(count: int, limit: int | None, seed: int, purpose: str) -> np.ndarray:
+    """`limit` of the numbers below `count`, in order; all of them where there are no more.
+
+    Each `purpose` draws its own by `seed`: from one draw for two, the second would prefer the first of the first.
+    """
     if limit is None or limit >= count:
         return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+    return np.sort(np.random.default_rng(address(seed, purpose)).choice(count, limit, replace=False))
 
 
 def load_all(
@@ -164,18 +174,25 @@ def load_all(
     *,
     limit: int | None = None,
     seed: int = 0,
+    purpose: str = "fit",
     workers: int = 0,
     skip_broken: bool = False,
     broken: dict[str, str] | None = None,
 ) -> Batch:
-    """All images of a small source in one batch, in order; of more than `limit`, a subset drawn by `seed`.
+    """All images of a small source in one batch, in order; of more than `limit`, a subset that is `drawn`.
 
     `broken`, `skip_broken` and DataError as in `stream` and `refuse`; skipped images are not replaced by others.
     """
-    indices, broken = drawn(len(source), limit, seed), {} if broken is None else broken
+    indices, broken = drawn(len(source), limit, seed, purpose), {} if broken is None else broken
     batches = list(stream(source, recipe, batch_size=CHUNK, workers=workers, indices=indices, broken=broken))
     refuse(broken, len(indices), skip_broken)
     return _joined(batches)
+
+
+def _deaf(_: int) -> None:
+    """A batch system signals all processes at once; the one that reads decides when its workers stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

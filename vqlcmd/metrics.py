@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vqlcmd.features import guard_torchvision
 from vqlcmd.moments import Statistics
+from vqlcmd.vqgan import full_precision
 
 _SEED = 2020
 _ROUNDING = 1e-5
@@ -47,6 +48,7 @@ def inception_score(logits: Tensor, splits: int = 10, seed: int = _SEED) -> tupl
     return score[KEY_METRIC_ISC_MEAN], score[KEY_METRIC_ISC_STD]
 
 
+@full_precision()
 def precision_recall(
     generated: Tensor, real: Tensor, k: int = 3, device: torch.device | str = "cpu"
 ) -> tuple[float, float] | None:

@@ -7,6 +7,7 @@ A directory holds SPLIT-000000.tar, ... and header.json. A record is `tokens.npy
 import functools
 import io
 import json
+import os
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -125,10 +126,15 @@ class ShardWriter:
         joined = {name: vars(_joined(waiting)) for name, waiting in self._waiting.items()}
         return {"waiting": joined, "listed": self._listed}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from there; shards that were written after that are written again."""
+    def load_state_dict(self, saved: dict[str, Any]) -> bool:
+        """Go on from there, if its shards are still what they were; those that were written later are written again."""
+        for shard in (shard for listed in saved["listed"].values() for shard in listed):
+            path = self._side / shard["file"]
+            if not path.is_file() or sha256(path) != shard["sha256"]:
+                return False
         self._waiting = {name: [Split(**columns)] for name, columns in saved["waiting"].items()}
         self._listed = saved["listed"]
+        return True
 
     def add(self, name: str, piece: Split) -> None:
         """The next images of a split; one without images makes a split that may stay empty."""
@@ -156,9 +162,9 @@ class ShardWriter:
         }
         write_json(self._side / "header.json", {"format": FORMAT, **header, "splits": splits})
         if self._keep:
-            # It may lie on another file system, from where nothing can be put into place at once.
+            # A copy: whoever is interrupted from here on goes on from what is kept, which the run's end removes.
             shutil.rmtree(self._partial, ignore_errors=True)
-            shutil.move(self._side, self._partial)
+            shutil.copytree(self._side, self._partial, copy_function=_link)
         shutil.rmtree(self._directory, ignore_errors=True)
         self._partial.replace(self._directory)
 
@@ -176,6 +182,14 @@ class ShardWriter:
                 }
             )
         self._listed[name].append({"file": path.name, "images": len(shard), "sha256": sha256(path)})
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without hard links.
+        shutil.copy2(source, target)
 
 
 def _rows(split: Split, rows: slice) -> Split:
