@@ -37,7 +37,7 @@ def workers() -> int:
     """
     text = os.environ.get("VQLCMD_WORKERS")
     if text is None:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        here = _processes_here()
         cores = (os.cpu_count() or 1) // here
         shared = Path("/dev/shm")
         room = shutil.disk_usage(shared).free // here // BYTES_OF_A_WORKER if shared.is_dir() else 8
@@ -50,14 +50,14 @@ def workers() -> int:
 
 
 def token_memory() -> int:
-    """Bytes that training tokens may take: $VQLCMD_TOKEN_MB, else half of what is free, of the GPU's a quarter."""
+    """Bytes that training tokens may take: $VQLCMD_TOKEN_MB, else a share of half the free memory, of a GPU's a quarter."""
     megabytes = _whole_number("VQLCMD_TOKEN_MB", "the megabytes that training tokens may take")
     if megabytes is not None:
         return megabytes * 10**6
     import psutil
     import torch
 
-    free = psutil.virtual_memory().available // 2
+    free = psutil.virtual_memory().available // 2 // _processes_here()
     return min(free, torch.cuda.mem_get_info()[0] // 4) if torch.cuda.is_available() else free
 
 
@@ -72,6 +72,11 @@ def compiles() -> bool:
     if text not in ("0", "1"):
         raise ConfigError(f"VQLCMD_COMPILE is {text!r}, but must be 1 or 0: whether the network is compiled")
     return text == "1"
+
+
+def _processes_here() -> int:
+    """Of this stage on this machine: torchrun's variable, which our own launcher sets too."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _whole_number(variable: str, meaning: str) -> int | None:

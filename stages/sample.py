@@ -10,7 +10,7 @@ from stages import paths, runner
 from vqlcmd import checkpoint, machine, network, plots, shards, vqgan
 from vqlcmd.config import Params, load_params
 from vqlcmd.distributed import anywhere, barrier, device, rank, world
-from vqlcmd.errors import ConfigError, Interrupted
+from vqlcmd.errors import ConfigError, DataError, Interrupted
 from vqlcmd.files import sha256, whole
 from vqlcmd.method import Method
 from vqlcmd.models import load_method
@@ -37,6 +37,12 @@ def run() -> None:
         barrier()
         _draw(params, method, classes, state.directory)
         if rank() == 0:
+            missing = [path for path in _batches(state.directory, params) if not path.exists()]
+            if missing:
+                raise DataError(
+                    f"{missing[0]}, which another process wrote, is not there: "
+                    "VQLCMD_STATE must be a folder that all machines share"
+                )
             index = torch.arange(params.sample.count)
             labels = index % classes if classes else torch.zeros_like(index)
             batches = [np.load(path) for path in _batches(state.directory, params)]

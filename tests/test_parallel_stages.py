@@ -107,11 +107,11 @@ def test_interrupted_tokens_end_as_uninterrupted_ones(
 @pytest.mark.parametrize("stage", ["tokenize", "reference"])
 def test_a_signal_to_all_processes_at_once_leaves_a_state_and_no_traceback(fresh: Path, stage: str) -> None:
     """A batch system's: the processes that decode images ended with it, and the one that saves fell over them."""
-    write_params(fresh, merge(merge(TINY, SLOW), {"reference": {"batch_size": 10}}))
+    write_params(fresh, merge(merge(TINY, SLOW), {"reference": {"batch_size": 1}, "tokenize": {"batch_size": 1}}))
     process = start(fresh, stage, VQLCMD_NPROC="2", VQLCMD_WORKERS="1")
     assert process.stdout is not None
     wait_until(lambda: bool(list(fresh.glob(f".state/{stage}/*/lock"))))
-    time.sleep(1)
+    time.sleep(3)
     os.killpg(process.pid, signal.SIGTERM)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text
@@ -133,12 +133,12 @@ def test_when_a_worker_dies_nobody_writes_on_and_the_next_start_goes_on(slow: Pa
 
 
 def test_an_interrupted_reference_ends_as_the_uninterrupted_one(copy: Path) -> None:
-    write_params(copy, merge(TINY, {"reference": {"batch_size": 10}}))
+    write_params(copy, merge(TINY, {"reference": {"batch_size": 1, "limit": 900}}))
     finish(copy, "reference")
     expected = sha256(copy / "data/reference/features.safetensors")
     process = start(copy, "reference", VQLCMD_NPROC="2")
     wait_until(lambda: bool(list(copy.glob(".state/reference/*/lock"))))
-    time.sleep(0.4)
+    time.sleep(2)
     process.terminate()
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -161,3 +162,25 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_processes_that_do_not_share_a_state_refuse_to_go_on(long: Path, tmp_path: Path) -> None:
+    """Process 0 went on from its step, the others began, and what came out was no model."""
+    process = start(long, "train")
+    wait_for_state(long, process)
+    process.terminate()
+    process.communicate(timeout=60)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    places = {"0": long / ".state", "1": tmp_path / "elsewhere"}
+    machines = [
+        start(long, "train", RANK=rank, LOCAL_RANK="0", VQLCMD_STATE=str(place), **group)
+        for rank, place in places.items()
+    ]
+    for machine in machines:
+        text, _ = machine.communicate(timeout=60)
+        assert machine.returncode == 1, text
+        assert "VQLCMD_STATE must be a folder that all machines share" in text
+        assert "Traceback" not in text

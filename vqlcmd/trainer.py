@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vqlcmd import distributed
 from vqlcmd.checkpoint import State
 from vqlcmd.config import Train
-from vqlcmd.errors import Diverged, Interrupted
+from vqlcmd.errors import DataError, Diverged, Interrupted
 from vqlcmd.method import Method
 from vqlcmd.noise import Noise, address
 from vqlcmd.progress import Progress
@@ -160,8 +160,14 @@ def _diagnose(teacher: Method, split: Split | StreamedSplit, seed: int, most: in
 def _resume(
     state: State, stateful: dict[str, Any], device: torch.device
 ) -> tuple[int, list[dict[str, float]], list[Tensor]]:
-    """Step, curves, and the figures of steps that are in no row yet."""
+    """Step, curves, and the figures of steps that are in no row yet. DataError where processes find other states."""
     saved = state.load()
+    step = saved["step"] if saved else 0
+    if distributed.anywhere(step != distributed.from_first(step)):
+        raise DataError(
+            f"{state.directory} is at step {step} for process {distributed.rank()}, but not for all of them: "
+            "VQLCMD_STATE must be a folder that all machines share"
+        )
     if saved is None:
         return 0, [], []
     for name, each in stateful.items():
