@@ -50,7 +50,7 @@ def workers() -> int:
 
 
 def token_memory() -> int:
-    """Bytes that training tokens may take: $VQLCMD_TOKEN_MB, else a share of half the free memory, of a GPU's a quarter."""
+    """Bytes for training tokens: $VQLCMD_TOKEN_MB, else a share of half the free memory, of a GPU's a quarter."""
     megabytes = _whole_number("VQLCMD_TOKEN_MB", "the megabytes that training tokens may take")
     if megabytes is not None:
         return megabytes * 10**6
