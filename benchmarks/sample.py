@@ -44,7 +44,7 @@ def main(tiny: bool = False) -> dict[str, float]:
     """Each method at the demo's size against its floor, and at the settings of the table of methods."""
     keep_memory()
     report = Report("sample", "sampling against its floor, and seconds per 1,000 images")
-    repeats = 2 if tiny else 5
+    repeats = 2 if tiny else 3
     for name, method, changes in ROWS:
         size = sizes.tiny(method) if tiny else sizes.digits(method=method)
         how = size.sampling(**changes)

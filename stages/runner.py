@@ -66,6 +66,9 @@ def main(stage: str) -> int:
 
 
 def _work(run: Callable[[], None]) -> int:
+    from vqlcmd.machine import keep_memory
+
+    keep_memory()
     signal.signal(signal.SIGTERM, _raise_interrupt)
     if "VQLCMD_LAUNCHER" in os.environ:
         # The launcher passes a Ctrl-C on as SIGTERM; the terminal's own would come a second time.

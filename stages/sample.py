@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from stages import paths, runner
-from vqlcmd import checkpoint, machine, network, plots, shards, vqgan
+from vqlcmd import checkpoint, network, plots, shards, vqgan
 from vqlcmd.config import Params, load_params
 from vqlcmd.distributed import anywhere, barrier, device, rank, world
 from vqlcmd.errors import ConfigError, DataError, Interrupted
@@ -22,7 +22,6 @@ PARALLEL = True
 
 def run() -> None:
     """Draw `sample.count` images' tokens: image i has class i mod C and a stream of random numbers of its own."""
-    machine.keep_memory()
     if paths.compiles():
         # Its mode for one shape again and again: CUDA graphs, which start all kernels of a pass at once.
         network.compile_network("reduce-overhead")

@@ -5,7 +5,7 @@ import sys
 import torch
 
 from stages import paths, runner
-from vqlcmd import checkpoint, machine, methods, network, plots, shards, streaming
+from vqlcmd import checkpoint, methods, network, plots, shards, streaming
 from vqlcmd.config import load_params
 from vqlcmd.distributed import device, rank
 from vqlcmd.models import save_method
@@ -16,7 +16,6 @@ PARALLEL = True
 
 def run() -> None:
     """Train the method that params.yaml names, from the start or from where the same run stopped."""
-    machine.keep_memory()
     if paths.compiles():
         network.compile_network()
     params = load_params()
