@@ -17,6 +17,7 @@ from stages import paths
 from vqlcmd import judge, shards, vqgan
 from vqlcmd.features import guard_torchvision
 from vqlcmd.files import sha256
+from vqlcmd.machine import keep_memory
 from vqlcmd.metrics import precision_recall
 from vqlcmd.weights import save_weights
 
@@ -101,6 +102,7 @@ def neighbours(report: Report, count: int, dimensions: int, repeats: int, *, her
 
 def main(tiny: bool = False, full: bool = False) -> dict[str, float]:
     """Both; precision and recall at 5,000 images, or with `full` at the paper's 50,000: minutes, and 40 GB."""
+    keep_memory()
     report = Report("evaluate", "features, precision and recall")
     features(report, tiny)
     if tiny:

@@ -18,6 +18,7 @@ from benchmarks.measure import Report, alongside, flags
 from stages import paths
 from stages import tokenize as stage
 from vqlcmd import images, manifest, vqgan
+from vqlcmd.machine import keep_memory
 
 WIDTH, HEIGHT = 400, 300
 PHOTOGRAPHS: dict[str, Any] = {
@@ -52,6 +53,7 @@ def architecture(size: sizes.Size) -> vqgan.Architecture:
 
 def main(tiny: bool = False) -> dict[str, float]:
     """256-pixel photographs, a VQGAN with 16 x 16 tokens that is a quarter as wide as the published one."""
+    keep_memory()
     batch, repeats = (4, 2) if tiny else (16, 5)
     size = sizes.digits(**({} if tiny else PHOTOGRAPHS), dataset="synthetic", tokenize={"batch_size": batch})
     with tempfile.TemporaryDirectory() as name, chdir(name), mock.patch.dict(os.environ):
