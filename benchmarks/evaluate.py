@@ -57,7 +57,8 @@ def features(report: Report, tiny: bool) -> None:
         judge.save_judge(network, paths.REFERENCE / "judge.safetensors")
         digest = sha256(paths.REFERENCE / "judge.safetensors")
         about = {"weights_digest": digest, "precision_weights_digest": digest}
-        save_weights(paths.REFERENCE / "features.safetensors", "reference", {}, about)
+        real = {"real_features": torch.zeros(batch * (repeats + 2), judge.DIMENSIONS)}
+        save_weights(paths.REFERENCE / "features.safetensors", "reference", real, about)
         header = {"tokens": size.tokens, "codes": size.codes, "vqgan_digest": sha256(paths.VQGAN)}
         samples = size.split(batch * (repeats + 2))
         shards.write_shards(paths.SAMPLES, {"samples": samples}, header, len(samples))

@@ -16,8 +16,9 @@ from vqlcmd.vqgan import full_precision
 
 _SEED = 2020
 _ROUNDING = 1e-5
-CHUNK = 2000
+CHUNK = 1000
 """Rows of distances at a time."""
+_COLUMNS = 5_000
 
 
 def frechet_distance(generated: Statistics | None, real: Statistics | None) -> float | None:
@@ -63,16 +64,21 @@ def precision_recall(
     generated, real = generated.to(device), real.to(device)
     # In chunks: all distances at once would take 10 GiB for 50,000 images. The nearest of its own set is itself.
     generated_reach, real_reach = (
-        torch.cat([torch.cdist(rows, each).topk(k + 1, largest=False).values[:, k] for rows in each.split(CHUNK)])
+        torch.cat([_distances(rows, each).topk(k + 1, largest=False).values[:, k] for rows in each.split(CHUNK)])
         for each in (generated, real)
     )
     precise = torch.zeros(len(generated), dtype=torch.bool, device=device)
     recalled = []
     for rows, reach in zip(real.split(CHUNK), real_reach.split(CHUNK), strict=True):
-        distances = torch.cdist(rows, generated)
+        distances = _distances(rows, generated)
         precise |= (distances <= reach[:, None]).any(dim=0)
         recalled.append((distances <= generated_reach).any(dim=1))
     return precise.double().mean().item(), torch.cat(recalled).double().mean().item()
+
+
+def _distances(rows: Tensor, features: Tensor) -> Tensor:
+    """Euclidean, (rows, n). PyTorch copies what it takes the distance to, so not all of it at once."""
+    return torch.cat([torch.cdist(rows, part) for part in features.split(_COLUMNS)], dim=1)
 
 
 def class_accuracy(logits: Tensor | None, labels: Tensor) -> float | None:
