@@ -99,12 +99,12 @@ def test_interrupted_tokens_end_as_uninterrupted_ones(
     assert "Traceback" not in text
     assert not (fresh / "data" / "tokens").exists()
     time.sleep(1.5 if number == signal.SIGKILL and processes == "2" else 0)
-    finish(fresh, "tokenize", VQLCMD_NPROC="3" if processes == "2" else "1")
+    finish(fresh, "tokenize")
     assert tokens(fresh) == tokens(slow)
     assert not list(fresh.glob(".state/tokenize/*"))
 
 
-@pytest.mark.parametrize("stage", ["tokenize", "reference"])
+@pytest.mark.parametrize("stage", ["tokenize", pytest.param("reference", marks=pytest.mark.slow)])
 def test_a_signal_to_all_processes_at_once_leaves_a_state_and_no_traceback(fresh: Path, stage: str) -> None:
     """A batch system's: the processes that decode images ended with it, and the one that saves fell over them."""
     write_params(fresh, merge(merge(TINY, SLOW), {"reference": {"batch_size": 1}, "tokenize": {"batch_size": 1}}))
@@ -132,6 +132,7 @@ def test_when_a_worker_dies_nobody_writes_on_and_the_next_start_goes_on(slow: Pa
     assert tokens(fresh) == tokens(slow)
 
 
+@pytest.mark.slow
 def test_an_interrupted_reference_ends_as_the_uninterrupted_one(copy: Path) -> None:
     write_params(copy, merge(TINY, {"reference": {"batch_size": 1, "limit": 900}}))
     finish(copy, "reference")
