@@ -279,7 +279,7 @@ class Params(ModelParams):
         if self.guidance and not self.train.class_drop:
             raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
-            raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are 0: nothing to learn, set one above 0")
+            raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
         return self
 
 
