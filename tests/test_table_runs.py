@@ -54,9 +54,9 @@ def test_an_uncommitted_change_is_refused_in_one_line(small: Path) -> None:
     run(small, "git", "checkout", "--quiet", "params.yaml")
 
 
-def start(folder: Path, seed: int) -> "subprocess.Popen[bytes]":
+def start(folder: Path, steps: int) -> "subprocess.Popen[bytes]":
     """A table that trains for a while, and has begun."""
-    write_params(folder, merge(TINY, {"train_steps": 1500, "seed": seed, "train": {"save_every": 3}}))
+    write_params(folder, merge(TINY, {"train_steps": steps, "train": {"save_every": 3}}))
     run(folder, "git", "commit", "--quiet", "--all", "--message", "longer")
     command = [sys.executable, "-m", "stages.cli", "table", "run", "small"]
     process = subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True)
@@ -65,7 +65,7 @@ def start(folder: Path, seed: int) -> "subprocess.Popen[bytes]":
 
 
 def test_an_interrupted_table_goes_on_with_the_state_it_left(small: Path) -> None:
-    process = start(small, seed=3)
+    process = start(small, steps=1500)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
     time.sleep(2)
@@ -78,7 +78,7 @@ def test_an_interrupted_table_goes_on_with_the_state_it_left(small: Path) -> Non
 
 def test_a_table_whose_machine_went_down_goes_on(small: Path) -> None:
     """DVC says of such rows that they run, and `table run` waited for them for ever."""
-    process = start(small, seed=4)
+    process = start(small, steps=1501)
     for each in psutil.process_iter(["cwd"]):
         if each.info["cwd"] and Path(each.info["cwd"]).is_relative_to(small):
             each.kill()
