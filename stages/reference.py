@@ -212,6 +212,9 @@ def _fit_judge(params: Params, source: images.ImageSource, classes: int) -> floa
         purpose="judge",
     )
     held = shards.heldout(everything.index, params.tokenize.holdout)
+    threads = torch.get_num_threads()
+    # Sums are rounded otherwise with other threads, of which several processes have fewer: one judge for all.
+    torch.set_num_threads(1)
     with Progress("judge", settings.steps) as progress:
         fitted = judge.fit_judge(
             everything.images[~held],
@@ -223,6 +226,7 @@ def _fit_judge(params: Params, source: images.ImageSource, classes: int) -> floa
             seed=params.reference.seed,
             on_step=lambda step, loss: progress.update(step + 1, settings.batch_size, {"loss": loss}),
         )
+    torch.set_num_threads(threads)
     judge.save_judge(fitted, paths.REFERENCE / "judge.safetensors")
     return judge.accuracy(fitted, everything.images[held], everything.labels[held]) if held.any() else None
 
