@@ -88,7 +88,7 @@ def neighbours(report: Report, count: int, dimensions: int, repeats: int, *, her
     grown = PAPER / count
     note = " (extrapolated)" if grown > 1 else ""
     # What is there before the first distance outweighs them at few images: ours is taken from more.
-    more = min(4 * count, PAPER)
+    more = min(3 * count, PAPER)
     larger = apart(ours, more, dimensions, here=here)["bytes"]
     for name, rounds in (("ours", ours_), ("torch-fidelity's defaults", theirs_)):
         seconds, taken = (statistics.median(each[key] for each in rounds) for key in ("seconds", "bytes"))
@@ -113,7 +113,7 @@ def main(tiny: bool = False, full: bool = False) -> dict[str, float]:
     if tiny:
         neighbours(report, 100, 16, repeats=1, here=True)
     else:
-        neighbours(report, PAPER if full else SMALLER, DIMENSIONS, repeats=1 if full else 3)
+        neighbours(report, PAPER if full else SMALLER, DIMENSIONS, repeats=1 if full else 2)
     return report.ratios
 
 

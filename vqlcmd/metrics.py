@@ -16,9 +16,9 @@ from vqlcmd.vqgan import full_precision
 
 _SEED = 2020
 _ROUNDING = 1e-5
-CHUNK = 1000
+CHUNK = 1500
 """Rows of distances at a time."""
-_COLUMNS = 5_000
+_COLUMNS = 10_000
 
 
 def frechet_distance(generated: Statistics | None, real: Statistics | None) -> float | None:
