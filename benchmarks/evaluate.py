@@ -13,13 +13,15 @@ from benchmarks import sizes
 from benchmarks.measure import Report, alongside, apart, flags, gigabytes, memory, now, peak_memory
 from benchmarks.tokenize import architecture
 from stages import evaluate as stage
-from stages import paths
-from vqlcmd import judge, shards, vqgan
-from vqlcmd.features import guard_torchvision
-from vqlcmd.files import sha256
-from vqlcmd.machine import keep_memory
-from vqlcmd.metrics import precision_recall
-from vqlcmd.weights import save_weights
+from vqlcmd.evaluation import proxy_classifier
+from vqlcmd.evaluation.extractors import guard_torchvision
+from vqlcmd.evaluation.metrics import precision_recall
+from vqlcmd.runtime import paths
+from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.machine import disable_malloc_trim
+from vqlcmd.runtime.safetensors_file import save_weights
+from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokens import shards
 
 DIMENSIONS, PAPER, SMALLER = 4096, 50_000, 5000
 
@@ -53,11 +55,11 @@ def features(report: Report, tiny: bool) -> None:
     with tempfile.TemporaryDirectory() as name, chdir(name):
         tokenizer = vqgan.VQGAN(architecture(size)).eval().requires_grad_(False)
         vqgan.save(tokenizer, paths.VQGAN, {})
-        network = judge.Judge(size.classes).eval().requires_grad_(False)
-        judge.save_judge(network, paths.REFERENCE / "judge.safetensors")
-        digest = sha256(paths.REFERENCE / "judge.safetensors")
+        network = proxy_classifier.ProxyClassifier(size.classes).eval().requires_grad_(False)
+        proxy_classifier.save_proxy(network, paths.REFERENCE / "proxy.safetensors")
+        digest = sha256(paths.REFERENCE / "proxy.safetensors")
         about = {"weights_digest": digest, "precision_weights_digest": digest}
-        real = {"real_features": torch.zeros(batch * (repeats + 2), judge.DIMENSIONS)}
+        real = {"real_features": torch.zeros(batch * (repeats + 2), proxy_classifier.DIMENSIONS)}
         save_weights(paths.REFERENCE / "features.safetensors", "reference", real, about)
         header = {"tokens": size.tokens, "codes": size.codes, "vqgan_digest": sha256(paths.VQGAN)}
         samples = size.split(batch * (repeats + 2))
@@ -70,7 +72,7 @@ def features(report: Report, tiny: bool) -> None:
         with torch.no_grad():
             found = alongside(stage, stage.run, works, repeats)
     report.row(
-        features_of=f"{batch} samples of {size.params.images.size} px, by the judge",
+        features_of=f"{batch} samples of {size.params.images.size} px, by the proxy classifier",
         stage=f"{batch / found.median('loop'):,.0f}/s",
         decoder_alone=f"{batch / found.median('decoder'):,.0f}/s",
         extractor_alone=f"{batch / found.median('extractor'):,.0f}/s",
@@ -107,7 +109,7 @@ def neighbours(report: Report, count: int, dimensions: int, repeats: int, *, her
 
 def main(tiny: bool = False, full: bool = False) -> dict[str, float]:
     """Both; precision and recall at 5,000 images, or with `full` at the paper's 50,000: minutes, and 40 GB."""
-    keep_memory()
+    disable_malloc_trim()
     report = Report("evaluate", "features, precision and recall")
     features(report, tiny)
     if tiny:

@@ -21,9 +21,9 @@ from benchmarks.measure import Report, flags, gigabytes, interleaved, millisecon
 from benchmarks.sample import calls, sampler
 from benchmarks.sizes import Size
 from benchmarks.step import rounds
-from vqlcmd.network import Transformer
-from vqlcmd.noise import Noise
-from vqlcmd.vqgan import VQGAN, Architecture
+from vqlcmd.diffusion.transformer import Transformer
+from vqlcmd.rng import CounterRNG
+from vqlcmd.tokenizer.vqgan import VQGAN, Architecture
 
 IMAGES = 50_000
 # Name: type of the operands, and how torch may round float32 ones.
@@ -155,9 +155,9 @@ def sampling(report: Report, scale: Scale, name: str, size: Size, kind: str, ste
     )
 
 
-def noise(report: Report, scale: Scale, images: int, tokens: int, width: int) -> None:
+def rng(report: Report, scale: Scale, images: int, tokens: int, width: int) -> None:
     """Addressed normal numbers against PyTorch's own generator."""
-    stream = Noise(0, "benchmark", torch.arange(images, device=where()))
+    stream = CounterRNG(0, "benchmark", torch.arange(images, device=where()))
     works = {
         "ours": lambda: stream.normal("step", tokens, width),
         "torch": lambda: torch.randn(images, tokens, width, device=where()),
@@ -243,9 +243,7 @@ def main(tiny: bool = False) -> dict[str, float]:
         for name, size in scales(128, "float32").items():
             steps, guidance = (50, 1.0) if size.classes else (200, 0.0)
             attempt(report, name, partial(sampling, report, scale, name, size, kind, steps, guidance))
-    attempt(
-        report, "noise", partial(noise, report, scale, 4 if tiny else 256, small.tokens, small.params.embedding_dim)
-    )
+    attempt(report, "noise", partial(rng, report, scale, 4 if tiny else 256, small.tokens, small.params.embedding_dim))
     ours = Architecture(8, 32, (1, 1), 1, (), 32, 8, 16) if tiny else Architecture()
     attempt(report, "encoder", partial(encoder, report, scale, ours, 2 if tiny else 32))
 

@@ -10,9 +10,9 @@ from benchmarks import sizes
 from benchmarks.floor import Floor
 from benchmarks.measure import Report, flags, interleaved, milliseconds
 from benchmarks.sizes import Size
-from vqlcmd.config import Sampling
-from vqlcmd.machine import keep_memory
-from vqlcmd.noise import Noise
+from vqlcmd.params import Sampling
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.machine import disable_malloc_trim
 
 TABLE = "presets/digits_table.yaml"
 # Rows of tables/methods.yaml that differ in time: (name, method, what sampling changes).
@@ -32,17 +32,17 @@ def sampler(size: Size, how: Sampling, images: int, device: str = "cpu") -> Call
     method = size.build(device).eval().requires_grad_(False)
     rows = torch.arange(images, device=device)
     label = rows % size.classes if size.classes else None
-    return lambda: method.sample(label, Noise(0, "sample", rows), how)
+    return lambda: method.sample(label, CounterRNG(0, "sample", rows), how)
 
 
 def calls(size: Size, how: Sampling) -> int:
     """Passes through the network, as the methods count them."""
-    return size.build().network_calls(how)
+    return size.build().nfe(how)
 
 
 def main(tiny: bool = False) -> dict[str, float]:
     """Each method at the demo's size against its floor, and at the settings of the table of methods."""
-    keep_memory()
+    disable_malloc_trim()
     report = Report("sample", "sampling against its floor, and seconds per 1,000 images")
     repeats = 2 if tiny else 3
     for name, method, changes in ROWS:
@@ -54,7 +54,7 @@ def main(tiny: bool = False) -> dict[str, float]:
         report.row(
             demo=name,
             steps=how.steps,
-            network_calls=passes,
+            nfe=passes,
             a_call=milliseconds(found.median("sample") / passes),
             its_floor=milliseconds(found.median("floor") / passes),
             ratio=report.ratio(f"demo, {name}", found.ratio("sample", "floor"), "≤ 1.3" if name == "VQ-LCMD" else ""),
@@ -68,7 +68,7 @@ def main(tiny: bool = False) -> dict[str, float]:
         report.row(
             table_of_methods=name,
             steps=how.steps,
-            network_calls=calls(size, how),
+            nfe=calls(size, how),
             seconds_per_1000_images=f"{1000 / images * found.median('sample'):.2f}",
         )
     return report.ratios

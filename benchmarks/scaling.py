@@ -9,7 +9,7 @@ from benchmarks.floor import Floor
 from benchmarks.measure import Report, apart, flags, gigabytes, interleaved, memory, milliseconds, peak_memory, started
 from benchmarks.sample import sampler
 from benchmarks.step import rounds
-from vqlcmd.machine import keep_memory
+from vqlcmd.runtime.machine import disable_malloc_trim
 
 BASE = {"tokens": 16, "width": 128, "batch": 64}
 GROWN = {"tokens": (64, 256), "width": (256, 512), "batch": (128, 256)}
@@ -19,7 +19,7 @@ SECONDS = 4.0
 
 def step(tokens: int, width: int, batch: int, repeats: int) -> dict[str, float]:
     """Seconds of a training step and of its floor, and the most bytes that training takes."""
-    keep_memory()
+    disable_malloc_trim()
     size = sizes.digits(tokens=tokens, network={"width": width}, train={"batch_size": batch})
     before = memory()
     rounds(size, 1, floor=None)
@@ -31,7 +31,7 @@ def step(tokens: int, width: int, batch: int, repeats: int) -> dict[str, float]:
 def draw(threads: int, seconds: float, images: int) -> dict[str, float]:
     """Images per second of one process, drawn for so long in batches of so many."""
     torch.set_num_threads(threads)
-    keep_memory()
+    disable_malloc_trim()
     size = sizes.digits()
     work = sampler(size, size.sampling(steps=4), images)
     work()
@@ -71,7 +71,7 @@ def main(tiny: bool = False) -> dict[str, float]:
     for steps, name in zip(counts, works, strict=True):
         report.row(
             sampling=name,
-            network_calls=steps + 1,
+            nfe=steps + 1,
             time=milliseconds(found.median(name)),
             times_the_first=report.ratio(name, found.ratio(name, shortest)),
             calls_times_the_first=f"{(steps + 1) / (counts[0] + 1):.2f}",

@@ -9,10 +9,10 @@ import torch
 
 from benchmarks.measure import ROOT
 from vqlcmd import methods
-from vqlcmd.config import Params, Sampling, check_params
-from vqlcmd.method import Method
-from vqlcmd.shards import Split
-from vqlcmd.yamlfile import read_yaml
+from vqlcmd.diffusion.method import Method
+from vqlcmd.params import Params, Sampling, check_params
+from vqlcmd.runtime.yaml_file import read_yaml
+from vqlcmd.tokens.shards import Split
 
 METHODS = tuple(methods.METHODS)
 DIGITS = 10

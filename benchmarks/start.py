@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
     "network": {"layers": 1, "heads": 2, "width": 32},
     "sample": {"count": 50},
     "bound": {"levels": 2},
-    "reference": {"judge": {"steps": 5}},
+    "reference": {"proxy": {"steps": 5}},
 }
 BESIDE = Path(sys.executable).parent
 """Where the commands of this environment are."""

@@ -1,4 +1,4 @@
-"""A training step of the trainer itself against its floor: the same matrix products and attention, and nothing else."""
+"""A training step of the loop itself against its floor: the same matrix products and attention, and nothing else."""
 
 import tempfile
 from functools import partial
@@ -8,9 +8,9 @@ from benchmarks import sizes
 from benchmarks.floor import Floor
 from benchmarks.measure import Report, Rounds, alongside, flags, milliseconds
 from benchmarks.sizes import Size
-from vqlcmd import trainer
-from vqlcmd.checkpoint import State
-from vqlcmd.machine import keep_memory
+from vqlcmd.runtime.machine import disable_malloc_trim
+from vqlcmd.runtime.resume import State
+from vqlcmd.training import loop
 
 ENDLESS = 10**9
 
@@ -25,7 +25,7 @@ def rounds(
     works = {} if floor is None else {"floor": lambda: floor.training_step(batch)}
     with tempfile.TemporaryDirectory() as folder:
         train = partial(
-            trainer.train,
+            loop.train,
             size.build(device),
             split,
             split,
@@ -34,12 +34,12 @@ def rounds(
             seed=0,
             state=State(Path(folder) / "none", writer=False),
         )
-        return alongside(trainer, train, works, repeats, warm=warm, turns=turns)
+        return alongside(loop, train, works, repeats, warm=warm, turns=turns)
 
 
 def main(tiny: bool = False) -> dict[str, float]:
     """The demo's five methods, then the paper's two sizes."""
-    keep_memory()
+    disable_malloc_trim()
     report = Report("step", "a training step against its floor")
     scales: list[tuple[str, Size, int, str]] = []
     for method in sizes.METHODS:

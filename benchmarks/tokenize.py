@@ -15,10 +15,11 @@ from PIL import Image
 
 from benchmarks import sizes
 from benchmarks.measure import Report, alongside, flags
-from stages import paths
 from stages import tokenize as stage
-from vqlcmd import images, manifest, vqgan
-from vqlcmd.machine import keep_memory
+from vqlcmd.images import loader, manifest
+from vqlcmd.runtime import paths
+from vqlcmd.runtime.machine import disable_malloc_trim
+from vqlcmd.tokenizer import vqgan
 
 WIDTH, HEIGHT = 400, 300
 PHOTOGRAPHS: dict[str, Any] = {
@@ -53,7 +54,7 @@ def architecture(size: sizes.Size) -> vqgan.Architecture:
 
 def main(tiny: bool = False) -> dict[str, float]:
     """256-pixel photographs, a VQGAN with 16 x 16 tokens that is a quarter as wide as the published one."""
-    keep_memory()
+    disable_malloc_trim()
     batch, repeats = (4, 2) if tiny else (16, 5)
     size = sizes.digits(**({} if tiny else PHOTOGRAPHS), dataset="synthetic", tokenize={"batch_size": batch})
     with tempfile.TemporaryDirectory() as name, chdir(name), mock.patch.dict(os.environ):
@@ -65,9 +66,9 @@ def main(tiny: bool = False) -> dict[str, float]:
         Path("params.yaml").write_text(yaml.safe_dump(size.params.model_dump(mode="json")), encoding="utf-8")
 
         pixels = torch.rand(batch, 3, size.params.images.size, size.params.images.size) * 2 - 1
-        source = images.open_images(manifest.read(paths.MANIFESTS / "synthetic.json"), paths.images_root())
-        recipe = images.Recipe(size.params.images.size, size.params.images.resize)
-        decoded: Iterator[images.Batch] = images.stream(source, recipe, batch_size=batch, broken={})
+        source = loader.open_images(manifest.read(paths.MANIFESTS / "synthetic.json"), paths.images_root())
+        recipe = loader.Recipe(size.params.images.size, size.params.images.resize)
+        decoded: Iterator[loader.Batch] = loader.stream(source, recipe, batch_size=batch, broken={})
         works = {"encode": lambda: tokenizer.encode(pixels), "decode": lambda: next(decoded)}
         report = Report("tokenize", "images to tokens against decoding and encoding alone")
         found = alongside(stage, stage.run, works, repeats)

@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import sizes
 from benchmarks.measure import Report, flags, interleaved
-from vqlcmd.shards import read_split, write_shards
-from vqlcmd.streaming import StreamedSplit
+from vqlcmd.tokens.shards import read_split, write_shards
+from vqlcmd.tokens.streaming import StreamedSplit
 
 BATCH = 128
 WINDOWS = 8

@@ -4,15 +4,15 @@ import sys
 
 import torch
 
-from stages import paths, runner
-from vqlcmd import shards
-from vqlcmd.config import load_params
-from vqlcmd.distributed import device
-from vqlcmd.errors import ConfigError
-from vqlcmd.files import write_json
-from vqlcmd.models import load_method
-from vqlcmd.noise import Noise
-from vqlcmd.progress import Progress
+from vqlcmd.methods import load_method
+from vqlcmd.params import load_params
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.distributed import device
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.files import write_json
+from vqlcmd.runtime.progress import Progress
+from vqlcmd.tokens import shards
 
 
 def run() -> None:
@@ -26,8 +26,8 @@ def run() -> None:
     with Progress("bound", len(split)) as progress:
         for rows in torch.arange(len(split), device=device()).split(params.bound.batch_size):
             labels = split.labels[rows] if about["class_names"] else None
-            noise = Noise(0, "bound", rows)
-            values.append(method.bound(split.tokens[rows].long(), labels, noise, params.bound.levels).double().cpu())
+            rng = CounterRNG(0, "bound", rows)
+            values.append(method.bound(split.tokens[rows].long(), labels, rng, params.bound.levels).double().cpu())
             progress.update(int(rows[-1]) + 1, len(rows))
     nats = torch.cat(values)
     write_json(
@@ -41,5 +41,10 @@ def run() -> None:
     )
 
 
+def main() -> int:
+    """Run the stage as `python -m stages.bound` does; gives the exit code."""
+    return launcher.main("bound", run, parallel=False)
+
+
 if __name__ == "__main__":
-    sys.exit(runner.main("bound"))
+    sys.exit(main())

@@ -6,16 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages import paths, runner
-from vqlcmd import metrics, shards, vqgan
-from vqlcmd.config import load_params
-from vqlcmd.distributed import device
-from vqlcmd.errors import DataError
-from vqlcmd.features import extractors
-from vqlcmd.files import sha256, write_json
-from vqlcmd.moments import Moments, Statistics
-from vqlcmd.progress import Progress
-from vqlcmd.weights import load_weights
+from vqlcmd.evaluation import metrics
+from vqlcmd.evaluation.extractors import extractors
+from vqlcmd.evaluation.moments import Moments, Statistics
+from vqlcmd.params import load_params
+from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.distributed import device
+from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.files import sha256, write_json
+from vqlcmd.runtime.progress import Progress
+from vqlcmd.runtime.safetensors_file import load_weights
+from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer.pixels import to_uint8
+from vqlcmd.tokens import shards
 
 
 def run() -> None:
@@ -27,7 +30,7 @@ def run() -> None:
     if header["vqgan_digest"] != sha256(paths.VQGAN):
         raise DataError(f"{paths.SAMPLES} belongs to another VQGAN than {paths.VQGAN}: run `dvc repro`")
     reference, about = load_weights(paths.REFERENCE / "features.safetensors", "reference")
-    network, precise = extractors(settings, paths.judge_weights, device())
+    network, precise = extractors(settings, paths.proxy_weights, device())
     for name, used in (("weights_digest", network), ("precision_weights_digest", precise)):
         if about.get(name) != used.digest:
             raise DataError(f"{paths.REFERENCE} was made with another {used.name}: run `dvc repro`")
@@ -36,7 +39,7 @@ def run() -> None:
     moments, near, logits = Moments(), list[Tensor](), list[Tensor]()
     with Progress("evaluate", len(samples)) as progress:
         for tokens in samples.tokens.split(settings.batch_size):
-            shown = vqgan.to_uint8(tokenizer.decode(tokens.long().to(device())))
+            shown = to_uint8(tokenizer.decode(tokens.long().to(device())))
             layers = network(shown)
             # Precision and recall look at no more images than there are real ones.
             wanted = len(reference["real_features"]) - moments.count
@@ -63,8 +66,8 @@ def run() -> None:
 
     scores, features = torch.cat(logits) if logits else None, torch.cat(near)
     measured = compare(moments.statistics(), features, scores)
-    if settings.features == "judge" and header["classes"] and scores is not None:
-        measured["class_accuracy_judge"] = metrics.class_accuracy(scores, samples.labels)
+    if settings.features == "proxy" and header["classes"] and scores is not None:
+        measured["class_accuracy_proxy"] = metrics.class_accuracy(scores, samples.labels)
     training = shards.read_split(paths.TOKENS, "train")
     write_json(
         paths.METRICS / "evaluate.json",
@@ -75,10 +78,10 @@ def run() -> None:
                 reference["reconstructed_features"],
                 reference.get("reconstructed_logits"),
             ),
-            "judge_heldout_accuracy": about["judge_accuracy"],
+            "proxy_heldout_accuracy": about["proxy_accuracy"],
             "repeated_training_tokens": metrics.share_of_repeats(samples.tokens, training.tokens),
             "steps": header["steps"],
-            "network_calls": header["network_calls"],
+            "nfe": header["nfe"],
             "parameters": header["parameters"],
             "protocol": metrics.protocol(
                 extractor=network.name,
@@ -103,5 +106,10 @@ def _statistics(reference: dict[str, Tensor], name: str, about: dict[str, Any]) 
     return Statistics(reference[f"{name}_mean"], reference[f"{name}_covariance"], about["images"][name] or 0)
 
 
+def main() -> int:
+    """Run the stage as `python -m stages.evaluate` does; gives the exit code."""
+    return launcher.main("evaluate", run, parallel=False)
+
+
 if __name__ == "__main__":
-    sys.exit(runner.main("evaluate"))
+    sys.exit(main())

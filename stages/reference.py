@@ -10,18 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages import paths, runner
-from vqlcmd import checkpoint, images, judge, manifest, shards, vqgan
-from vqlcmd.config import Params, load_params
-from vqlcmd.distributed import anywhere, barrier, device, from_first, in_order, rank, world
-from vqlcmd.errors import ConfigError, DataError, Interrupted
-from vqlcmd.features import Extractor, extractors
-from vqlcmd.files import sha256
-from vqlcmd.moments import Moments, read_statistics
-from vqlcmd.progress import Progress
-from vqlcmd.weights import save_weights
+from vqlcmd.evaluation import proxy_classifier
+from vqlcmd.evaluation.extractors import Extractor, extractors
+from vqlcmd.evaluation.moments import Moments, read_statistics
+from vqlcmd.images import loader, manifest
+from vqlcmd.params import Params, load_params
+from vqlcmd.runtime import launcher, paths, resume
+from vqlcmd.runtime.distributed import any_rank, barrier, broadcast_object, device, in_order, rank, world
+from vqlcmd.runtime.errors import ConfigError, DataError, Interrupted
+from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.progress import Progress
+from vqlcmd.runtime.safetensors_file import save_weights
+from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer.pixels import to_float, to_uint8
+from vqlcmd.tokens import shards
 
-PARALLEL = True
 KINDS = ("real", "reconstructed")
 SECONDS_BETWEEN_SAVES = 600.0
 """A state may be gigabytes: it holds the features behind precision and recall."""
@@ -31,20 +34,20 @@ def run() -> None:
     """Statistics of all images that count, and the features of those that precision and recall look at."""
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
-    source = images.open_images(listed, paths.images_root())
+    source = loader.open_images(listed, paths.images_root())
     given = params.reference.statistics and Path(params.reference.statistics).expanduser()
-    if given and params.evaluate.features == "judge":
+    if given and params.evaluate.features == "proxy":
         raise ConfigError(
-            "reference.statistics belongs to Inception, and the judge is made for one data set: "
+            "reference.statistics belongs to Inception, and the proxy classifier is made for one data set: "
             "set evaluate.features to inception, or reference.statistics to null"
         )
     statistics = read_statistics(given) if given else None
-    judging = "judge" in (params.evaluate.features, params.evaluate.precision_features)
+    judging = "proxy" in (params.evaluate.features, params.evaluate.precision_features)
     accuracy = None
     if rank() == 0 and judging:
-        accuracy = _fit_judge(params, source, len(listed.classes))
+        accuracy = _fit_proxy(params, source, len(listed.classes))
     barrier()
-    networks = extractors(params.evaluate, paths.judge_weights, device())
+    networks = extractors(params.evaluate, paths.proxy_weights, device())
     if statistics is not None:
         blank = torch.zeros(1, 3, params.images.size, params.images.size, dtype=torch.uint8)
         size = networks[0](blank).features.shape[1]
@@ -55,20 +58,20 @@ def run() -> None:
     settings = params.model_dump(mode="json", include={"images", "evaluate", "reference"})
     del settings["images"]["skip_broken"]
     digests = [network.digest for network in networks]
-    code = checkpoint.sources(*paths.CODE)
-    name = checkpoint.fingerprint(settings, digests, manifest.digest(listed), sha256(paths.VQGAN), code)
-    with checkpoint.State(runner.state_root() / "reference" / name, writer=rank() == 0) as state:
+    code = resume.sources(*paths.CODE)
+    name = resume.fingerprint(settings, digests, manifest.digest(listed), sha256(paths.VQGAN), code)
+    with resume.State(launcher.state_root() / "reference" / name, writer=rank() == 0) as state:
         barrier()
-        found = _look(params, source, tokenizer, networks, state)
+        found = _collect(params, source, tokenizer, networks, state)
         if rank() == 0:
-            images.refuse(found.broken, found.total, params.images.skip_broken)
+            loader.raise_if_broken(found.broken, found.total, params.images.skip_broken)
             about = {
                 "classes": list(listed.classes),
                 "features": params.evaluate.features,
                 "precision_features": params.evaluate.precision_features,
                 "weights_digest": networks[0].digest,
                 "precision_weights_digest": networks[1].digest,
-                "judge_accuracy": accuracy,
+                "proxy_accuracy": accuracy,
                 "images": {name: found.moments[name].count for name in KINDS},
                 "statistics": {"file": given.name, "sha256": sha256(given)} if given else None,
             }
@@ -115,35 +118,35 @@ class _Found:
             each.load_state_dict(saved["moments"][name])
 
 
-def _look(
+def _collect(
     params: Params,
-    source: images.ImageSource,
+    source: loader.ImageSource,
     tokenizer: vqgan.VQGAN,
     networks: tuple[Extractor, Extractor],
-    state: checkpoint.State,
+    state: resume.State,
 ) -> _Found:
     """At the images that count, from the first one or from where the same run stopped."""
     settings = params.reference
-    chosen = images.drawn(len(source), settings.limit, settings.seed, "reference")
+    chosen = loader.subsample(len(source), settings.limit, settings.seed, "reference")
     found = _Found(len(chosen))
     saved = state.load() if rank() == 0 else None
     # What could not be read may be readable now; only who leaves it out goes on without another look.
     if saved and (params.images.skip_broken or not saved["broken"]):
         found.load_state_dict(saved)
-    found.done = from_first(found.done)
+    found.done = broadcast_object(found.done)
     kept = np.zeros(len(source), dtype=bool)
-    kept[chosen[images.drawn(len(chosen), params.evaluate.precision_images, settings.seed, "precision")]] = True
-    each = images.images_of(settings.batch_size, _recipe(params))
+    kept[chosen[loader.subsample(len(chosen), params.evaluate.precision_images, settings.seed, "precision")]] = True
+    each = loader.images_per_batch(settings.batch_size, _recipe(params))
     batches = -(-(len(chosen) - found.done) // each)
     saved_at = time.monotonic()
 
-    with runner.graceful() as stop, Progress("reference", len(chosen), quiet=rank() > 0) as progress:
+    with launcher.graceful() as stop, Progress("reference", len(chosen), quiet=rank() > 0) as progress:
         for pieces in in_order(_seen(params, source, tokenizer, networks, chosen[found.done :], kept), batches):
             for piece in pieces:
                 found.add(piece)
             before, found.done = found.done, min(found.done + each * world(), len(chosen))
             progress.update(found.done, found.done - before)
-            stopping = anywhere(stop()) and found.done < len(chosen)
+            stopping = any_rank(stop()) and found.done < len(chosen)
             # At the end only for who finds broken images, and then leaves them out without another look at the others.
             ended = found.done == len(chosen) and found.broken
             if stopping or ended or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
@@ -158,7 +161,7 @@ def _look(
 
 def _seen(
     params: Params,
-    source: images.ImageSource,
+    source: loader.ImageSource,
     tokenizer: vqgan.VQGAN,
     networks: tuple[Extractor, Extractor],
     indices: np.ndarray,
@@ -167,7 +170,7 @@ def _seen(
     """This process's batches: features of the images and of their reconstructions, and of the `kept` ones what else."""
     network, precise = networks
     found: dict[str, str] = {}
-    for batch in images.stream(
+    for batch in loader.stream(
         source,
         _recipe(params),
         batch_size=params.reference.batch_size,
@@ -180,7 +183,7 @@ def _seen(
         found.clear()
         if len(batch.index):
             pixels = batch.images.to(device())
-            decoded = vqgan.to_uint8(tokenizer.decode(tokenizer.encode(vqgan.to_float(pixels))))
+            decoded = to_uint8(tokenizer.decode(tokenizer.encode(to_float(pixels))))
             rows = torch.from_numpy(kept[batch.index.numpy()])
             for name, shown in zip(KINDS, (pixels, decoded), strict=True):
                 layers = network(shown)
@@ -194,29 +197,29 @@ def _seen(
         yield piece
 
 
-def _recipe(params: Params) -> images.Recipe:
+def _recipe(params: Params) -> loader.Recipe:
     """One square of each image, whatever the tokens are made of: the metrics count images."""
-    return images.Recipe(params.images.size, params.images.resize, params.images.crop).single()
+    return loader.Recipe(params.images.size, params.images.resize, params.images.crop).one_view()
 
 
-def _fit_judge(params: Params, source: images.ImageSource, classes: int) -> float | None:
-    """Train the judge on the images that training sees; returns its accuracy on the others."""
-    settings = params.reference.judge
-    everything = images.load_all(
+def _fit_proxy(params: Params, source: loader.ImageSource, classes: int) -> float | None:
+    """Train the proxy classifier on the images that training sees; returns its accuracy on the others."""
+    settings = params.reference.proxy
+    everything = loader.load_all(
         source,
         _recipe(params),
         workers=paths.workers(),
         skip_broken=params.images.skip_broken,
         limit=settings.limit,
         seed=params.reference.seed,
-        purpose="judge",
+        purpose="proxy",
     )
     held = shards.heldout(everything.index, params.tokenize.holdout)
     threads = torch.get_num_threads()
-    # Sums are rounded otherwise with other threads, of which several processes have fewer: one judge for all.
+    # The order of sums depends on the number of threads, and several processes have fewer: one classifier for all.
     torch.set_num_threads(1)
-    with Progress("judge", settings.steps) as progress:
-        fitted = judge.fit_judge(
+    with Progress("proxy", settings.steps) as progress:
+        fitted = proxy_classifier.fit_proxy(
             everything.images[~held],
             everything.labels[~held],
             classes,
@@ -227,9 +230,14 @@ def _fit_judge(params: Params, source: images.ImageSource, classes: int) -> floa
             on_step=lambda step, loss: progress.update(step + 1, settings.batch_size, {"loss": loss}),
         )
     torch.set_num_threads(threads)
-    judge.save_judge(fitted, paths.REFERENCE / "judge.safetensors")
-    return judge.accuracy(fitted, everything.images[held], everything.labels[held]) if held.any() else None
+    proxy_classifier.save_proxy(fitted, paths.REFERENCE / "proxy.safetensors")
+    return proxy_classifier.accuracy(fitted, everything.images[held], everything.labels[held]) if held.any() else None
+
+
+def main() -> int:
+    """Run the stage as `python -m stages.reference` does; gives the exit code."""
+    return launcher.main("reference", run, parallel=True)
 
 
 if __name__ == "__main__":
-    sys.exit(runner.main("reference"))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""model, vqgan -> data/samples (token shards) and metrics/grid.png."""
+"""model -> data/samples (token shards)."""
 
 import sys
 from pathlib import Path
@@ -6,33 +6,32 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages import paths, runner
-from vqlcmd import checkpoint, network, plots, shards, vqgan
-from vqlcmd.config import Params, load_params
-from vqlcmd.distributed import anywhere, barrier, device, rank, world
-from vqlcmd.errors import ConfigError, DataError, Interrupted
-from vqlcmd.files import sha256, whole
-from vqlcmd.method import Method
-from vqlcmd.models import load_method
-from vqlcmd.noise import Noise
-from vqlcmd.progress import Progress
-
-PARALLEL = True
+from vqlcmd.diffusion import transformer
+from vqlcmd.diffusion.method import Method
+from vqlcmd.methods import load_method
+from vqlcmd.params import Params, load_params
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime import launcher, paths, resume
+from vqlcmd.runtime.distributed import any_rank, barrier, device, rank, world
+from vqlcmd.runtime.errors import ConfigError, DataError, Interrupted
+from vqlcmd.runtime.files import atomic_write, sha256
+from vqlcmd.runtime.progress import Progress
+from vqlcmd.tokens import shards
 
 
 def run() -> None:
     """Draw `sample.count` images' tokens: image i has class i mod C and a stream of random numbers of its own."""
     if paths.compiles():
         # Its mode for one shape again and again: CUDA graphs, which start all kernels of a pass at once.
-        network.compile_network("reduce-overhead")
+        transformer.compile_network("reduce-overhead")
     params = load_params()
     method, about = load_method(paths.MODEL, device())
     classes = len(about["class_names"])
     if params.guidance and not classes:
         raise ConfigError(f"guidance is {params.guidance:g}, which needs classes, and this model has none: set it to 0")
     settings = params.model_dump(mode="json", include={"seed", "sampler", "sample_steps", "guidance", "sample"})
-    name = checkpoint.fingerprint(settings, sha256(paths.MODEL), checkpoint.sources(*paths.CODE))
-    with checkpoint.State(runner.state_root() / "sample" / name, writer=rank() == 0) as state:
+    name = resume.fingerprint(settings, sha256(paths.MODEL), resume.sources(*paths.CODE))
+    with resume.State(launcher.state_root() / "sample" / name, writer=rank() == 0) as state:
         barrier()
         _draw(params, method, classes, state.directory)
         if rank() == 0:
@@ -52,13 +51,12 @@ def run() -> None:
                 "classes": about["class_names"],
                 "parameters": sum(parameter.numel() for parameter in method.parameters()),
                 "steps": method.steps(params.sampling()),
-                "network_calls": method.network_calls(params.sampling()),
+                "nfe": method.nfe(params.sampling()),
                 "vqgan_digest": about["vqgan_digest"],
                 **settings,
             }
             samples = {"samples": shards.Split(tokens, labels, index)}
             shards.write_shards(paths.SAMPLES, samples, header, params.sample.count)
-            _picture(tokens, classes)
         state.finish()
 
 
@@ -70,7 +68,7 @@ def _draw(params: Params, method: Method, classes: int, directory: Path) -> None
     """Write each batch's tokens into a file of its own, so that an interrupted run goes on where it stopped."""
     waiting = _batches(directory, params)
     rounds = range(0, len(waiting), world())
-    with runner.graceful() as stop, Progress("sample", params.sample.count, quiet=rank() > 0) as progress:
+    with launcher.graceful() as stop, Progress("sample", params.sample.count, quiet=rank() > 0) as progress:
         for first in rounds:
             number = first + rank()
             start = number * params.sample.batch_size
@@ -79,26 +77,22 @@ def _draw(params: Params, method: Method, classes: int, directory: Path) -> None
             # Every process passes here equally often, with or without a batch of its own: the group stays in step.
             if number < len(waiting) and not waiting[number].exists():
                 label = rows % classes if classes else None
-                tokens = method.sample(label, Noise(params.seed, "sample", rows), params.sampling())
-                with whole(waiting[number]) as side:
+                tokens = method.sample(label, CounterRNG(params.seed, "sample", rows), params.sampling())
+                with atomic_write(waiting[number]) as side:
                     np.save(side, tokens.cpu().numpy().astype(np.uint16))
             done = min((first + world()) * params.sample.batch_size, params.sample.count)
             progress.update(done, len(rows) * world())
-            if anywhere(stop()) and done < params.sample.count:
+            if any_rank(stop()) and done < params.sample.count:
                 raise Interrupted(
                     f"stopped after {done} of {params.sample.count} images; the same command goes on from there"
                 )
     barrier()
 
 
-def _picture(tokens: torch.Tensor, classes: int, rows: int = 10) -> None:
-    """The first samples, classes in columns."""
-    columns = classes if 1 < classes <= 20 else 16
-    tokenizer = vqgan.load(paths.VQGAN, device())
-    parts = tokens[: rows * columns].long().to(device()).split(16)
-    decoded = torch.cat([vqgan.to_uint8(tokenizer.decode(part)).cpu() for part in parts])
-    plots.image_grid(decoded, columns, paths.METRICS / "grid.png")
+def main() -> int:
+    """Run the stage as `python -m stages.sample` does; gives the exit code."""
+    return launcher.main("sample", run, parallel=True)
 
 
 if __name__ == "__main__":
-    sys.exit(runner.main("sample"))
+    sys.exit(main())

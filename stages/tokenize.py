@@ -1,4 +1,4 @@
-"""images, vqgan -> data/tokens (packed shards, header, codebook) and metrics/reconstructions.png."""
+"""images, vqgan -> data/tokens (packed shards, header, codebook, a few images)."""
 
 import sys
 from collections.abc import Iterator
@@ -6,16 +6,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from stages import paths, runner
-from vqlcmd import checkpoint, images, manifest, plots, shards, vqgan
-from vqlcmd.config import Params, load_params
-from vqlcmd.distributed import anywhere, barrier, device, from_first, in_order, rank, world
-from vqlcmd.errors import Interrupted
-from vqlcmd.files import sha256
-from vqlcmd.progress import Progress
+from vqlcmd.images import loader, manifest
+from vqlcmd.params import Params, load_params
+from vqlcmd.runtime import launcher, paths, resume
+from vqlcmd.runtime.distributed import any_rank, barrier, broadcast_object, device, in_order, rank, world
+from vqlcmd.runtime.errors import Interrupted
+from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.progress import Progress
+from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer.pixels import to_float
+from vqlcmd.tokens import shards
 
-PARALLEL = True
-SHOWN = 20
+PREVIEWS = 20
 
 
 def run() -> None:
@@ -25,21 +27,20 @@ def run() -> None:
     """
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
-    source = images.open_images(listed, paths.images_root())
+    source = loader.open_images(listed, paths.images_root())
     tokenizer = vqgan.load(paths.VQGAN, device())
     settings = params.model_dump(mode="json", include={"images", "tokenize"})
     # Who finds broken images at the end may leave them out without a second look at the others.
     del settings["images"]["skip_broken"]
-    code = checkpoint.sources(*paths.CODE)
-    name = checkpoint.fingerprint(settings, manifest.digest(listed), sha256(paths.VQGAN), code)
-    with checkpoint.State(runner.state_root() / "tokenize" / name, writer=rank() == 0) as state:
+    code = resume.sources(*paths.CODE)
+    name = resume.fingerprint(settings, manifest.digest(listed), sha256(paths.VQGAN), code)
+    with resume.State(launcher.state_root() / "tokenize" / name, writer=rank() == 0) as state:
         barrier()
         writer = shards.ShardWriter(paths.TOKENS, params.tokenize.shard_images, state.directory / "shards")
         broken = _encode(params, source, tokenizer, state, writer)
         if rank() == 0:
-            images.refuse(broken, len(source), params.images.skip_broken)
-            _picture(params, source, tokenizer)
-            records = _recipe(params).squares * (2 if params.images.flip else 1)
+            loader.raise_if_broken(broken, len(source), params.images.skip_broken)
+            records = _recipe(params).crop_views * (2 if params.images.flip else 1)
             side = params.images.size // tokenizer.architecture.downsampling
             writer.finish(
                 {
@@ -54,20 +55,21 @@ def run() -> None:
                     **({"records_per_image": records} if records > 1 else {}),
                 },
                 codebook_KD=tokenizer.codebook.cpu(),
+                previews=_previews(params, source),
             )
         barrier()
         state.finish()
 
 
-def _recipe(params: Params) -> images.Recipe:
-    return images.Recipe(params.images.size, params.images.resize, params.images.crop)
+def _recipe(params: Params) -> loader.Recipe:
+    return loader.Recipe(params.images.size, params.images.resize, params.images.crop)
 
 
 def _encode(
     params: Params,
-    source: images.ImageSource,
+    source: loader.ImageSource,
     tokenizer: vqgan.VQGAN,
-    state: checkpoint.State,
+    state: resume.State,
     writer: shards.ShardWriter,
 ) -> dict[str, str]:
     """All images into the writer of process 0, from the start or from where the same run stopped; the broken ones."""
@@ -75,14 +77,14 @@ def _encode(
     # What could not be read may be readable now; only who leaves it out goes on without another look.
     usable = saved and (params.images.skip_broken or not saved["broken"]) and writer.load_state_dict(saved["writer"])
     broken: dict[str, str] = saved["broken"] if saved and usable else {}
-    done, written = from_first(saved["done"] if saved and usable else 0), writer.shards
-    each = images.images_of(params.tokenize.batch_size, _recipe(params))
+    done, written = broadcast_object(saved["done"] if saved and usable else 0), writer.shards
+    each = loader.images_per_batch(params.tokenize.batch_size, _recipe(params))
     batches = -(-(len(source) - done) // each)
 
     def save() -> None:
         state.save({"done": done, "broken": broken, "writer": writer.state_dict()})
 
-    with runner.graceful() as stop, Progress("tokenize", len(source), quiet=rank() > 0) as progress:
+    with launcher.graceful() as stop, Progress("tokenize", len(source), quiet=rank() > 0) as progress:
         for pieces in in_order(_encoded(params, source, tokenizer, done), batches):
             for split, unreadable in pieces:
                 broken |= unreadable
@@ -94,19 +96,19 @@ def _encode(
             if writer.shards > written or done == len(source):
                 written = writer.shards
                 save()
-            if anywhere(stop()) and done < len(source):
+            if any_rank(stop()) and done < len(source):
                 save()
                 raise Interrupted(f"stopped after {done} of {len(source)} images; the same command goes on from there")
     return broken
 
 
 def _encoded(
-    params: Params, source: images.ImageSource, tokenizer: vqgan.VQGAN, first: int
+    params: Params, source: loader.ImageSource, tokenizer: vqgan.VQGAN, first: int
 ) -> Iterator[tuple[shards.Split, dict[str, str]]]:
     """This process's batches of the images from `first` on: their records, and what could not be read of them."""
     mirrors = 2 if params.images.flip else 1
     found: dict[str, str] = {}
-    for batch in images.stream(
+    for batch in loader.stream(
         source,
         _recipe(params),
         batch_size=params.tokenize.batch_size,
@@ -127,19 +129,22 @@ def _tokens(tokenizer: vqgan.VQGAN, pixels: Tensor, mirrors: int) -> Tensor:
     if not len(pixels):
         side = pixels.shape[2] // tokenizer.architecture.downsampling
         return torch.empty(0, side**2, dtype=torch.int32)
-    shown = vqgan.to_float(pixels.to(device()))
+    shown = to_float(pixels.to(device()))
     views = (shown, shown.flip(3))[:mirrors]
     return torch.stack([tokenizer.encode(view).int().cpu() for view in views], dim=1).flatten(0, 1)
 
 
-def _picture(params: Params, source: images.ImageSource, tokenizer: vqgan.VQGAN) -> None:
-    """The first images that can be read, and below them what the tokenizer makes of them."""
-    batches = images.stream(source, _recipe(params), batch_size=SHOWN, broken={})
-    first = next(batch.images for batch in batches if len(batch.index))[:SHOWN]
-    decoded = tokenizer.decode(tokenizer.encode(vqgan.to_float(first.to(device()))))
-    shown = torch.cat([first, vqgan.to_uint8(decoded).cpu()])
-    plots.image_grid(shown, columns=len(first), path=paths.METRICS / "reconstructions.png")
+def _previews(params: Params, source: loader.ImageSource) -> dict[str, Tensor]:
+    """The first images that can be read, and their classes, for the picture of reconstructions."""
+    batches = loader.stream(source, _recipe(params).one_view(), batch_size=PREVIEWS, broken={})
+    first = next(batch for batch in batches if len(batch.index))
+    return {"images": first.images[:PREVIEWS], "labels": first.labels[:PREVIEWS]}
+
+
+def main() -> int:
+    """Run the stage as `python -m stages.tokenize` does; gives the exit code."""
+    return launcher.main("tokenize", run, parallel=True)
 
 
 if __name__ == "__main__":
-    sys.exit(runner.main("tokenize"))
+    sys.exit(main())

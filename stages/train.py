@@ -1,23 +1,24 @@
-"""tokens, the method's knobs -> data/model (EMA weights) and metrics/train.tsv, embeddings.png, schedule.png."""
+"""tokens, the method's knobs -> data/model (EMA weights) and metrics/train.tsv."""
 
 import sys
 
 import torch
 
-from stages import paths, runner
-from vqlcmd import checkpoint, methods, network, plots, shards, streaming
-from vqlcmd.config import load_params
-from vqlcmd.distributed import device, rank
-from vqlcmd.models import save_method
-from vqlcmd.trainer import train
-
-PARALLEL = True
+from vqlcmd import methods
+from vqlcmd.diffusion import transformer
+from vqlcmd.methods import save_method
+from vqlcmd.params import load_params
+from vqlcmd.runtime import launcher, paths, resume
+from vqlcmd.runtime.distributed import device, rank
+from vqlcmd.runtime.files import write_tsv
+from vqlcmd.tokens import shards, streaming
+from vqlcmd.training.loop import train
 
 
 def run() -> None:
     """Train the method that params.yaml names, from the start or from where the same run stopped."""
     if paths.compiles():
-        network.compile_network()
+        transformer.compile_network()
     params = load_params()
     header = shards.read_header(paths.TOKENS)
     codebook_KD = shards.read_codebook(paths.TOKENS)
@@ -30,10 +31,10 @@ def run() -> None:
 
     settings = params.model_part().model_dump(mode="json")
     del settings["train"]["save_every"]
-    name = checkpoint.fingerprint(settings, header, checkpoint.sources(*paths.CODE))
+    name = resume.fingerprint(settings, header, resume.sources(*paths.CODE))
     with (
-        checkpoint.State(runner.state_root() / "train" / name, writer=rank() == 0) as state,
-        runner.graceful() as stop,
+        resume.State(launcher.state_root() / "train" / name, writer=rank() == 0) as state,
+        launcher.graceful() as stop,
     ):
         teacher, rows = train(
             method,
@@ -44,15 +45,18 @@ def run() -> None:
             seed=params.seed,
             state=state,
             stop=stop,
-            at_once=paths.images_at_once(),
+            micro_batch=paths.micro_batch(),
         )
         if rank() == 0:
             save_method(paths.MODEL, teacher, params, header, codebook_KD)
-            plots.write_curves(rows, paths.METRICS / "train.tsv")
-            plots.noise_schedule(teacher.signal, params.method, paths.METRICS / "schedule.png")
-            plots.embeddings(codebook_KD, teacher.table.detach().cpu(), paths.METRICS / "embeddings.png")
+            write_tsv(paths.METRICS / "train.tsv", rows)
         state.finish()
 
 
+def main() -> int:
+    """Run the stage as `python -m stages.train` does; gives the exit code."""
+    return launcher.main("train", run, parallel=True)
+
+
 if __name__ == "__main__":
-    sys.exit(runner.main("train"))
+    sys.exit(main())

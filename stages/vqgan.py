@@ -3,14 +3,16 @@
 import sys
 from pathlib import Path
 
-from stages import paths, runner
-from vqlcmd import download, images, manifest, published, vqgan
-from vqlcmd.config import Params, load_params
-from vqlcmd.distributed import device
-from vqlcmd.errors import ConfigError
-from vqlcmd.files import write_json
-from vqlcmd.progress import Progress
-from vqlcmd.vqgan_fit import FitSettings, fit
+from vqlcmd.images import loader, manifest
+from vqlcmd.params import Params, load_params
+from vqlcmd.pretrained import convert, download
+from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.distributed import device
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.files import write_json
+from vqlcmd.runtime.progress import Progress
+from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer_fit.fit import FitSettings, fit
 
 
 def run() -> None:
@@ -28,7 +30,7 @@ def _take(params: Params, checkpoint: str) -> None:
     if path.resolve() == paths.VQGAN.resolve():
         raise ConfigError(f"vqgan.checkpoint is {checkpoint}, which this stage writes: name a copy elsewhere")
     config = Path(settings.config).expanduser() if settings.config else None
-    tokenizer, provenance = published.read(path, settings.format, config, settings.sha256)
+    tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256)
     architecture = tokenizer.architecture
     factor = architecture.downsampling
     if params.images.size % factor:
@@ -54,9 +56,9 @@ def _fit(params: Params) -> None:
         attn_resolutions=tuple(settings.attn_resolutions),
     )
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
-    pictures = images.load_all(
-        images.open_images(listed, paths.images_root()),
-        images.Recipe(params.images.size, params.images.resize, params.images.crop).single(),
+    pictures = loader.load_all(
+        loader.open_images(listed, paths.images_root()),
+        loader.Recipe(params.images.size, params.images.resize, params.images.crop).one_view(),
         limit=settings.fit.limit,
         seed=settings.seed,
         workers=paths.workers(),
@@ -74,5 +76,10 @@ def _fit(params: Params) -> None:
     write_json(paths.METRICS / "vqgan.json", {"fitted": True, "images": len(pictures), **figures})
 
 
+def main() -> int:
+    """Run the stage as `python -m stages.vqgan` does; gives the exit code."""
+    return launcher.main("vqgan", run, parallel=False)
+
+
 if __name__ == "__main__":
-    sys.exit(runner.main("vqgan"))
+    sys.exit(main())

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.tokenizers import SMALL, seeded
-from vqlcmd import published
-from vqlcmd.errors import UserError
+from vqlcmd.pretrained import convert
+from vqlcmd.runtime.errors import UserError
 
 
 def tamings(folder: Path, tensors: dict[str, Tensor] | None = None) -> Path:
@@ -22,7 +22,7 @@ def tamings(folder: Path, tensors: dict[str, Tensor] | None = None) -> Path:
 
 def refused(error: type[UserError], path: Path, *pieces: str, **options: Any) -> None:
     with pytest.raises(error) as caught:
-        published.read(path, **options)
+        convert.read(path, **options)
     line = str(caught.value)
     assert "\n" not in line
     for piece in (path.name, *pieces):

@@ -14,10 +14,10 @@ import yaml
 
 from tests.pipeline_imports import ROOT
 from tests.tokenizers import SMALL, seeded
-from vqlcmd import vqgan
-from vqlcmd.yamlfile import read_yaml
+from vqlcmd.runtime.yaml_file import read_yaml
+from vqlcmd.tokenizer import vqgan
 
-STAGES = ("vqgan", "tokenize", "train", "sample", "bound", "reference", "evaluate")
+STAGES = ("vqgan", "tokenize", "train", "sample", "bound", "reference", "evaluate", "figures")
 TINY: dict[str, Any] = {
     "embedding_dim": 8,
     "sample_steps": 3,
@@ -27,7 +27,7 @@ TINY: dict[str, Any] = {
     "train": {"batch_size": 32, "learning_rate": 5e-3, "warmup": 4, "log_every": 30, "save_every": 5},
     "sample": {"count": 50, "batch_size": 20},
     "bound": {"levels": 4, "batch_size": 100},
-    "reference": {"judge": {"steps": 20}},
+    "reference": {"proxy": {"steps": 20}},
 }
 
 
@@ -84,7 +84,7 @@ def _no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "VQLCMD_STATE",
         "VQLCMD_WORKERS",
         "VQLCMD_TOKEN_MB",
-        "VQLCMD_IMAGES_AT_ONCE",
+        "VQLCMD_MICRO_BATCH",
         "VQLCMD_COMPILE",
         "DVC_ROOT",
         "RANK",

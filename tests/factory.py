@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vqlcmd import methods
-from vqlcmd.config import ModelParams, Params, Train, load_params
+from vqlcmd.params import ModelParams, Params, Train, load_params
 
 ROOT = Path(__file__).parent.parent
 CODES, TOKENS, DIM = 8, 4, 6
@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
         "batch_size": 4,
         "learning_rate": 1e-2,
         "warmup": 2,
-        "final_rate": 0.1,
+        "final_lr_ratio": 0.1,
         "weight_decay": 0.01,
         "betas": [0.9, 0.99],
         "clip": 1.0,

@@ -55,7 +55,7 @@ class Model:
         # Codes are latents of noise, so that different ones are near to different images.
         z = self.encoder(torch.randn(4, 3, 16, 16, generator=self.w.random)).permute(0, 2, 3, 1).reshape(-1, self.dim)
         self.w.held["quantize.embedding.weight"] = z[torch.randperm(len(z), generator=self.w.random)[:CODES]].clone()
-        self.paint(self.lookup(torch.zeros(1, 16, dtype=torch.int64)))
+        self.decode_latents(self.lookup(torch.zeros(1, 16, dtype=torch.int64)))
         last = next(name for name in reversed(self.w.held) if name.endswith(".bias"))
         self.w.held[last] += sum(self.pixels) / 2  # most pixels inside of the range
         self.w.held[last.replace("bias", "weight")] *= 0.4
@@ -148,7 +148,7 @@ class Model:
     def lookup(self, tokens: Tensor) -> Tensor:
         return self.codes()[tokens].transpose(1, 2).reshape(len(tokens), self.dim, 4, 4)
 
-    def paint(self, z: Tensor) -> Tensor:
+    def decode_latents(self, z: Tensor) -> Tensor:
         """Codes to images in [-1, 1], not clamped."""
         low, high = self.pixels
         return (self.decoder(z) - low) / (high - low) * 2 - 1

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from vqlcmd.images import Recipe, prepare
+from vqlcmd.images.loader import Recipe, prepare
 
 RECIPE = Recipe(size=8, resize="box")
 RED, WHITE = (255, 0, 0), (255, 255, 255)

@@ -5,8 +5,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from vqlcmd.vqgan import VQGAN, Architecture
-from vqlcmd.vqgan_fit import FitSettings
+from vqlcmd.tokenizer.vqgan import VQGAN, Architecture
+from vqlcmd.tokenizer_fit.fit import FitSettings
 
 SMALL = Architecture(
     resolution=16,

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vqlcmd import vqgan
-from vqlcmd.config import Sampling
-from vqlcmd.errors import ConfigError
-from vqlcmd.method import Method
-from vqlcmd.models import load_method
-from vqlcmd.noise import Noise
+from vqlcmd.diffusion.method import Method
+from vqlcmd.methods import load_method
+from vqlcmd.params import Sampling
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer.pixels import to_float, to_uint8
 
 
 class Generator:
@@ -44,9 +45,9 @@ class Generator:
         for start in range(0, count, batch_size):
             rows = torch.arange(start, min(start + batch_size, count), device=self.device)
             label = labels[rows] if isinstance(labels, Tensor) else None
-            noise = Noise(seed, "sample", rows)
-            tokens = self.method.sample(label, noise, how)
-            images.append(vqgan.to_uint8(self.vqgan.decode(tokens)).cpu())
+            rng = CounterRNG(seed, "sample", rows)
+            tokens = self.method.sample(label, rng, how)
+            images.append(to_uint8(self.vqgan.decode(tokens)).cpu())
         return torch.cat(images)
 
     @torch.no_grad()
@@ -75,15 +76,15 @@ class Generator:
             raise ConfigError(f"class {class_} does not exist: this model has {known_classes}, numbered from 0")
         number = known_classes if class_ is None else class_
         label = torch.full((count,), number, device=self.device) if known_classes else None
-        tokens = self.vqgan.encode(vqgan.to_float(image[None].to(self.device))).flatten()
+        tokens = self.vqgan.encode(to_float(image[None].to(self.device))).flatten()
         side = round(len(tokens) ** 0.5)
         open_N = torch.nn.functional.adaptive_max_pool2d(hole[None].float(), side).flatten().bool().to(self.device)
         if not open_N.any():
             raise ConfigError("the mask has no white pixel: paint white over what is to be drawn anew")
         known = torch.where(open_N, -1, tokens).expand(count, -1)
-        noise = Noise(seed, "inpaint", torch.arange(count, device=self.device))
-        drawn = self.method.sample(label, noise, how, known)
-        painted = vqgan.to_uint8(self.vqgan.decode(drawn)).cpu()
+        rng = CounterRNG(seed, "inpaint", torch.arange(count, device=self.device))
+        drawn = self.method.sample(label, rng, how, known)
+        painted = to_uint8(self.vqgan.decode(drawn)).cpu()
         patch = image.shape[1] // side
         lost = open_N.cpu().view(side, side).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
         return torch.where(lost, painted, image), torch.where(lost, 127, image).byte()

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqlcmd import losses
-from vqlcmd.config import ModelParams
-from vqlcmd.discrete import DiscreteDiffusion
-from vqlcmd.kernel import draw
-from vqlcmd.noise import Noise
+from vqlcmd.diffusion import losses
+from vqlcmd.diffusion.discrete import DiscreteDiffusion
+from vqlcmd.diffusion.markov import sample_categorical
+from vqlcmd.params import ModelParams
+from vqlcmd.rng import CounterRNG
 
 
 class D3PM(DiscreteDiffusion):
@@ -27,11 +27,11 @@ class D3PM(DiscreteDiffusion):
         super().__init__(params, codebook_KD, tokens, classes, keep=keep, mask=torch.zeros_like(keep), extra_states=0)
         self.weights = {"vb": 1.0, "ce": 0.001}
 
-    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Any) -> dict[str, Tensor]:
+    def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
         """L_vb at one step per image, and -log p(x_0 | x_t): nats per token."""
-        t = self.steps_at(noise.stratified("time", self.batch_size))
-        x_BN = self.diffuse(tokens_BN, t, noise)
-        logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, noise))
+        t = self.steps_at(rng.stratified("time", self.batch_size))
+        x_BN = self.diffuse(tokens_BN, t, rng)
+        logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, rng))
         vb = self.divergence(logits_BNK, tokens_BN, x_BN, t)
         return {"vb": vb, "ce": losses.cross_entropy(logits_BNK, tokens_BN)}
 
@@ -42,7 +42,7 @@ class D3PM(DiscreteDiffusion):
 
     def step(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor, u_BN: Tensor) -> Tensor:
         reverse = self.reverse(p_BNK, x_BN, s, t)
-        return torch.where((s == 0)[:, None], reverse.argmax(dim=2), draw(reverse, u_BN))
+        return torch.where((s == 0)[:, None], reverse.argmax(dim=2), sample_categorical(reverse, u_BN))
 
 
 def kept(timesteps: int) -> Tensor:

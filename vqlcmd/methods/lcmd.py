@@ -11,23 +11,23 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from vqlcmd import collapse, gaussian, losses
-from vqlcmd.config import ModelParams, Sampling
-from vqlcmd.embedding import DROPPING, build_embedding
-from vqlcmd.guidance import guided, infilled
-from vqlcmd.method import Method
-from vqlcmd.network import Transformer
-from vqlcmd.noise import Noise
-from vqlcmd.schedule import Schedule
-from vqlcmd.weighting import WEIGHTINGS
+from vqlcmd.diffusion import collapse, gaussian, losses
+from vqlcmd.diffusion.embedding import DROPPING, build_embedding
+from vqlcmd.diffusion.guidance import guided, with_known_tokens
+from vqlcmd.diffusion.method import Method
+from vqlcmd.diffusion.schedule import Schedule
+from vqlcmd.diffusion.transformer import Transformer
+from vqlcmd.diffusion.weighting import WEIGHTINGS
+from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.rng import CounterRNG
 
-Step = Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, Noise], Tensor]
+Step = Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, CounterRNG], Tensor]
 
 SAMPLERS: dict[str, Step] = {
-    "ancestral": lambda schedule, z, psi_hat, s, t, noise: gaussian.ancestral_step(
-        schedule, z, psi_hat, s, t, noise.normal("step", *z.shape[1:])
+    "ancestral": lambda schedule, z, psi_hat, s, t, rng: gaussian.ancestral_step(
+        schedule, z, psi_hat, s, t, rng.normal("step", *z.shape[1:])
     ),
-    "ddim": lambda schedule, z, psi_hat, s, t, noise: gaussian.ddim_step(schedule, z, psi_hat, s, t),
+    "ddim": lambda schedule, z, psi_hat, s, t, rng: gaussian.ddim_step(schedule, z, psi_hat, s, t),
 }
 
 
@@ -66,19 +66,19 @@ class LCMD(Method):
             dropout=net.dropout,
         )
 
-    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Self) -> dict[str, Tensor]:
+    def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Self) -> dict[str, Tensor]:
         """The loss terms with a weight above 0, per image: {name: (B,)}. `teacher` is the EMA of this model."""
         psi_BND = self.embedding(tokens_BN)
-        noise = noise.ahead(**self._draws(psi_BND.shape[2]))
-        label = self.drop_classes(label, noise)
-        u = noise.stratified("time", self.batch_size)
+        rng = rng.prefetch(**self._draws(psi_BND.shape[2]))
+        label = self.drop_classes(label, rng)
+        u = rng.stratified("time", self.batch_size)
         t, start = self.weighting.time(u), torch.full_like(u, self.schedule.start, dtype=torch.float64)
 
-        z_t = self._noised(psi_BND, t, noise, "")
+        z_t = self._noised(psi_BND, t, rng, "")
 
         terms = {}
         if "rec" in self.weights:
-            z_0 = self._noised(psi_BND, start, noise, "_rec")
+            z_0 = self._noised(psi_BND, start, rng, "_rec")
             student_t, student_0 = self._student(z_t, t, z_0, start, label)
             terms["rec"] = losses.cross_entropy(student_0, tokens_BN)
         else:
@@ -87,63 +87,63 @@ class LCMD(Method):
             error = losses.squared_error(psi_BND, self.psi_hat(student_t))
             terms["diff"] = self.weighting.weight(t).to(error.dtype) * error
         if "cm" in self.weights:
-            s = self.schedule.start + (t - self.schedule.start) * noise.uniform("earlier_time").double()
-            terms["cm"] = losses.consistency(teacher.earlier(z_t, s, t, label), student_t)
+            s = self.schedule.start + (t - self.schedule.start) * rng.uniform("earlier_time").double()
+            terms["cm"] = losses.consistency(teacher.teacher_logits(z_t, s, t, label), student_t)
         if "ce" in self.weights:
             terms["ce"] = losses.cross_entropy(student_t, tokens_BN)
         return terms
 
     @torch.no_grad()
-    def earlier(self, z_BND: Tensor, s: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    def teacher_logits(self, z_BND: Tensor, s: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """The teacher's logits at z_s, one DDIM step of its own from z_t: (B, N, K)."""
         psi_hat = self.psi_hat(self.network(z_BND, t, label))
         return self.network(gaussian.ddim_step(self.schedule, z_BND, psi_hat, s, t), s, label)
 
     @torch.no_grad()
-    def sample(self, label: Tensor | None, noise: Noise, how: Sampling, known: Tensor | None = None) -> Tensor:
+    def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
         """Tokens (B, N) int64 for classes (B,), after `how.steps` steps and one last look at the clean end."""
         self.check(how)
-        predict = infilled(guided(self.network, how.guidance, null=self.classes), known)
-        step, size = SAMPLERS[how.sampler], len(noise.rows)
-        u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=noise.rows.device)
+        predict = with_known_tokens(guided(self.network, how.guidance, null=self.classes), known)
+        step, size = SAMPLERS[how.sampler], len(rng.rows)
+        u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=rng.rows.device)
         times = self.schedule.between(u)
         times_SB = times[:, None].expand(-1, size)
-        z = noise.normal("prior", self.tokens, self.table.shape[1])
+        z = rng.normal("prior", self.tokens, self.table.shape[1])
         for index, (t, s) in enumerate(pairwise(times_SB)):
-            z = step(self.schedule, z, self.psi_hat(predict(z, t, label)), s, t, noise.at(index))
+            z = step(self.schedule, z, self.psi_hat(predict(z, t, label)), s, t, rng.with_step(index))
         return predict(z, times_SB[-1], label).argmax(dim=2)
 
-    def network_calls(self, how: Sampling) -> int:
+    def nfe(self, how: Sampling) -> int:
         """Passes through the network that one image costs."""
         return (how.steps + 1) * (2 if how.guidance else 1)
 
     @torch.no_grad()
-    def bound(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, levels: int) -> Tensor:
+    def bound(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, levels: int) -> Tensor:
         """Upper bound on -log p(x), nats per token, estimated with `levels` noise levels an image: (B,). Section 6."""
         psi = self.embedding(tokens_BN)
         size = len(tokens_BN)
         start = torch.full((size,), self.schedule.start, dtype=torch.float64, device=tokens_BN.device)
-        z_0 = gaussian.diffuse(self.schedule, psi, start, noise.normal("rec", *psi.shape[1:]))
+        z_0 = gaussian.diffuse(self.schedule, psi, start, rng.normal("rec", *psi.shape[1:]))
         total = gaussian.prior_kl(self.schedule, psi) + losses.cross_entropy(self.network(z_0, start, label), tokens_BN)
         spread = self.schedule.log_snr_max - self.schedule.log_snr_min
         for level in range(levels):
-            u = (level + noise.at(level).uniform("level").double()) / levels
+            u = (level + rng.with_step(level).uniform("level").double()) / levels
             log_snr = self.schedule.log_snr_min + spread * u
             t = self.schedule.time(log_snr)
-            z_t = gaussian.diffuse(self.schedule, psi, t, noise.at(level).normal("eps", *psi.shape[1:]))
+            z_t = gaussian.diffuse(self.schedule, psi, t, rng.with_step(level).normal("eps", *psi.shape[1:]))
             error = losses.squared_error(psi, self.psi_hat(self.network(z_t, t, label)))
             total = total + 0.5 * spread * log_snr.exp().to(error.dtype) * error / levels
         return total
 
     @torch.no_grad()
-    def diagnostics(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise) -> dict[str, float]:
+    def diagnostics(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG) -> dict[str, float]:
         """Section 7: collapse statistics of the embedding table, and the cross-entropy at five times."""
         table_KD = self.table
-        found = collapse.statistics(table_KD, self.schedule, noise.of(len(table_KD)))
+        found = collapse.statistics(table_KD, self.schedule, rng.first_rows(len(table_KD)))
         psi = self.embedding(tokens_BN)
         for share in (0.1, 0.25, 0.5, 0.75, 0.9):
             t = self.schedule.between(torch.full((len(tokens_BN),), share, device=tokens_BN.device))
-            z_t = gaussian.diffuse(self.schedule, psi, t, noise.normal("diagnostics", *psi.shape[1:]))
+            z_t = gaussian.diffuse(self.schedule, psi, t, rng.normal("diagnostics", *psi.shape[1:]))
             found[f"ce_{share}"] = float(losses.cross_entropy(self.network(z_t, t, label), tokens_BN).mean())
         return found
 
@@ -154,11 +154,11 @@ class LCMD(Method):
             counts |= {f"drop_ratio{which}": 1, f"drop{which}": self.tokens, f"eps{which}": self.tokens * dim}
         return counts
 
-    def _noised(self, psi_BND: Tensor, t: Tensor, noise: Noise, which: str) -> Tensor:
-        ratio = self.dropping(self.drop, noise.uniform(f"drop_ratio{which}"), t)
-        dropped_BN = noise.uniform(f"drop{which}", self.tokens) < ratio[:, None]
+    def _noised(self, psi_BND: Tensor, t: Tensor, rng: CounterRNG, which: str) -> Tensor:
+        ratio = self.dropping(self.drop, rng.uniform(f"drop_ratio{which}"), t)
+        dropped_BN = rng.uniform(f"drop{which}", self.tokens) < ratio[:, None]
         psi_BND = self.embedding.masked(psi_BND, dropped_BN)
-        return gaussian.diffuse(self.schedule, psi_BND, t, noise.normal(f"eps{which}", *psi_BND.shape[1:]))
+        return gaussian.diffuse(self.schedule, psi_BND, t, rng.normal(f"eps{which}", *psi_BND.shape[1:]))
 
     def _student(
         self, z_t: Tensor, t: Tensor, z_0: Tensor, start: Tensor, label: Tensor | None
@@ -168,7 +168,7 @@ class LCMD(Method):
         at_t, at_0 = self.network(torch.cat([z_t, z_0]), torch.cat([t, start]), labels).chunk(2)
         return at_t, at_0
 
-    def signal(self, u: Tensor) -> Tensor:
+    def alpha_bar(self, u: Tensor) -> Tensor:
         return self.schedule.alpha(self.schedule.between(u)) ** 2
 
     def embedding_parameters(self) -> Iterable[nn.Parameter]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqlcmd.config import ModelParams, Sampling
-from vqlcmd.discrete import Discrete
-from vqlcmd.guidance import guided
-from vqlcmd.kernel import draw
-from vqlcmd.noise import Noise
+from vqlcmd.diffusion.discrete import Discrete
+from vqlcmd.diffusion.guidance import guided
+from vqlcmd.diffusion.markov import sample_categorical
+from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.rng import CounterRNG
 
 SMOOTHING = 0.1
 
@@ -34,28 +34,28 @@ class MaskGIT(Discrete):
         super().__init__(params, codebook_KD, tokens, classes)
         self.weights = {"ce": 1.0}
 
-    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Any) -> dict[str, Tensor]:
+    def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
         """Cross-entropy at all positions with smoothed labels, nats per token: (B,)."""
-        ratio = share_masked(noise.stratified("time", self.batch_size))
-        x_BN, t = self.noised(tokens_BN, ratio, noise)
-        logits_BNK = self.logits(x_BN, t, self.drop_classes(label, noise))
+        ratio = share_masked(rng.stratified("time", self.batch_size))
+        x_BN, t = self.noised(tokens_BN, ratio, rng)
+        logits_BNK = self.logits(x_BN, t, self.drop_classes(label, rng))
         smooth = F.cross_entropy(logits_BNK.transpose(1, 2), tokens_BN, label_smoothing=SMOOTHING, reduction="none")
         return {"ce": smooth.mean(dim=1)}
 
-    def noised(self, tokens_BN: Tensor, u: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        masked_BN = noise.uniform("masked", self.tokens) < u[:, None]
+    def noised(self, tokens_BN: Tensor, u: Tensor, rng: CounterRNG) -> tuple[Tensor, Tensor]:
+        masked_BN = rng.uniform("masked", self.tokens) < u[:, None]
         return torch.where(masked_BN, self.codes, tokens_BN), torch.zeros_like(u)
 
     @torch.no_grad()
-    def sample(self, label: Tensor | None, noise: Noise, how: Sampling, known: Tensor | None = None) -> Tensor:
+    def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
         """Tokens (B, N) int64: each step draws all, keeps the surest few, and masks the rest again."""
         self.check(how)
-        size = len(noise.rows)
-        x_BN = torch.full((size, self.tokens), self.codes, device=noise.rows.device)
+        size = len(rng.rows)
+        x_BN = torch.full((size, self.tokens), self.codes, device=rng.rows.device)
         if known is not None:
             x_BN = torch.where(known >= 0, known, x_BN)
         counts_BS = _counts(how.steps, (x_BN == self.codes).sum(dim=1))
-        t = torch.zeros(size, device=noise.rows.device)
+        t = torch.zeros(size, device=rng.rows.device)
         for index in range(how.steps):
             if not bool(counts_BS[:, index].any()):
                 continue
@@ -63,8 +63,8 @@ class MaskGIT(Discrete):
             progress = index / (how.steps - 1) if how.steps > 1 else 1.0
             predict = guided(self.logits, how.guidance * progress, null=self.classes)
             log_p_BNK = predict(x_BN, t, label).log_softmax(dim=2)
-            drawn_BN = draw(log_p_BNK.exp(), noise.at(index).uniform("step", self.tokens))
-            gumbel_BN = -(-noise.at(index).uniform("choice", self.tokens).log()).log()
+            drawn_BN = sample_categorical(log_p_BNK.exp(), rng.with_step(index).uniform("step", self.tokens))
+            gumbel_BN = -(-rng.with_step(index).uniform("choice", self.tokens).log()).log()
             confidence_BN = log_p_BNK.gather(2, drawn_BN[..., None])[..., 0]
             confidence_BN = confidence_BN + how.temperature * (1 - progress) * gumbel_BN
             confidence_BN = confidence_BN.masked_fill(x_BN != self.codes, -torch.inf)
@@ -72,20 +72,20 @@ class MaskGIT(Discrete):
             x_BN = torch.where(rank_BN < counts_BS[:, index, None], drawn_BN, x_BN)
         return x_BN
 
-    def network_calls(self, how: Sampling) -> int:
+    def nfe(self, how: Sampling) -> int:
         """Passes through the network that one image costs: the first of several steps needs no unguided one."""
         made = [index for index, count in enumerate(reveal_counts(how.steps, self.tokens)) if count]
         return len(made) + (sum(how.steps == 1 or index > 0 for index in made) if how.guidance else 0)
 
     @torch.no_grad()
-    def bound(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, levels: int) -> Tensor:
+    def bound(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, levels: int) -> Tensor:
         """Upper bound on -log p(x), nats per token: (B,). That of the model that reveals tokens one by one, anyhow.
 
         -log p(x) <= E over orders of the sum over places; with n tokens left, any of them is the next one.
         """
         total = torch.zeros(len(tokens_BN), device=tokens_BN.device)
         for level in range(levels):
-            at = noise.at(level)
+            at = rng.with_step(level)
             left = ((level + at.uniform("level")) / levels * self.tokens).ceil().clamp(1, self.tokens)
             rank_BN = at.uniform("order", self.tokens).argsort(dim=1).argsort(dim=1)
             masked_BN = rank_BN < left[:, None]
@@ -95,7 +95,7 @@ class MaskGIT(Discrete):
             total = total + (nats_BN * masked_BN).sum(dim=1) / left / levels
         return total
 
-    def signal(self, u: Tensor) -> Tensor:
+    def alpha_bar(self, u: Tensor) -> Tensor:
         return 1 - u.double()
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqlcmd import distributed, losses
-from vqlcmd.config import ModelParams, Sampling
-from vqlcmd.discrete import DiscreteDiffusion
-from vqlcmd.noise import Noise
+from vqlcmd.diffusion import losses
+from vqlcmd.diffusion.discrete import DiscreteDiffusion
+from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime import distributed
 
 SEEN = 10
 """Every step must have been drawn more often than this before its loss decides how often it is drawn."""
@@ -52,11 +53,11 @@ class VQDiffusion(DiscreteDiffusion):
         self.register_buffer("drawn", torch.zeros(params.discrete.timesteps))
         self._seen: list[tuple[Tensor, Tensor]] = []
 
-    def forward(self, tokens_BN: Tensor, label: Tensor | None, noise: Noise, teacher: Any) -> dict[str, Tensor]:
+    def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
         """The bound's term at one step per image, and (1 + (1 - t / T)) -log p(x_0 | x_t), over T times P(t)."""
-        t, probability = self.draw_steps(noise.stratified("time", self.batch_size))
-        x_BN = self.diffuse(tokens_BN, t, noise)
-        logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, noise))
+        t, probability = self.draw_steps(rng.stratified("time", self.batch_size))
+        x_BN = self.diffuse(tokens_BN, t, rng)
+        logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, rng))
         vb = self.divergence(logits_BNK, tokens_BN, x_BN, t)
         if self.training:
             self._seen.append((t, vb.detach() * self.tokens))
@@ -85,9 +86,9 @@ class VQDiffusion(DiscreteDiffusion):
         t, loss = (torch.cat(column) for column in zip(*self._seen, strict=True))
         self._seen.clear()
         which_BT = F.one_hot(t - 1, self.kernel.timesteps).float()
-        squares, counts = (which_BT * loss[:, None].square()).sum(dim=0), which_BT.sum(dim=0)
-        distributed.average([squares, counts])
-        mean = squares / counts.clamp_min(1e-9)
+        crop_views, counts = (which_BT * loss[:, None].square()).sum(dim=0), which_BT.sum(dim=0)
+        distributed.average([crop_views, counts])
+        mean = crop_views / counts.clamp_min(1e-9)
         self.history.copy_(torch.where(counts > 0, 0.9 * self.history + 0.1 * mean, self.history))
         self.drawn += counts * distributed.world()
 

@@ -1,0 +1,51 @@
+"""tokens, model, samples -> metrics/reconstructions.png, grid.png, embeddings.png, schedule.png."""
+
+import sys
+
+import torch
+
+from vqlcmd import figures
+from vqlcmd.methods import load_method
+from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.distributed import device
+from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer.pixels import to_float, to_uint8
+from vqlcmd.tokens import shards
+
+ROWS = 10
+"""Of the grid of samples."""
+BATCH = 16
+"""Images that are decoded at once."""
+
+
+def run() -> None:
+    """Draw what the other stages made: the pictures are no part of their results."""
+    tokenizer = vqgan.load(paths.VQGAN, device())
+
+    def decoded(tokens_BN: torch.Tensor) -> torch.Tensor:
+        parts = tokens_BN.long().to(device()).split(BATCH)
+        return torch.cat([to_uint8(tokenizer.decode(part)).cpu() for part in parts])
+
+    images, _ = shards.read_previews(paths.TOKENS)
+    tokens_BN = torch.cat([tokenizer.encode(to_float(part.to(device()))) for part in images.split(BATCH)])
+    figures.image_grid(
+        torch.cat([images, decoded(tokens_BN)]), columns=len(images), path=paths.METRICS / "reconstructions.png"
+    )
+
+    classes = len(shards.read_header(paths.SAMPLES)["classes"])
+    columns = classes if 1 < classes <= 20 else 16
+    samples = shards.read_split(paths.SAMPLES, "samples").tokens[: ROWS * columns]
+    figures.image_grid(decoded(samples), columns, paths.METRICS / "grid.png")
+
+    method, about = load_method(paths.MODEL, torch.device("cpu"))
+    figures.noise_schedule(method.alpha_bar, about["params"]["method"], paths.METRICS / "schedule.png")
+    figures.embeddings(shards.read_codebook(paths.TOKENS), method.table, paths.METRICS / "embeddings.png")
+
+
+def main() -> int:
+    """Run the stage as `python -m stages.figures` does; gives the exit code."""
+    return launcher.main("figures", run, parallel=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The command line: fast help, one-line errors, and the exit codes it promises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import STAGES
+from tests.pipeline_imports import ROOT
+from vqlcmd.runtime.errors import ConfigError
+
+
+def vqlcmd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vqlcmd.cli.main", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help_lists_every_stage_and_does_not_wait_for_pytorch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['vqlcmd', '--help']\n"
+        "from stages.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'webdataset', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(stage in done.stdout for stage in (*STAGES, "scan", "decode", "report"))
+
+
+@pytest.mark.parametrize("command", [*STAGES, "scan", "decode", "report"])
+def test_every_command_explains_itself(command: str) -> None:
+    from typer.testing import CliRunner
+
+    from vqlcmd.cli.main import app
+
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0
+    assert len(done.output.splitlines()) > 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train"], "params.yaml is missing: copy one"),
+        (["scan", "cats", "nowhere"], "nowhere"),
+        (["scan", "my cats", "."], "letters, digits"),
+        (["report"], "metrics/evaluate.json is missing"),
+        (["decode", "--out", "x"], "data/samples/header.json is missing"),
+        (["sample", "--out", "x"], "data/model/model.safetensors is missing"),
+        (["sample", "--count", "3", "--class", "1"], "--class, --count: needs --out DIR"),
+        (["sample", "--out", "x", "--temperature", "-1"], "--temperature -1 must be a number from 0"),
+        (["sample", "--out", "x", "--temperature", "nan"], "--temperature nan must be a number from 0"),
+        (["sample", "--out", "x", "--truncation", "0"], "--truncation 0 must lie above 0 and be 1 at most"),
+        (["gallery", "x.png", "--truncation", "1.5"], "--truncation 1.5 must lie above 0"),
+        (["gallery", "x.png", "--temperature", "inf"], "--temperature inf must be"),
+        (["gallery", "x.png", "--guidance", "0,-1"], "--guidance -1 must be a number from 0"),
+    ],
+)
+def test_the_users_errors_are_one_line_and_exit_status_1(tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = vqlcmd(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--steps=9", "--guidance=1", "--temperature=1", "--truncation=0.5", "--seed=0"])
+def test_options_of_sampling_that_the_stage_would_not_read_are_refused(option: str) -> None:
+    """`vqlcmd sample --steps 9` ran the stage with the steps of params.yaml, without a word."""
+    from typer.testing import CliRunner
+
+    from vqlcmd.cli.main import app
+
+    done = CliRunner().invoke(app, ["sample", option])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith(f"{option.partition('=')[0]}: needs --out DIR")
+
+
+@pytest.mark.parametrize("command", [["sample", "--out"], ["gallery"]])
+def test_knobs_of_sampling_reach_the_model_and_are_otherwise_those_of_python(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from typer.testing import CliRunner
+
+    import vqlcmd
+    from vqlcmd.cli.main import app
+    from vqlcmd.params import Sampling
+
+    seen: list[dict[str, object]] = []
+
+    class Model:
+        class_names = ()
+
+        def sample(self, classes: int, **how: object) -> torch.Tensor:
+            seen.append(how)
+            return torch.zeros(classes, 3, 8, 8, dtype=torch.uint8)
+
+    monkeypatch.setattr(vqlcmd, "load", lambda folder: Model())
+    for name, options in {
+        "a.png": [],
+        "b.png": ["--temperature=2", "--truncation=0.5", "--steps=3", "--seed=4"],
+    }.items():
+        done = CliRunner().invoke(app, [*command, str(tmp_path / name), *options], catch_exceptions=False)
+        assert done.exit_code == 0
+    plain = Sampling()
+    assert seen[0] == {**vars(plain), "seed": 0}
+    assert seen[1] == {**vars(plain), "temperature": 2.0, "truncation": 0.5, "steps": 3, "seed": 4}
+
+
+def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "pets" / name / "1.png")
+    done = vqlcmd(tmp_path, "scan", "pets", "pets")
+    assert done.returncode == 0, done.stderr
+    assert "2 images, 2 classes" in done.stdout
+    assert f"export VQLCMD_IMAGES={tmp_path}" in done.stdout
+    assert (tmp_path / "data/manifests/pets.json").is_file()
+
+
+def test_scan_says_which_kind_it_found_and_which_classes_and_leaves_them_out_if_asked(tmp_path: Path) -> None:
+    from tests.kinds import PICTURES, zipped
+
+    zipped(tmp_path, PICTURES)
+    done = vqlcmd(tmp_path, "scan", "insects", "pictures.zip")
+    assert "12 images, 3 classes (zip)" in done.stdout
+    assert "--no-classes says that they are none: ant; bee; cat" in done.stdout
+    done = vqlcmd(tmp_path, "scan", "insects", "pictures.zip", "--no-classes")
+    assert "12 images, no classes (zip)" in done.stdout
+    assert "ant" not in done.stdout
+
+
+def test_the_manifest_of_the_digits_is_the_one_a_scan_makes(tmp_path: Path) -> None:
+    assert vqlcmd(tmp_path, "scan", "digits", "sklearn-digits").returncode == 0
+    made = (tmp_path / "data/manifests/digits.json").read_bytes()
+    assert made == (ROOT / "data/manifests/digits.json").read_bytes()

@@ -1,0 +1,166 @@
+"""vqlcmd plan: what it announces is what PyTorch saves and files take, and it runs and writes nothing."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from typer.testing import CliRunner
+
+import vqlcmd.cli.plan
+from tests.conftest import inside
+from tests.costs.test_flops import BATCH, CODES, TINY, TOKENS, made, planned
+from tests.factory import METHODS, build, codebook, integers, model_params, params
+from tests.pipeline_imports import ROOT
+from vqlcmd import methods
+from vqlcmd.cli.plan import Machine
+from vqlcmd.costs.flops import Sizes
+from vqlcmd.costs.plan import FAMILIES, Data, activations, architecture, plan
+from vqlcmd.methods import save_method
+from vqlcmd.params import Params
+from vqlcmd.rng import CounterRNG
+from vqlcmd.tokenizer.blocks import Architecture
+from vqlcmd.tokenizer.vqgan import VQGAN
+from vqlcmd.tokens import shards
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["lcmd", "maskgit"])
+def test_activations_are_what_autograd_saves(name: str, dropout: float, classes: int, precision: str) -> None:
+    """Within 8% in float32, and never less than what bf16 takes; less one block, in which the gradients work."""
+    network = {"layers": 4, "heads": 2, "width": 64, "dropout": dropout}
+    changes: dict[str, Any] = {"method": name, "lambda_ce": 0.0, "network": network, "embedding_dim": 16}
+    method, teacher = (build(tokens=64, codes=32, classes=classes, **changes) for _ in range(2))
+    weights = {parameter.untyped_storage().data_ptr() for parameter in method.parameters()}
+    saved: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    with saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        label = integers(3, BATCH) if classes else None
+        method.train()(integers(32, BATCH, 64), label, CounterRNG(0, "train", torch.arange(BATCH), 0), teacher.eval())
+    held = sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) / BATCH
+    sizes = Sizes(tokens=64, codes=32, inputs=16, classes=classes, layers=4, heads=2, width=64)
+    students = 2 if name == "lcmd" else 1
+    one_less = activations(dataclasses.replace(sizes, layers=3), students, stored=dropout > 0)
+    if precision == "float32":
+        assert one_less == pytest.approx(held, rel=0.08)
+    else:
+        assert held < one_less * 1.02
+
+
+def test_training_holds_twenty_bytes_a_parameter_beside_activations_and_its_state_sixteen() -> None:
+    method, teacher = made(3), made(3)
+    optimizer = torch.optim.AdamW(method.parameters())
+    sum(parameter.sum() for parameter in method.parameters()).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer.step()
+    moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
+    weights, gradients = list(method.parameters()), [parameter.grad for parameter in method.parameters()]
+    found = planned(3)
+    assert found.memory(on_cpu=True).fixed == sum(
+        tensor.nbytes for tensor in [*weights, *gradients, *moments, *teacher.parameters()] if tensor is not None
+    )
+    assert found.state() == sum(tensor.nbytes for tensor in [*weights, *moments, *teacher.parameters()])
+
+
+def test_so_many_images_fit_and_not_one_more() -> None:
+    memory = planned().memory(on_cpu=True)
+    assert memory.images(memory.fixed + 3 * memory.per_image) == 3
+    assert memory.images(memory.fixed + 3 * memory.per_image - 1) == 2
+    assert memory.images(memory.fixed - 1) == 0
+
+
+def test_files_are_as_large_as_announced(tmp_path: Path) -> None:
+    found = plan(params(**TINY, sample={"count": 3000}), Data(5000, 3))
+    assert found.sizes.classes == 3
+    for name, count in (("data/tokens", 5000), ("data/samples", 3000)):
+        split = shards.Split(integers(CODES, count, TOKENS), integers(3, count), torch.arange(count))
+        table = codebook(CODES, 7) if name == "data/tokens" else None
+        shards.write_shards(tmp_path / name, {"train": split}, {}, 2000, table)
+        written = sum(path.stat().st_size for path in (tmp_path / name).iterdir())
+        assert written == pytest.approx(found.disk()[name], rel=0.15)
+    path = tmp_path / "model.safetensors"
+    header = {"tokens": TOKENS, "classes": ["a", "b", "c"], "vqgan_digest": ""}
+    save_method(path, made(3), model_params(**TINY), header, codebook(CODES, 7))
+    assert path.stat().st_size == pytest.approx(found.disk()["data/model"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("images", "views"), [({}, 1), ({"flip": True}, 2), ({"crop": "ten_crop"}, 10), ({"crop": "random"}, 1)]
+)
+def test_every_view_of_an_image_is_encoded_and_stored_and_evaluated_once(images: dict[str, Any], views: int) -> None:
+    plain, found = planned(), planned(images={"size": 16, **images})
+    for stage, factor in (("tokenize", views), ("bound", views), ("train", 1), ("reference", 1)):
+        assert found.work()[stage].flops == pytest.approx(factor * plain.work()[stage].flops)
+    codebook_bytes = 4 * CODES * 7
+    assert found.disk()["data/tokens"] == views * 100 * (2 * TOKENS + 16) + codebook_bytes
+    assert found.disk()["data/reference"] == plain.disk()["data/reference"]
+
+
+def test_a_named_tokenizer_is_not_fitted_and_its_format_shapes_it() -> None:
+    vqgan = {**TINY["vqgan"], "z_channels": 7, "checkpoint": "x", "format": "unleashing"}
+    named: Params = params(**{**TINY, "vqgan": vqgan})
+    assert plan(named, Data(1, 0)).work()["vqgan"].flops == 0
+    assert planned().work()["vqgan"].flops > 0
+    assert architecture(named).variant == FAMILIES["unleashing"]
+
+
+@pytest.mark.parametrize(
+    ("family", "attention", "parameters"), [("unleashing", [16], 63_283_075), ("maskgit", [], 54_515_587)]
+)
+def test_published_families_have_the_parameters_that_the_tokenizers_page_lists(
+    family: str, attention: list[int], parameters: int
+) -> None:
+    """docs/tokenizers.md; what reading such a file would infer from its tensors."""
+    shape = Architecture(variant=FAMILIES[family], attn_resolutions=tuple(attention))
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in VQGAN(shape).parameters()) == parameters
+
+
+def test_every_method_can_be_planned_without_its_weights() -> None:
+    for name in METHODS:
+        real = methods.build(model_params(method=name, **TINY), codebook(CODES, 7), TOKENS, 3)
+        assert planned(3, method=name).parameters == sum(parameter.numel() for parameter in real.parameters())
+
+
+def test_devices_share_what_can_be_shared() -> None:
+    rates = {("cuda", "bf16"): 100.0}
+    one, two = (Machine("cuda", devices, 0, 0, rates) for devices in (1, 2))
+    assert one.seconds(40.0, "bf16", shared=True) == 1.0
+    assert two.seconds(40.0, "bf16", shared=True) == 0.5
+    assert two.seconds(40.0, "bf16", shared=False) == 1.0
+
+
+def test_the_command_prints_a_plan_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vqlcmd.cli.main import app
+
+    monkeypatch.setattr(vqlcmd.cli.plan, "SECONDS", 0.01)
+    monkeypatch.setenv("COLUMNS", "200")
+    before = sorted(ROOT.rglob("data/**"))
+    with inside(ROOT):
+        done = CliRunner().invoke(app, ["plan", "--preset", "imagenet"])
+    assert done.exit_code == 0, done.output
+    for words in ("246,431,232", "1,281,167 images", "1000 classes", "102 calls", "dvc gc -w", "rm -r .state", "years"):
+        assert words in done.output
+    assert sorted(ROOT.rglob("data/**")) == before
+
+
+def test_data_that_nobody_has_counted_need_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.conftest import write_params
+    from vqlcmd.cli.main import app
+
+    monkeypatch.setattr(vqlcmd.cli.plan, "SECONDS", 0.01)
+    write_params(tmp_path, {"dataset": "cats"})
+    with inside(tmp_path):
+        done = CliRunner().invoke(app, ["plan"])
+        assert "--images COUNT" in str(done.exception)
+        done = CliRunner().invoke(app, ["plan", "--images", "12", "--classes", "3"])
+    assert "12 images (as --images says), 3 classes" in done.output

@@ -1,0 +1,177 @@
+"""The documentation says what is there: its commands are valid, its links lead somewhere, its lists are the code's."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from tests.pipeline_imports import ROOT
+from tests.repository.test_pipeline import LAYERS
+from vqlcmd.cli.main import app
+from vqlcmd.experiments.table import read_table, runs
+from vqlcmd.params import load_params
+from vqlcmd.runtime.yaml_file import read_yaml
+
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
+COMMAND = re.compile(r"^.*?(dvc exp run[^`\n|]*)", re.MULTILINE)
+OPTIONS = {"--temp", "--queue"}
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+OURS = re.compile(r"\bvqlcmd [^#\n&]+")
+NAMED = re.compile(r"\[`([A-Za-z_][\w.]*)`\]\(\.\./((?:vqlcmd|stages|tests)/[\w/]+\.py)\)")
+
+
+def commands(page: Path) -> list[str]:
+    return [found.strip() for found in COMMAND.findall(page.read_text(encoding="utf-8"))]
+
+
+def overrides(command: str) -> dict[str, str]:
+    """{key: value} of the -S options of a command, in which nothing else stands but OPTIONS."""
+    words = [word for word in command.removeprefix("dvc exp run").split() if word not in OPTIONS]
+    assert words[::2] == ["-S"] * (len(words) // 2), command
+    found: dict[str, str] = {}
+    for word in words[1::2]:
+        key, _, value = word.partition("=")
+        assert key not in found, f"{key} stands twice in {command}"
+        found[key] = value
+    return found
+
+
+def defined(path: Path) -> set[str]:
+    """Names that a module defines: functions, classes, constants, and `Class.method`."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{each.name}" for each in node.body if isinstance(each, ast.FunctionDef)}
+        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+            names |= {target.id} if isinstance(target, ast.Name) else set()
+    return names
+
+
+TABLES_PAGE = ROOT / "docs" / "tables.md"
+TABLES = commands(TABLES_PAGE)
+TABLE_NAMES = sorted(path.stem for path in (ROOT / "tables").glob("*.yaml"))
+
+
+def section(name: str) -> str:
+    """What the tables page says of one table."""
+    parts = re.split(r"^##+ (?:`(\w+)`)?", TABLES_PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[name]
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """{first cell: the others} of the rows of a Markdown table."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {row: [other.strip() for other in others] for row, *others in lines[1:]}
+
+
+def same(shown: str, figure: Any) -> bool:
+    return shown == "–" if figure is None else shown == figure if isinstance(figure, str) else float(shown) == figure
+
+
+def test_the_commands_of_the_tables_page_leave_the_working_tree_alone() -> None:
+    assert len(TABLES) > 60
+    assert all("--temp" in command.split() for command in TABLES)
+
+
+@pytest.mark.parametrize("preset", ["digits", "digits_table"])
+@pytest.mark.parametrize("command", sorted(set(TABLES)))
+def test_every_command_of_the_tables_is_valid_on_the_demo(command: str, preset: str, tmp_path: Path) -> None:
+    values = read_yaml(ROOT / "presets" / f"{preset}.yaml")
+    for key, value in overrides(command).items():
+        *sections, last = key.split(".")
+        here = values
+        for name in sections:
+            here = here[name]
+        assert last in here, f"{key} in {command}: DVC refuses keys that params.yaml does not have"
+        here[last] = yaml.safe_load(value)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    load_params(path)
+
+
+@pytest.mark.parametrize("name", TABLE_NAMES)
+def test_the_tables_page_has_every_table_with_the_command_and_the_figures_of_every_row(name: str) -> None:
+    """A row's command sets what the row sets and nothing else; of a sweep it is that of the first value."""
+    table, text = read_table(ROOT / "tables" / f"{name}.yaml"), section(name)
+    assert f"vqlcmd table run {name}\n" in text
+    listed = cells(text)
+    assert list(listed) == list(table.rows)
+    first = {run.row: run for run in reversed(runs(table, read_yaml(ROOT / "presets" / "digits_table.yaml"), [0]))}
+    for row, (*figures, command) in listed.items():
+        if table.rows[row].cited:
+            assert command == "cited"
+        else:
+            found = {key: yaml.safe_load(value) for key, value in overrides(command.strip("`")).items()}
+            assert found | {"seed": 0} == first[row].overrides, f"{row}: {command}"
+        paper = table.rows[row].paper
+        if paper is None:
+            assert not any(figures), row
+        else:
+            assert all(same(*pair) for pair in zip(figures, paper, strict=True)), f"{row}: {figures}"
+    if table.sweep:
+        assert f"The values of `{table.knob}` are {', '.join(map(str, table.values))};" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_ours_are_ones_that_there_are(page: Path) -> None:
+    """With their arguments and options: parsed as the command line does it, and not run."""
+    text = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8")))
+    for command in OURS.findall(text):
+        _, *words = shlex.split(command, comments=True)
+        # Groups parse their own options alone, so go down to the command itself.
+        here: Any = typer.main.get_command(app)
+        while hasattr(here, "commands"):
+            name, *words = words
+            assert name in here.commands, command
+            here = here.commands[name]
+        here.make_context(here.name, list(words))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_to_files(page: Path) -> None:
+    targets = {link.partition("#")[0] for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link}
+    missing = sorted(target for target in targets if target and not (page.parent / target).exists())
+    assert not missing, f"{page.name} links to {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_code_name_what_the_file_defines(page: Path) -> None:
+    for name, file in NAMED.findall(page.read_text(encoding="utf-8")):
+        module = ".".join(Path(file).with_suffix("").parts[1:])
+        assert name.startswith(f"{module}."), f"{page.name}: {name} is not of {file}"
+        assert name.removeprefix(f"{module}.") in defined(ROOT / file), f"{page.name}: {file} has no {name}"
+
+
+def test_every_equation_of_the_method_page_is_one_link_away_from_code_and_test() -> None:
+    """Between an equation with a number and the next one stand a function and a test file."""
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"\\tag\{(\d)\}", text)
+    assert numbers == ["1", "2", "3", "4"]
+    for part in re.split(r"\\tag\{\d\}", text)[1:]:
+        assert NAMED.search(part), part[:200]
+        assert re.search(r"\]\(\.\./tests/test_\w+\.py\)", part), part[:200]
+
+
+def test_sections_that_docstrings_cite_are_on_the_method_page() -> None:
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    there = {int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)}
+    equations = {int(number) for number in re.findall(r"\\tag\{(\d)\}", text)}
+    for folder in ("vqlcmd", "stages", "tests"):
+        for file in (ROOT / folder).rglob("*.py"):
+            code = file.read_text(encoding="utf-8")
+            assert {int(number) for number in re.findall(r"[Ss]ection (\d+)", code)} <= there, file
+            assert {int(number) for number in re.findall(r"[Ee]quation (\d)", code)} <= equations, file
+
+
+def test_the_import_order_on_the_architecture_page_is_the_tested_one() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = text.partition("a test compares):\n\n")[2].partition("\n\n")[0]
+    assert [line.split() for line in block.splitlines()] == [layer.split() for layer in LAYERS]

@@ -1,0 +1,119 @@
+"""dvc.yaml says what the code does: deps are the code that can change numbers, params are the ones a stage reads."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline_imports import ROOT, direct, transitive
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+# How a stage runs and how parameters are read: no edit there changes what a stage makes of the same parameters.
+NEUTRAL = ("vqlcmd/runtime/", "vqlcmd/params.py", "vqlcmd/__init__.py", "stages/__init__.py")
+# Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
+FLOORS = [
+    "runtime rng",
+    "params images tokenizer tokens figures",
+    "tokenizer_fit pretrained diffusion evaluation experiments",
+    "methods training",
+    "generator costs",
+    "stages",
+    "cli",
+]
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
+# Read to refuse an impossible run before it starts; they change no output.
+CHECKED_ONLY = {"train": {"guidance", "sampler", "sample_steps", "sample"}}
+# Methods of Params that read more than one key.
+READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}}
+MOST_FILES = 14
+
+
+def _name(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def _room(name: str) -> str:
+    parts = name.split("/")
+    return "stages" if parts[0] == "stages" else parts[1].removesuffix(".py")
+
+
+def imported_by(stage: str) -> set[str]:
+    """The files behind a stage, and for one that builds a method those behind any method."""
+    files = transitive(ROOT / "stages" / f"{stage}.py")
+    if ROOT / "vqlcmd/methods/__init__.py" in files:
+        for method in (ROOT / "vqlcmd/methods").glob("[a-z]*.py"):
+            files |= transitive(method) - {method}
+    return {_name(file) for file in files}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_imports_only_what_dvc_yaml_lists_or_what_is_neutral(stage: str) -> None:
+    listed = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("vqlcmd/", "stages/"))]
+    for name in imported_by(stage):
+        covered = any(name == dep or name.startswith(f"{dep}/") for dep in listed)
+        assert covered or name.startswith(NEUTRAL), f"{stage} imports {name}: list it, or move what it needs of it"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_yaml_lists_no_code_that_a_stage_does_not_import(stage: str) -> None:
+    for dep in STAGES[stage]["deps"]:
+        if dep.startswith(("vqlcmd/", "stages/")) and "${" not in dep:
+            assert any(name == dep or name.startswith(f"{dep}/") for name in imported_by(stage)), dep
+            assert not f"{dep}/".startswith(NEUTRAL), f"{dep} is neutral"
+
+
+def test_stages_that_build_a_method_depend_on_the_chosen_one_alone() -> None:
+    builders = {stage for stage in STAGES if "vqlcmd/methods/__init__.py" in imported_by(stage)}
+    assert builders == {stage for stage in STAGES if "vqlcmd/methods/${method}.py" in STAGES[stage]["deps"]}
+
+
+def test_imports_point_down_a_floor() -> None:
+    for file in sorted([*ROOT.glob("vqlcmd/**/*.py"), *ROOT.glob("stages/*.py")]):
+        name = _name(file)
+        if name in ("vqlcmd/__init__.py", "stages/__init__.py"):
+            continue
+        assert _room(name) in FLOOR_OF, f"{name}: give {_room(name)} a floor"
+        for target in (_name(target) for target in direct(file)):
+            if target in ("vqlcmd/__init__.py", "stages/__init__.py") or _room(target) == _room(name):
+                continue
+            assert FLOOR_OF[_room(target)] < FLOOR_OF[_room(name)], f"{name} imports {target}"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {file: direct(file) for file in ROOT.glob("vqlcmd/**/*.py") if file != ROOT / "vqlcmd/__init__.py"}
+    done: set[Path] = set()
+
+    def walk(file: Path, path: tuple[Path, ...]) -> None:
+        assert file not in path, " -> ".join(_name(each) for each in (*path, file))
+        if file not in done:
+            for target in graph.get(file, set()):
+                walk(target, (*path, file))
+            done.add(file)
+
+    for file in graph:
+        walk(file, ())
+
+
+def test_a_folder_holds_few_files_beside_each_other() -> None:
+    folders = {file.parent for top in ("vqlcmd", "stages") for file in (ROOT / top).rglob("*.py")}
+    for folder in folders:
+        assert len(list(folder.glob("*.py"))) <= MOST_FILES, folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_only_the_parameters_that_dvc_yaml_lists(stage: str) -> None:
+    text = (ROOT / "stages" / f"{stage}.py").read_text(encoding="utf-8")
+    listed = STAGES[stage].get("params", [])
+    read = set(re.findall(r"params\.((?!model_|yaml\b)\w+(?:\.(?!model_)\w+)*)", text))
+    for name, keys in READERS.items():
+        read = (read - {name}) | (keys if name in read else set())
+    for key in read - CHECKED_ONLY.get(stage, set()):
+        covered = any(f"{key}.".startswith(f"{known}.") or f"{known}.".startswith(f"{key}.") for known in listed)
+        assert covered, f"stages/{stage}.py reads params.{key}, which dvc.yaml does not list"
+
+
+def test_no_python_file_is_over_300_lines() -> None:
+    for folder in ("vqlcmd", "stages", "tests"):
+        for file in (ROOT / folder).rglob("*.py"):
+            assert len(file.read_text(encoding="utf-8").splitlines()) <= 300, file

@@ -1,0 +1,203 @@
+"""data/samples or data/model -> image files, and the last run's metrics -> a table on the terminal."""
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.table import Table
+
+import vqlcmd
+from vqlcmd import figures
+from vqlcmd.experiments import runner
+from vqlcmd.images.loader import Recipe, prepare
+from vqlcmd.methods import load_method
+from vqlcmd.runtime import paths
+from vqlcmd.runtime.distributed import device
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.files import atomic_write, sha256
+from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer.pixels import to_uint8
+from vqlcmd.tokens import shards
+
+PICTURES = {
+    "grid.png": "samples, classes in columns",
+    "reconstructions.png": "real images above their reconstructions by the VQGAN",
+    "embeddings.png": "norms and distances: VQGAN codebook above, learned embeddings below",
+    "schedule.png": "the noise schedule",
+}
+
+
+def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
+    """Decode data/samples into `out`: NUMBER-CLASS.png files, or one .npz."""
+    header = shards.read_header(paths.SAMPLES)
+    samples = shards.read_split(paths.SAMPLES, "samples")
+    if header["vqgan_digest"] != sha256(paths.VQGAN):
+        raise DataError(f"{paths.SAMPLES} belongs to another VQGAN than {paths.VQGAN}: run `dvc repro`")
+    tokenizer = vqgan.load(paths.VQGAN, device())
+    images = torch.cat(
+        [
+            to_uint8(tokenizer.decode(tokens.long().to(device()))).cpu()
+            for tokens in samples.tokens[:count].split(batch_size)
+        ]
+    )
+    labels = samples.labels[:count].tolist() if header["classes"] else None
+    write_images(images, labels, header["classes"], out)
+
+
+def sample_images(
+    out: Path,
+    class_: int | None,
+    count: int,
+    *,
+    steps: int,
+    guidance: float,
+    sampler: str,
+    temperature: float,
+    truncation: float,
+    seed: int,
+) -> None:
+    """Draw `count` images of one class (of all in turn without `class_`) into `out`."""
+    _check([guidance], temperature, truncation)
+    model = vqlcmd.load("data")
+    names = model.class_names
+    if class_ is not None and not names:
+        raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
+    labels = [class_ if class_ is not None else number % len(names) for number in range(count)] if names else None
+    images = model.sample(
+        count if labels is None else labels,
+        steps=steps,
+        guidance=guidance,
+        sampler=sampler,
+        temperature=temperature,
+        truncation=truncation,
+        seed=seed,
+    )
+    write_images(images, labels, names, out)
+
+
+def _check(scales: list[float], temperature: float, truncation: float) -> None:
+    """ConfigError for what params.yaml would refuse too."""
+    for scale in scales:
+        if not 0 <= scale < math.inf:
+            raise ConfigError(f"--guidance {scale:g} must be a number from 0")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"--temperature {temperature:g} must be a number from 0")
+    if not 0 < truncation <= 1:
+        raise ConfigError(f"--truncation {truncation:g} must lie above 0 and be 1 at most")
+
+
+def inpaint_image(
+    image: Path, mask: Path, out: Path, class_: int | None, count: int, *, steps: int, guidance: float, seed: int
+) -> None:
+    """One picture: `image` as the model sees it, what is kept of it, and `count` results."""
+    settings = shards.read_header(paths.TOKENS)["images"]
+    recipe = Recipe(settings["size"], settings["resize"], settings["crop"])
+    picture, holes = _picture(image), _picture(mask)
+    if picture.size != holes.size:
+        raise ConfigError(
+            f"{mask} has {holes.size} pixels and {image} {picture.size}: make the mask as large as the image"
+        )
+    pixels, hole = (torch.from_numpy(prepare(each, recipe)) for each in (picture, holes))
+    model = vqlcmd.load("data")
+    painted, kept = model.inpaint(
+        pixels, hole.float().mean(dim=0) > 127, class_, count, steps=steps, guidance=guidance, seed=seed
+    )
+    figures.image_grid(torch.cat([pixels[None], kept[None], painted]), min(count + 2, 10), out)
+    print(f"{out}: the image, what is kept of it, {count} results")
+
+
+def _picture(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path} cannot be read as a picture: {error}") from None
+
+
+def draw_gallery(
+    out: Path,
+    guidance: str,
+    rows: int,
+    *,
+    steps: int,
+    sampler: str,
+    temperature: float,
+    truncation: float,
+    seed: int,
+) -> None:
+    """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
+    try:
+        scales = [float(scale) for scale in guidance.split(",")]
+    except ValueError:
+        raise ConfigError(f"--guidance {guidance} must be numbers with commas between them, such as 0,1,2") from None
+    _check(scales, temperature, truncation)
+    model = vqlcmd.load("data")
+    how: dict[str, Any] = {"steps": steps, "sampler": sampler, "temperature": temperature, "truncation": truncation}
+    columns = min(len(model.class_names), 20) or 10
+    classes = list(range(columns)) * rows if model.class_names else columns * rows
+    parts = [model.sample(classes, guidance=scale, seed=seed, **how) for scale in scales]
+    figures.image_grid(torch.cat(parts), columns, out)
+    print(f"{out}: guidance {', '.join(f'{scale:g}' for scale in scales)}, {rows} rows each")
+
+
+def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
+    """Curves and distance matrices of the embeddings in a table's rows."""
+    found = runner.curves(name, preset, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        matrices = {}
+        for row, result in found.items():
+            method, _ = load_method(runner.fetch_model(result["revision"], Path(folder)), torch.device("cpu"))
+            matrices[row] = torch.cdist(method.table, method.table)
+    figures.collapse({row: result["curves"] for row, result in found.items()}, matrices, out)
+    print(f"{out}: {len(found)} rows of {name}, seed {seed}")
+
+
+def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:
+    """Images (n, 3, S, S) uint8 as PNG files in a folder, or as `arr_0` (n, S, S, 3), `arr_1` (classes) of an .npz."""
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    if out.suffix == ".npz":
+        arrays = {"arr_0": pixels} | ({} if labels is None else {"arr_1": np.array(labels)})
+        with atomic_write(out) as side:
+            np.savez(side, **arrays)  # pyright: ignore[reportArgumentType]
+    else:
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"--out {out} is a file: name a folder, or a file that ends in .npz")
+        out.mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(pixels):
+            ending = "" if labels is None else f"-{names[labels[number]]}"
+            Image.fromarray(image).save(out / f"{number:06}{ending}.png")
+    print(f"{len(images)} images in {out}")
+
+
+def print_report() -> None:
+    """The table of the last run's metrics, and the list of its pictures."""
+    found, bound = (_metrics(paths.METRICS / name) for name in ("evaluate.json", "bound.json"))
+    table = Table(title="Generated images, and the VQGAN's reconstructions as the mark to reach")
+    for column in ("metric", "generated", "reconstructed"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name in (key for key in found if key.startswith(("fid", "is_", "precision", "recall", "class_accuracy"))):
+        table.add_row(name, _number(found[name]), _number(found["reconstruction"].get(name)))
+    table.add_row("repeated_training_tokens", _number(found["repeated_training_tokens"]), "")
+    table.add_row(
+        "bound, nats per token", f"{_number(bound['nats_per_token'])} ± {_number(bound['standard_error'])}", ""
+    )
+    table.add_row("nfe per image", str(found["nfe"]), "")
+    console = Console()
+    console.print(table)
+    for name, text in PICTURES.items():
+        console.print(f"{paths.METRICS / name}  {text}", highlight=False)
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{path} is missing: `dvc repro` makes it")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,254 @@
+"""vqlcmd: single stages by hand, and what lies beside the pipeline. The commands mount the stages' own functions."""
+
+import importlib
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.errors import ConfigError, UserError
+
+STAGES = {
+    "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
+    "tokenize": "Encode the images: vqgan -> data/tokens.",
+    "train": "Train the method that params.yaml names: tokens -> data/model. Goes on where it was interrupted.",
+    "sample": "Draw samples: model -> data/samples.",
+    "bound": "Nats per token on held-out images: model, tokens -> metrics/bound.json.",
+    "reference": "Features of the real images: images, vqgan -> data/reference.",
+    "figures": "Draw the pictures: tokens, model, samples -> metrics/*.png.",
+    "evaluate": "FID, IS, precision, recall: samples, reference -> metrics/evaluate.json.",
+}
+
+app = typer.Typer(
+    help="VQ-LCMD: generative models over VQ tokens, as a reproducible pipeline. `dvc repro` runs all stages.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _stage(name: str) -> int:
+    """Run a stage of the checkout that the command is given in; its exit code."""
+    if not Path("stages", f"{name}.py").is_file():
+        raise ConfigError(
+            f"`vqlcmd {name}` is a stage of the pipeline: run it in the root of a checkout of the repository"
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module(f"stages.{name}").main()
+
+
+def _mount(stage: str, text: str) -> None:
+    @app.command(stage, help=text + " Parameters come from params.yaml.")
+    def command() -> None:
+        raise typer.Exit(_stage(stage))
+
+
+@app.command()
+def scan(
+    name: Annotated[str, typer.Argument(help="A name for the data set: letters, digits, - and _.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of images, sub-folders being classes; .tar or .zip archives of images, one or a folder of "
+            "many; an LMDB; or sklearn-digits."
+        ),
+    ],
+    no_classes: Annotated[
+        bool, typer.Option("--no-classes", help="Sub-folders and labels are no classes: the thousands of FFHQ.")
+    ] = False,
+) -> None:
+    """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
+    from vqlcmd.images import manifest
+
+    found = manifest.scan(name, source, classes=not no_classes)
+    path = paths.MANIFESTS / f"{name}.json"
+    manifest.write(found, path)
+    print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes ({found.kind})")
+    if found.classes:
+        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened([*found.classes], 5)}")
+    if found.folder is not None:
+        # Not resolve(): a link's own name is the one in the manifest.
+        parent = shlex.quote(os.path.dirname(os.path.abspath(source)))
+        print(f"The stages look for them here:\n  export VQLCMD_IMAGES={parent}")
+    print(f"Next:\n  git add {path}\n  dvc exp run -S dataset={name}")
+
+
+@app.command()
+def decode(
+    out: Annotated[
+        Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")
+    ],
+    count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+) -> None:
+    """Turn data/samples into images."""
+    from vqlcmd.cli.export import decode_samples
+
+    decode_samples(out, count, batch_size)
+
+
+Sampler = Annotated[Literal["ancestral", "ddim"], typer.Option(help="Of VQ-LCMD; other methods have the first alone.")]
+Temperature = Annotated[float, typer.Option(help="Of MaskGIT's Gumbel noise on what is revealed first, from 0.")]
+Truncation = Annotated[
+    float,
+    typer.Option(help="VQ-Diffusion's r: codes are kept while the mass before them is below it; above 0, 1 for all."),
+]
+
+
+@app.command()
+def sample(
+    context: typer.Context,
+    class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 50,
+    guidance: Annotated[float, typer.Option(min=0)] = 0.0,
+    sampler: Sampler = "ancestral",
+    temperature: Temperature = 4.5,
+    truncation: Truncation = 0.86,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
+    if out is None:
+        given = [
+            name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+        ]
+        if given:
+            named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
+            raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
+        raise typer.Exit(_stage("sample"))
+    from vqlcmd.cli.export import sample_images
+
+    how = {"guidance": guidance, "temperature": temperature, "truncation": truncation}
+    sample_images(out, class_, count or 16, steps=steps, sampler=sampler, seed=seed, **how)
+
+
+@app.command()
+def inpaint(
+    image: Annotated[Path, typer.Argument(help="A picture; it is cropped and resized as the training images were.")],
+    mask: Annotated[Path, typer.Argument(help="A picture of the same size: white where to paint anew, black to keep.")],
+    out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
+    class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
+    steps: Annotated[int, typer.Option(min=1)] = 50,
+    guidance: Annotated[float, typer.Option(min=0)] = 0.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Paint the white part of MASK into IMAGE anew, with the model and the tokenizer in data/."""
+    from vqlcmd.cli.export import inpaint_image
+
+    inpaint_image(image, mask, out, class_, count, steps=steps, guidance=guidance, seed=seed)
+
+
+@app.command()
+def gallery(
+    out: Annotated[Path, typer.Argument(help="FILE.png")],
+    guidance: Annotated[str, typer.Option(help="Scales: 0,1,2,4. Each has --rows rows.")] = "0",
+    rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
+    steps: Annotated[int, typer.Option(min=1)] = 50,
+    sampler: Sampler = "ancestral",
+    temperature: Temperature = 4.5,
+    truncation: Truncation = 0.86,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """One picture of samples of the model in data/, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
+    from vqlcmd.cli.export import draw_gallery
+
+    how = {"temperature": temperature, "truncation": truncation}
+    draw_gallery(out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **how)
+
+
+@app.command()
+def report() -> None:
+    """Print the metrics of the last run, and where its pictures are."""
+    from vqlcmd.cli.export import print_report
+
+    print_report()
+
+
+@app.command()
+def plan(
+    preset: Annotated[str | None, typer.Option(help="presets/NAME.yaml instead of params.yaml.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="How many images, where no scan has counted them.")] = None,
+    classes: Annotated[int | None, typer.Option(min=0, help="How many classes they have.")] = None,
+) -> None:
+    """What a run would cost on this machine: parameters, FLOPs, memory, disk, time. Runs nothing."""
+    from vqlcmd.cli.plan import print_plan
+
+    print_plan(preset, images, classes)
+
+
+tables = typer.Typer(help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True)
+app.add_typer(tables, name="table")
+Preset = Annotated[str | None, typer.Option(help="presets/NAME.yaml as the scale, instead of params.yaml.")]
+Name = Annotated[str, typer.Argument(help="A table: `vqlcmd table list` names them.")]
+
+
+@tables.command("list")
+def table_list() -> None:
+    """The tables, with how many rows each has."""
+    from vqlcmd.experiments.runner import load, names
+
+    for name in names():
+        table = load(name)
+        print(f"{name:22} {len(table.rows):2} rows  {table.title}")
+
+
+@tables.command("run")
+def table_run(
+    name: Name,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Experiments at a time.")] = 1,
+    preset: Preset = None,
+) -> None:
+    """Run the rows that have not run yet, one DVC experiment per row and seed. Goes on where it was interrupted."""
+    from vqlcmd.experiments.runner import run_table
+
+    if not run_table(name, list(range(seeds)), jobs, preset):
+        raise typer.Exit(1)
+
+
+@tables.command("show")
+def table_show(name: Name, preset: Preset = None) -> None:
+    """Our figures, their spread over seeds, and the paper's, as Markdown."""
+    from vqlcmd.experiments.runner import show_table
+
+    print(show_table(name, preset))
+
+
+@tables.command("collapse")
+def table_collapse(
+    name: Name,
+    out: Annotated[Path, typer.Argument(help="FILE.png")],
+    preset: Preset = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw the embeddings of a table's rows: norm, distance, rank and decodability over training, and all distances."""
+    from vqlcmd.cli.export import draw_collapse
+
+    draw_collapse(name, out, preset, seed)
+
+
+for _stage_name, _text in STAGES.items():
+    if _stage_name != "sample":
+        _mount(_stage_name, _text)
+
+
+def main() -> None:
+    """The console command: one line for the user's errors, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"vqlcmd: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(launcher.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

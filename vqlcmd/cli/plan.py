@@ -1,0 +1,209 @@
+"""params.yaml or a preset, and this machine -> what a run would cost, on the terminal. Nothing is run or written."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vqlcmd.costs.plan import Data, Plan, plan
+from vqlcmd.images import manifest
+from vqlcmd.params import Params, load_params
+from vqlcmd.runtime import paths
+from vqlcmd.runtime.distributed import device
+from vqlcmd.runtime.errors import ConfigError
+
+PUBLISHED = {
+    "ffhq": (70_000, 0),
+    "lsun_churches": (126_227, 0),
+    "lsun_bedrooms": (3_033_042, 0),
+    "imagenet": (1_281_167, 1000),
+}
+"""Images and classes of the presets' data sets as their authors give them, for plans before a scan."""
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+REACHED = {("cpu", "float32"): 0.7, ("cpu", "bf16"): 0.2, ("cuda", "float32"): 0.5, ("cuda", "bf16"): 0.4}
+"""Share of the rate of a bare matrix product that networks reach. CPU: seen on a two-core Xeon. GPU: a guess."""
+SECONDS = 0.5
+UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+SPANS = ((365 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min"))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is: the kind of device, how many, bytes free in its memory and on the disk, FLOP/s."""
+
+    kind: str
+    devices: int
+    memory: int
+    disk: int
+    rates: dict[tuple[str, str], float]
+
+    def seconds(self, flops: float, precision: str, *, shared: bool) -> float:
+        """How long so many FLOPs take."""
+        rate = self.rates[self.kind, precision] * REACHED[self.kind, precision]
+        return flops / (rate * (self.devices if shared else 1))
+
+
+def print_plan(preset: str | None, images: int | None, classes: int | None) -> None:
+    """The plan of params.yaml, or of presets/NAME.yaml, for this machine."""
+    path = Path("presets") / f"{preset}.yaml" if preset else Path("params.yaml")
+    params = load_params(path)
+    data, source = _data(params, images, classes)
+    made = plan(params, data)
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{path}[/bold]: {params.method} on {params.dataset}, {data.images:,} images ({source}), "
+        f"{made.sizes.classes or 'no'} classes, {params.images.size} pixels as {made.sizes.tokens} tokens "
+        f"of {made.sizes.codes:,} codes"
+    )
+    console.print(_work(made))
+    machine = _machine()
+    console.print(_memory(made, machine))
+    console.print(_disk(made, machine))
+    console.print(_time(made, machine))
+    console.print(_assumption(machine))
+
+
+def _data(params: Params, images: int | None, classes: int | None) -> tuple[Data, str]:
+    path = paths.MANIFESTS / f"{params.dataset}.json"
+    count, known = PUBLISHED.get(params.dataset, (0, 0))
+    source = "its published size, not scanned here"
+    if images is not None:
+        count, source = images, "as --images says"
+    elif path.exists():
+        listed = manifest.read(path)
+        count, known, source = listed.image_count, len(listed.classes), str(path)
+    elif not count:
+        raise ConfigError(f"{path} is missing: scan {params.dataset}, or say --images COUNT (and --classes COUNT)")
+    return Data(count, known if classes is None else classes), source
+
+
+def _machine() -> Machine:
+    import psutil
+
+    kind, on_gpu = device().type, torch.cuda.is_available()
+    return Machine(
+        kind=kind,
+        devices=max(torch.cuda.device_count(), 1),
+        memory=torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available,
+        disk=shutil.disk_usage(Path()).free,
+        rates={(kind, precision): _rate(kind, dtype) for precision, dtype in DTYPES.items()},
+    )
+
+
+def _rate(kind: str, dtype: torch.dtype) -> float:
+    """Operations a second of the best of many matrix products; on a CPU of one thread's, times the threads."""
+    # Short products of one thread: some of them run undisturbed on a busy machine too.
+    side, threads, best = (512 if kind == "cpu" else 8192), torch.get_num_threads(), 0.0
+    wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
+    torch.set_num_threads(1)
+    try:
+        one, other = (torch.randn(side, side, device=kind).to(dtype) for _ in range(2))
+        torch.mm(one, other)
+        wait()
+        end = time.perf_counter() + SECONDS
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            torch.mm(one, other)
+            wait()
+            best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(threads)
+    return best * (threads if kind == "cpu" else 1)
+
+
+def _work(made: Plan) -> Table:
+    table = _table("Parameters, and FLOPs an image (T is 10^12, P 10^15, E 10^18)", "what", "amount", "note")
+    costs, sizes, batch = made.costs, made.sizes, made.params.train.batch_size
+    passes = costs.training() / sizes.forward
+    table.add_row("network", f"{made.parameters:,}", "parameters, with the table of embeddings")
+    table.add_row("tokenizer", f"{made.tokenizer_parameters:,}", "parameters, as the section vqgan describes it")
+    table.add_row("one pass of the network", _si(sizes.forward), "")
+    table.add_row(
+        "training", _si(costs.training()), f"{passes:.1f} passes; a step of {batch}: {_si(batch * costs.training())}"
+    )
+    table.add_row("sampling", _si(costs.sampling(made.calls)), f"{made.calls} calls of the network")
+    table.add_row("encoding", _si(made.encode), f"{made.views} of them for each picture")
+    table.add_row("decoding", _si(made.decode), "")
+    return table
+
+
+def _memory(made: Plan, machine: Machine) -> Table:
+    where = "GPU memory" if machine.kind == "cuda" else "memory"
+    memory, batch = made.memory(machine.kind == "cpu"), made.params.train.batch_size // machine.devices
+    fits = min(memory.images(machine.memory), batch)
+    table = _table(f"Training: {where}, of which {_bytes(machine.memory)} are free now", "what", "amount", "note")
+    table.add_row("weights, gradients", _bytes(memory.weights + memory.gradients), "")
+    table.add_row("two moments, moving average", _bytes(memory.moments + memory.average), "")
+    note = "in float32; in bf16 less" if made.params.train.precision == "bf16" else ""
+    table.add_row("activations, an image", _bytes(memory.per_image), note)
+    table.add_row(
+        f"all, with {batch} images", _bytes(memory.fixed + batch * memory.per_image), "a process's share of a batch"
+    )
+    advice = "all of them" if fits == batch else f"set VQLCMD_MICRO_BATCH={fits}" if fits else "not even one"
+    table.add_row("images that fit at once", str(fits), advice)
+    table.add_row("tokens", _bytes(made.disk()["data/tokens"]), "where they do not fit, they are streamed")
+    table.add_row("evaluate, at its end", _bytes(made.evaluation_memory()), "features of real and generated images")
+    return table
+
+
+def _disk(made: Plan, machine: Machine) -> Table:
+    table = _table(f"Disk, of which {_bytes(machine.disk)} are free here", "what", "amount", "note")
+    files = made.disk()
+    for name, size in files.items():
+        table.add_row(name, _bytes(size), "")
+    table.add_row(
+        "together", _bytes(sum(files.values())), "DVC's cache links to the same bytes where the disk can, else twice"
+    )
+    row = files["data/model"] + files["data/samples"]
+    table.add_row(
+        "each further experiment",
+        _bytes(row),
+        "model and samples, in the cache; `dvc gc -w` drops what no file here needs",
+    )
+    table.add_row(".state/, while training", _bytes(made.state()), "of a run that nobody goes on with: `rm -r .state`")
+    return table
+
+
+def _time(made: Plan, machine: Machine) -> Table:
+    table = _table("Time on this machine: arithmetic, not a measurement", "stage", "FLOPs", "precision", "time")
+    for stage, work in made.work().items():
+        if not work.flops:
+            continue
+        seconds = machine.seconds(work.flops, work.precision, shared=work.shared)
+        table.add_row(stage, _si(work.flops), work.precision, _span(seconds))
+    return table
+
+
+def _assumption(machine: Machine) -> str:
+    name = torch.cuda.get_device_name() if machine.kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    rates = [
+        f"{kind} {precision} {_si(rate)} FLOP/s, of which {REACHED[kind, precision]:.0%} are assumed"
+        for (kind, precision), rate in machine.rates.items()
+    ]
+    return (
+        f"{machine.devices} x {name}. Measured just now on bare matrix products (on a CPU one thread's, times the "
+        f"threads): {'; '.join(rates)}. Reading picture files and whatever is no matrix product is not counted."
+    )
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number and column != "note" else "left")
+    return table
+
+
+def _si(number: float) -> str:
+    return next((f"{number / unit:.3g} {name}" for unit, name in UNITS if number >= unit), f"{number:.3g}")
+
+
+def _bytes(number: float) -> str:
+    return f"{_si(number)}B" if number >= 1e3 else f"{number:.0f} B"
+
+
+def _span(seconds: float) -> str:
+    return next((f"{seconds / unit:.1f} {name}" for unit, name in SPANS if seconds >= unit), f"{seconds:.0f} s")

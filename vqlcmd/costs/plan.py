@@ -1,0 +1,255 @@
+"""What a run costs, before it starts: parameters, work, memory and disk, from params.yaml and the size of the data.
+
+Shapes: N tokens, K codes, P parameters.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from vqlcmd import methods
+from vqlcmd.costs.flops import COSTS, Costs, Sizes, tokenizer_flops
+from vqlcmd.evaluation.metrics import CHUNK
+from vqlcmd.evaluation.proxy_classifier import DIMENSIONS
+from vqlcmd.images.crops import Recipe
+from vqlcmd.params import Params
+from vqlcmd.pretrained.families import LAYOUTS
+from vqlcmd.tokenizer.blocks import TAMING, Architecture
+from vqlcmd.tokenizer.vqgan import VQGAN
+from vqlcmd.tokens.streaming import BYTES_BESIDE_TOKENS
+
+FLOAT = 4
+FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
+    "unleashing": replace(LAYOUTS["unleashing"].variant, quant_convs=False, extra_blocks=0),
+    "maskgit": replace(
+        LAYOUTS["maskgit"].variant,
+        mid_attention=False,
+        extra_blocks=0,
+        biases=False,
+        pooled=True,
+        shortcut="output",
+        latent_kernel=1,
+        quant_convs=False,
+    ),
+}
+"""The arithmetic of a published tokenizer by `vqgan.format`: of its layout, and what only its tensors would show."""
+INCEPTION = (2048, 1008, 11_426_464_960)
+"""Features, logits, and FLOPs an image, which it enlarges to 299 pixels a side."""
+VGG16 = (4096, 0, 30_932_336_640)
+"""The same, at 224 pixels a side; its last layer, the logits, is not computed."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """How many images a data set has, and of how many classes."""
+
+    images: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Bytes that training takes: P numbers of each kind, and what each image that goes through at once adds."""
+
+    weights: int
+    gradients: int
+    moments: int
+    average: int
+    per_image: int
+
+    @property
+    def fixed(self) -> int:
+        return self.weights + self.gradients + self.moments + self.average
+
+    def images(self, available: float) -> int:
+        """How many images fit at once into so many bytes."""
+        return max(int((available - self.fixed) // self.per_image), 0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of a stage, their precision, and whether several processes share them."""
+
+    flops: float
+    precision: str = "float32"
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: its parameters, its data, and what follows from both."""
+
+    params: Params
+    data: Data
+    sizes: Sizes
+    costs: Costs
+    calls: int
+    """Passes through the network that one sample costs."""
+    parameters: int
+    tokenizer_parameters: int
+    encode: int
+    decode: int
+    """Operations of the tokenizer, an image."""
+
+    @property
+    def views(self) -> int:
+        """Sequences of tokens that an image becomes: its squares, and their mirror images."""
+        images = self.params.images
+        return Recipe(images.size, images.resize, images.crop).crop_views * (2 if images.flip else 1)
+
+    @property
+    def sequences(self) -> int:
+        """Of all images."""
+        return self.data.images * self.views
+
+    @property
+    def real(self) -> int:
+        """Images that the reference looks at."""
+        return min(self.params.reference.limit or self.data.images, self.data.images)
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Generated and real images behind precision and recall."""
+        most = self.params.evaluate.precision_images
+        return min(self.params.sample.count, most), min(self.real, most)
+
+    def look(self, name: str) -> tuple[int, int, int]:
+        """Of a network behind the metrics: features, logits, FLOPs an image."""
+        if name == "proxy":
+            return DIMENSIONS, self.data.classes, proxy_flops(self.params.images.size)
+        return {"inception": INCEPTION, "vgg16": VGG16}[name]
+
+    def memory(self, on_cpu: bool) -> KVCache:
+        """Training in float32; in bf16 the activations take less."""
+        weights = FLOAT * self.parameters
+        per_image = activations(self.sizes, self.costs.students, stored=on_cpu and self.params.network.dropout > 0)
+        return KVCache(weights, weights, 2 * weights, weights, per_image)
+
+    def disk(self) -> dict[str, int]:
+        """Bytes of each file or folder that stays."""
+        sequence = 2 * self.sizes.tokens + BYTES_BESIDE_TOKENS
+        codebook = FLOAT * self.params.vqgan.n_embed * self.params.vqgan.embed_dim
+        dimensions, logits, _ = self.look(self.params.evaluate.features)
+        near, _, _ = self.look(self.params.evaluate.precision_features)
+        _, kept = self.kept
+        statistics = 2 * 8 * dimensions * (dimensions + 1)
+        return {
+            "data/vqgan.safetensors": FLOAT * self.tokenizer_parameters,
+            "data/tokens": self.sequences * sequence + codebook,
+            "data/model": FLOAT * self.parameters + codebook,
+            "data/samples": self.params.sample.count * sequence,
+            "data/reference": statistics + FLOAT * kept * (2 * near + logits),
+        }
+
+    def state(self) -> int:
+        """Bytes of an unfinished training: the model, its moving average, and two moments of its gradients."""
+        return 4 * FLOAT * self.parameters
+
+    def evaluation_memory(self) -> int:
+        """Bytes that evaluate holds: the reference, as many features of samples, their logits, rows of distances."""
+        _, logits, _ = self.look(self.params.evaluate.features)
+        near, _, _ = self.look(self.params.evaluate.precision_features)
+        generated, real = self.kept
+        rows = 2 * FLOAT * CHUNK * max(generated, real)
+        return self.disk()["data/reference"] + FLOAT * (generated * near + self.params.sample.count * logits) + rows
+
+    def work(self) -> dict[str, Work]:
+        """What each stage computes. Decoding of picture files, and whatever is no matrix product, is not in it."""
+        params = self.params
+        _, _, look = self.look(params.evaluate.features)
+        near, _, extra = self.look(params.evaluate.precision_features)
+        extra = 0 if params.evaluate.precision_features == params.evaluate.features else extra
+        proxy = params.reference.proxy.steps * params.reference.proxy.batch_size * 3 * look
+        count, held = params.sample.count, self.sequences * params.tokenize.holdout
+        generated, kept = self.kept
+        # Precision and recall: of the samples against the real images, and of the reconstructions, as many as those.
+        pairs = generated**2 + generated * kept + 4 * kept**2
+        return {
+            "vqgan": Work(self._fit()),
+            "tokenize": Work(self.sequences * self.encode, shared=True),
+            "train": Work(
+                params.train_steps * params.train.batch_size * self.costs.training(),
+                params.train.precision,
+                shared=True,
+            ),
+            "sample": Work(count * self.costs.sampling(self.calls), shared=True),
+            "bound": Work(held * self.costs.bound()),
+            "reference": Work(
+                self.real * (self.encode + self.decode + 2 * look)
+                + 2 * kept * extra
+                + (proxy if params.evaluate.features == "proxy" else 0),
+                shared=True,
+            ),
+            "evaluate, images": Work(count * (self.decode + look) + generated * extra),
+            "evaluate, distances": Work(2 * near * pairs),
+        }
+
+    def _fit(self) -> int:
+        """Operations to fit a tokenizer, three passes a step: none where a checkpoint is named."""
+        fit = self.params.vqgan.fit
+        return 0 if self.params.vqgan.checkpoint else 3 * fit.steps * fit.batch_size * (self.encode + self.decode)
+
+
+def plan(params: Params, data: Data) -> Plan:
+    """Builds the model and the tokenizer without memory for their weights, and counts."""
+    shape = architecture(params)
+    sizes = Sizes(
+        tokens=shape.grid**2,
+        codes=shape.n_embed,
+        inputs=params.embedding_dim,
+        classes=data.classes if params.train.use_classes else 0,
+        layers=params.network.layers,
+        heads=params.network.heads,
+        width=params.network.width,
+    )
+    with torch.device("meta"):
+        codebook_KD = torch.empty(shape.n_embed, shape.embed_dim)
+        method = methods.build(params.model_part(), codebook_KD, sizes.tokens, sizes.classes)
+        tokenizer = VQGAN(shape)
+    encode, decode = tokenizer_flops(shape, params.images.size)
+    return Plan(
+        params=params,
+        data=data,
+        sizes=sizes,
+        costs=COSTS.get(params.method, Costs)(params, sizes),
+        calls=method.nfe(params.sampling()),
+        parameters=sum(parameter.numel() for parameter in method.parameters()),
+        tokenizer_parameters=sum(parameter.numel() for parameter in tokenizer.parameters()),
+        encode=encode,
+        decode=decode,
+    )
+
+
+def architecture(params: Params) -> Architecture:
+    """The tokenizer as the section `vqgan` describes it. A checkpoint's file may say otherwise, and then counts."""
+    given = params.vqgan
+    return Architecture(
+        resolution=params.images.size,
+        ch=given.ch,
+        ch_mult=tuple(given.ch_mult),
+        num_res_blocks=given.num_res_blocks,
+        attn_resolutions=tuple(given.attn_resolutions),
+        z_channels=given.z_channels,
+        embed_dim=given.embed_dim,
+        n_embed=given.n_embed,
+        variant=FAMILIES.get(given.format, TAMING) if given.checkpoint else TAMING,
+    )
+
+
+def activations(sizes: Sizes, students: int, stored: bool) -> int:
+    """Bytes in float32 that the gradients of one image need; `stored` attention weights come with dropout on a CPU.
+
+    Of a block: 17 vectors of width W a token (norms, queries, keys, values, their mixture, twice four for the MLP), one
+    more with classes. One block's worth is added, in which the backward pass works.
+    """
+    vectors = sizes.tokens * sizes.width
+    block = 17 * vectors + (vectors if sizes.classes else 0)
+    block += 3 * sizes.heads * sizes.tokens**2 if stored else 0
+    ends = 2 * vectors + sizes.tokens * (2 * sizes.inputs + 3 * sizes.codes)
+    return FLOAT * students * ((sizes.layers + 1) * block + ends)
+
+
+def proxy_flops(size: int) -> int:
+    """Of the proxy classifier's three convolutions and its linear layer, on an image of at most 64 pixels a side."""
+    side = min(size, 64)
+    return 2 * 9 * (3 * 32 * side**2 + 32 * 64 * (side // 2) ** 2 + 64 * 64 * (side // 4) ** 2) + 2 * 1024 * DIMENSIONS

@@ -1,0 +1,42 @@
+"""Wrappers around a prediction: classifier-free guidance, equation 4 of docs/method.md, and tokens held fixed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(states (B, N) or (B, N, D), times (B,), classes (B,) or None) -> logits (B, N, K)."""
+
+
+def guided(predict: Predict, weight: float, null: int) -> Predict:
+    """log P ~ (1 + w) log P(. | z, c) - w log P(. | z, null): at w = 0 the conditional model itself, at no extra cost.
+
+    Logits differ from log-probabilities by a constant per token, which the softmax that follows removes.
+    """
+    if weight == 0:
+        return predict
+
+    def predict_guided(z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        assert label is not None, "guidance needs classes"
+        both = torch.cat([label, torch.full_like(label, null)])
+        conditional, unconditional = predict(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
+        return (1 + weight) * conditional - weight * unconditional
+
+    return predict_guided
+
+
+def with_known_tokens(predict: Predict, known_BN: Tensor | None) -> Predict:
+    """Certainty about the tokens in `known_BN` (-1: none): a diffusion that is sure of a token follows its own path.
+
+    With P(x_i = k) = 1 the posterior is q(z_s | z_t, x_i), so that known tokens stay at their own noised states.
+    """
+    if known_BN is None:
+        return predict
+
+    def predict_infilled(z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        logits_BNK = predict(z, t, label)
+        sure_BNK = torch.full_like(logits_BNK, -1e4).scatter_(2, known_BN.clamp_min(0)[..., None], 0.0)
+        return torch.where(known_BN[..., None] >= 0, sure_BNK, logits_BNK)
+
+    return predict_infilled

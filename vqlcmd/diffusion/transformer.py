@@ -1,0 +1,182 @@
+"""The transformer: (vectors, t, class) -> logits, and nothing else. Section 3 of docs/method.md.
+
+Shapes: B images, N tokens, D input size, W width, K codes.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqlcmd.runtime.machine import compiled
+
+
+def sinusoid(positions: Tensor, width: int) -> Tensor:
+    """Sines and cosines of `positions` (P,) at width / 2 frequencies from 1 down to 1e-4: (P, width) float32."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10_000) / max(half - 1, 1)))
+    angles = positions.float()[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class AdaLN(nn.Module):
+    """LayerNorm without affine, times (1 + scale) plus shift; [scale, shift] = Linear(SiLU(condition))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+
+    def forward(self, x_BNW: Tensor, condition_BW: Tensor) -> Tensor:
+        scale, shift = self.modulation(F.silu(condition_BW))[:, None].chunk(2, dim=2)
+        return torch.addcmul(shift, F.layer_norm(x_BNW, x_BNW.shape[-1:]), 1 + scale)
+
+
+class ClassAdaLN(nn.Module):
+    """AdaLN on a class: a table of its own, with one more row for the null class."""
+
+    def __init__(self, width: int, classes: int):
+        super().__init__()
+        self.classes = nn.Embedding(classes + 1, width)
+        self.norm = AdaLN(width)
+
+    def forward(self, x_BNW: Tensor, label: Tensor) -> Tensor:
+        return self.norm(x_BNW, self.classes(label))
+
+
+class PlainLN(nn.LayerNorm):
+    """LayerNorm that takes a class and ignores it: a model without classes."""
+
+    def forward(self, input: Tensor, label: Tensor | None = None) -> Tensor:  # noqa: A002
+        return super().forward(input)
+
+
+class KVCache:
+    """Keys and values of the tokens so far, block by block, for drawing up to `tokens` of them one by one."""
+
+    def __init__(self, tokens: int):
+        self.tokens, self.length = tokens, 0
+        self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, block: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of the next token (B, heads, 1, W / heads); gives those of all tokens up to it."""
+        if block not in self._blocks:
+            shape = (*k.shape[:2], self.tokens, k.shape[3])
+            self._blocks[block] = k.new_empty(shape), v.new_empty(shape)
+        keys, values = self._blocks[block]
+        keys[:, :, self.length : self.length + 1], values[:, :, self.length : self.length + 1] = k, v
+        return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens, or those before, with dropout on its weights."""
+
+    def __init__(self, width: int, heads: int, dropout: float, causal: bool = False):
+        super().__init__()
+        self.heads, self.dropout, self.causal = heads, dropout, causal
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BNW: Tensor, memory: tuple[KVCache, int] | None = None) -> Tensor:
+        parts_BNHd = self.qkv(x_BNW).unflatten(2, (3, self.heads, -1)).unbind(dim=2)
+        q, k, v = (part.transpose(1, 2) for part in parts_BNHd)
+        device = x_BNW.device.type
+        # On CPUs the fused kernel's backward pass in bf16 is many times slower than in float32.
+        with torch.autocast(device, enabled=device != "cpu" and torch.is_autocast_enabled(device)):
+            if device == "cpu":
+                q, k, v = q.float(), k.float(), v.float()
+            if memory is not None:
+                k, v = memory[0].extend(memory[1], k, v)
+            mixed = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                dropout_p=self.dropout if self.training else 0.0,
+                # With a memory the one query is the last token, which may look at all.
+                is_causal=self.causal and memory is None,
+            )
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x += Attn(AdaLN_t(x)); x += MLP(LN(x)) without classes, MLP(AdaLN_c(x)) with them."""
+
+    def __init__(self, width: int, heads: int, classes: int, dropout: float, causal: bool):
+        super().__init__()
+        self.time_norm = AdaLN(width)
+        self.attention = Attention(width, heads, dropout, causal)
+        self.class_norm = ClassAdaLN(width, classes) if classes else PlainLN(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(
+        self, x_BNW: Tensor, time_BW: Tensor, label: Tensor | None, memory: tuple[KVCache, int] | None = None
+    ) -> Tensor:
+        x_BNW = x_BNW + self.attention(self.time_norm(x_BNW, time_BW), memory)
+        return x_BNW + self.mlp(self.class_norm(x_BNW, label))
+
+
+class Transformer(nn.Module):
+    """Transformer over N tokens, conditioned on time and, where `classes` > 0, on a class.
+
+    Bidirectional, or with `causal` one in which a token sees itself and those before it.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        inputs: int,
+        codes: int,
+        classes: int,
+        layers: int,
+        heads: int,
+        width: int,
+        dropout: float,
+        causal: bool = False,
+    ):
+        super().__init__()
+        self.width = width
+        self.input = nn.Linear(inputs, width)
+        self.blocks = nn.ModuleList(Block(width, heads, classes, dropout, causal) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, codes)
+        self.register_buffer("positions", sinusoid(torch.arange(tokens), width), persistent=False)
+        self.apply(_initialise)
+
+    def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None, memory: KVCache | None = None) -> Tensor:
+        """Logits (B, N, K) float32 for vectors (B, N, D), times (B,) in [0, 1], classes (B,), the last one null.
+
+        With a `memory`, of a causal network: the vectors of the next token (B, 1, D) to its logits (B, 1, K).
+        """
+        time_BW = sinusoid(t * 1000, self.width)
+        first = memory.length if memory else 0
+        x_BNW = self.input(z_BND) + self.positions[first : first + z_BND.shape[1]]
+        for number, block in enumerate(self.blocks):
+            x_BNW = block(x_BNW, time_BW, label, (memory, number) if memory else None)
+        if memory:
+            memory.length += 1
+        return self.output(self.norm(x_BNW)).float()
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, AdaLN):
+        # apply() visits children first: this overrides the linear layer's own start. Class rows keep their N(0, 1).
+        nn.init.zeros_(module.modulation.weight)
+
+
+def compile_network(mode: str = "default") -> None:
+    """Compile the pass of every transformer of this process, but for the one that draws token by token."""
+    eager = Transformer.forward
+    fast = compiled(eager, mode)
+
+    def forward(
+        self: Transformer, z_BND: Tensor, t: Tensor, label: Tensor | None = None, memory: KVCache | None = None
+    ) -> Tensor:
+        return eager(self, z_BND, t, label, memory) if memory else fast(self, z_BND, t, label)
+
+    Transformer.forward = forward

@@ -1,0 +1,83 @@
+"""Mean and covariance of features that come in batches: what the Fréchet distance compares, in constant memory.
+
+Shapes: n features of size D.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqlcmd.runtime.errors import DataError
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """`mean` (D,) and `covariance` (D, D) in float64 of `count` images; 0 where a file does not say how many."""
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+
+
+class Moments:
+    """Takes features in batches and keeps two moments in float64, on the CPU (Chan, Golub, LeVeque 1979)."""
+
+    def __init__(self) -> None:
+        self.count, self._mean, self._scatter = 0, torch.zeros(0), torch.zeros(0)
+
+    def add(self, features: Tensor) -> None:
+        """The features (n, D) of some more images; none is fine."""
+        if not len(features):
+            return
+        batch = features.double().cpu()
+        if not self.count:
+            size = batch.shape[1]
+            self._mean, self._scatter = (torch.zeros(*shape, dtype=torch.float64) for shape in ((size,), (size, size)))
+        mean = batch.mean(dim=0)
+        centred, away = batch - mean, mean - self._mean
+        total = self.count + len(batch)
+        self._scatter += centred.T @ centred
+        self._scatter += torch.outer(away, away) * (self.count * len(batch) / total)
+        self._mean += away * (len(batch) / total)
+        self.count = total
+
+    def statistics(self) -> Statistics | None:
+        """Of all that came, with n - 1 in the covariance; None below two images."""
+        if self.count < 2:
+            return None
+        return Statistics(self._mean, self._scatter / (self.count - 1), self.count)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """For a run that goes on later."""
+        return {"count": self.count, "mean": self._mean, "scatter": self._scatter}
+
+    def load_state_dict(self, saved: dict[str, Tensor | int]) -> None:
+        """Go on from there."""
+        count, mean, scatter = saved["count"], saved["mean"], saved["scatter"]
+        assert isinstance(count, int), count
+        assert isinstance(mean, Tensor), mean
+        assert isinstance(scatter, Tensor), scatter
+        self.count, self._mean, self._scatter = count, mean, scatter
+
+
+def read_statistics(path: Path) -> Statistics:
+    """`mu` and `sigma` of an .npz file, as ADM, pytorch-fid and others publish them. DataError for anything else."""
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            mean, covariance = (torch.from_numpy(np.asarray(file[name], dtype=np.float64)) for name in ("mu", "sigma"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: reference.statistics names it; null takes the images' own") from None
+    except (KeyError, ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is no .npz file with mu and sigma ({reason}): see reference.statistics") from None
+    size = mean.shape[-1] if mean.dim() else 0
+    if mean.shape != (size,) or covariance.shape != (size, size):
+        shapes = f"mu {tuple(mean.shape)}, sigma {tuple(covariance.shape)}"
+        raise DataError(f"{path}: {shapes}, but they should be (D,) and (D, D)")
+    if not (mean.isfinite().all() and covariance.isfinite().all()) or not torch.allclose(covariance, covariance.T):
+        raise DataError(f"{path}: mu and sigma should be finite, and sigma symmetric")
+    return Statistics(mean, covariance, 0)

@@ -1,0 +1,157 @@
+"""DVC's queue: experiments in, as many workers as asked for, and word of each that ends."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from vqlcmd.experiments.results import ResultsFile, call, experiments
+from vqlcmd.experiments.table import Run, metric_of
+
+SECONDS_BETWEEN_POLLS = 2.0
+SECONDS_BETWEEN_LOOKS = 15.0
+LOOKS_TO_BE_SURE = 2
+RECORDS = Path(".dvc/tmp/exps/run")
+"""Where DVC notes the process of each row, by the full name of its task."""
+STATES = ("Queued", "Running", "Failed", "Success")
+
+
+class Queue:
+    """DVC's queue with `jobs` workers, each with its share of the cores; `preset` is overrides that all rows have."""
+
+    def __init__(self, preset: dict[str, Any], jobs: int, say: Callable[[str], None]):
+        self.preset = preset
+        self.jobs, self.say, self.waiting = jobs, say, dict[str, Run]()
+
+    def run(self, wave: dict[str, Run], book: ResultsFile) -> list[str]:
+        """Queue experiments and wait for them; what to say of those that failed."""
+        ours = {experiment_name(run, identity) for identity, run in wave.items()}
+        self.fail_stale(ours)
+        self._remove(self._tasks("Failed") & ours)
+        queued = self._tasks("Queued", "Running")
+        for identity, run in wave.items():
+            if experiment_name(run, identity) not in queued:
+                self._enqueue(experiment_name(run, identity), run)
+        self.waiting, failed, started = dict(wave), [], time.monotonic()
+        self._start()
+        lost, looked, status = 0, 0.0, {}
+        while self.waiting and lost < LOOKS_TO_BE_SURE:
+            time.sleep(SECONDS_BETWEEN_POLLS)
+            # DVC takes a second of processor time to answer, which the experiments miss; Git takes none.
+            looking = time.monotonic() - looked > SECONDS_BETWEEN_LOOKS
+            if looking:
+                status, looked = self._status(), time.monotonic()
+            # Asked after the status: an experiment that has left the queue in the meantime is among them.
+            done = [identity for identity in experiments() if identity in self.waiting]
+            for identity in done:
+                run = self.waiting.pop(identity)
+                book.collect(run, identity)
+                self._report(run, book, len(wave), time.monotonic() - started)
+            if not looking:
+                continue
+            for identity, run in list(self.waiting.items()):
+                if status.get(name := experiment_name(run, identity)) == "Failed":
+                    del self.waiting[identity]
+                    failed.append(f"{run.row}, seed {run.seed} failed; `dvc queue logs {name}` says why")
+            ours = {status.get(experiment_name(run, identity)) for identity, run in self.waiting.items()}
+            lost = 0 if ours & {"Queued", "Running"} else lost + 1
+            if "Queued" in ours and list(status.values()).count("Running") < self.jobs:
+                # A worker may have stopped for want of work just before these came.
+                self._start()
+        failed += [
+            f"{run.row}, seed {run.seed} is neither done nor in DVC's queue: the same command queues it again"
+            for run in self.waiting.values()
+        ]
+        return failed
+
+    def cancel(self) -> None:
+        """Take what waits out of the queue and stop what runs: the state of interrupted training stays."""
+        self.say("stopping: the same command goes on from here")
+        ours = {experiment_name(run, identity) for identity, run in self.waiting.items()}
+        # In this order: a worker that is left without its experiment takes the next one.
+        self._remove(self._tasks("Queued") & ours)
+        self._kill(self._tasks("Running") & ours)
+
+    def _enqueue(self, name: str, run: Run) -> None:
+        overrides = {**self.preset, **run.overrides}
+        options = [part for key, value in overrides.items() for part in ("-S", f"{key}={_hydra(value)}")]
+        call(["dvc", "exp", "run", "--queue", "--name", name, *options])
+
+    def _start(self) -> None:
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // self.jobs, 1))
+        # The workers outlive this command and would keep its pipes open.
+        subprocess.run(
+            ["dvc", "queue", "start", "--jobs", str(self.jobs)],
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+
+    def fail_stale(self, ours: set[str]) -> None:
+        """DVC believes that rows which went down with a machine run to this day: let them fail, to be queued again."""
+        for task, name, state in self._listed():
+            records = list(RECORDS.glob(f"{task}*/*.json"))
+            if state == "Running" and name in ours and not any(_alive(record) for record in records):
+                # DVC would signal whatever has the number of its process by now.
+                for record in records:
+                    record.unlink()
+                self._kill({name})
+
+    def _status(self) -> dict[str, str]:
+        """{experiment: Queued, Running, Failed or Success}."""
+        return {name: state for _, name, state in self._listed()}
+
+    def _listed(self) -> list[tuple[str, str, str]]:
+        """Task, experiment and state of each row in the queue."""
+        lines = [line.split() for line in call(["dvc", "queue", "status"]).stdout.splitlines()]
+        return [(words[0], words[1], words[-1]) for words in lines if words and words[-1] in STATES]
+
+    def _tasks(self, *states: str) -> set[str]:
+        return {name for name, state in self._status().items() if state in states}
+
+    def _kill(self, tasks: Iterable[str]) -> None:
+        tasks = sorted(tasks)
+        if tasks:
+            call(["dvc", "queue", "kill", *tasks], check=False)
+
+    def _remove(self, tasks: Iterable[str]) -> None:
+        tasks = sorted(tasks)
+        if tasks:
+            call(["dvc", "queue", "remove", *tasks], check=False)
+
+    def _report(self, run: Run, book: ResultsFile, total: int, seconds: float) -> None:
+        same = {"row": run.row, "seed": run.seed, "value": run.value}
+        metrics = next(row["metrics"] for row in book.rows() if all(row[key] == same[key] for key in same))
+        done = total - len(self.waiting)
+        value = "" if run.value is None else f", {run.value}"
+        left = seconds / done * len(self.waiting) / 60
+        self.say(
+            f"{done}/{total}  {run.row}{value}, seed {run.seed}: fid {metric_of(metrics, 'fid'):.4g}, "
+            f"precision {metric_of(metrics, 'precision') or 0:.3g}, recall {metric_of(metrics, 'recall') or 0:.3g} "
+            f"({seconds / 60:.0f} min, about {left:.0f} left)"
+        )
+
+
+def _alive(record: Path) -> bool:
+    """Whether the process that DVC noted for a row is still that row's."""
+    import psutil
+
+    try:
+        command = psutil.Process(json.loads(record.read_text(encoding="utf-8"))["pid"]).cmdline()
+    except (psutil.Error, ValueError, KeyError):
+        return False
+    return record.stem in " ".join(command)
+
+
+def experiment_name(run: Run, identity: str) -> str:
+    return f"{re.sub('[^a-z0-9]+', '-', run.row.lower()).strip('-')}-s{run.seed}-{identity}"
+
+
+def _hydra(value: Any) -> str:
+    """A value as `-S KEY=VALUE` reads it."""
+    return "null" if value is None else json.dumps(value) if isinstance(value, list | bool) else str(value)

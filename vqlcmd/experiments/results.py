@@ -1,0 +1,98 @@
+"""tables/results/NAME.json: what the experiments of a table measured, so that results outlive DVC's local refs."""
+
+import datetime
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from vqlcmd.experiments.table import Run, differences
+from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.files import write_json
+from vqlcmd.runtime.resume import fingerprint
+
+RESULTS = Path("tables/results")
+CURVES = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
+
+
+class ResultsFile:
+    """tables/results/NAME.json: finished experiments, each with all it takes to print it, and the scales they ran at.
+
+    A scale is the parameters below the rows' own. A parameter that did not exist then does not tell scales apart.
+    """
+
+    def __init__(self, name: str, base: dict[str, Any], preset: str | None):
+        self.path, self.preset = RESULTS / f"{name}.json", preset
+        self.scale = {key: value for key, value in differences({}, base).items() if key != "seed"}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Those at this scale."""
+        scales = _read(self.path)["scales"]
+        return [row for row in _read(self.path)["rows"] if self._same(scales[row["scale"]])]
+
+    def _same(self, scale: dict[str, Any]) -> bool:
+        return all(self.scale[key] == value for key, value in scale.items() if key in self.scale)
+
+    def has(self, run: Run, identity: str) -> bool:
+        return any(row["identity"] == identity and row["row"] == run.row for row in self.rows())
+
+    def reuse(self, run: Run, identity: str) -> bool:
+        """Take over what another table ran."""
+        others = (row for path in sorted(RESULTS.glob("*.json")) for row in _read(path)["rows"])
+        same = next((row for row in others if row["identity"] == identity), None)
+        if same is not None:
+            self._write(run, {key: same[key] for key in same if key not in ("row", "value", "scale")})
+        return same is not None
+
+    def collect(self, run: Run, identity: str) -> bool:
+        """Take over an experiment that has ended well."""
+        revision = experiments().get(identity)
+        if revision is None:
+            return False
+        shown = {
+            file: call(["git", "show", f"{revision}:metrics/{file}"]).stdout
+            for file in ("evaluate.json", "bound.json", "train.tsv")
+        }
+        header, *lines = (line.split("\t") for line in shown["train.tsv"].splitlines())
+        columns = {name: [line[index] for line in lines] for index, name in enumerate(header)}
+        last = {name: float(values[-1]) for name, values in columns.items() if name.startswith("embedding") and values}
+        result = {
+            "identity": identity,
+            "preset": self.preset,
+            "seed": run.seed,
+            "overrides": run.overrides,
+            "metrics": {**last, **json.loads(shown["bound.json"]), **json.loads(shown["evaluate.json"])},
+            "curves": {name: [float(value) for value in columns[name]] for name in CURVES if name in columns},
+            "revision": revision,
+            "commit": call(["git", "rev-parse", f"{revision}^"]).stdout.strip(),
+            "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        self._write(run, result)
+        return True
+
+    def _write(self, run: Run, result: dict[str, Any]) -> None:
+        name = fingerprint(self.scale)
+        entry = {"row": run.row, "value": run.value, "scale": name, **result}
+        scales, rows = _read(self.path)["scales"], _read(self.path)["rows"]
+        same = ("row", "value", "seed")
+        kept = [row for row in rows if any(row[k] != entry[k] for k in same) or not self._same(scales[row["scale"]])]
+        kept = sorted([*kept, entry], key=lambda row: json.dumps([row[key] for key in (*same, "scale")]))
+        scales = {key: scale for key, scale in scales.items() if any(row["scale"] == key for row in kept)}
+        write_json(self.path, {"scales": scales | {name: self.scale}, "rows": kept})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"scales": {}, "rows": []}
+
+
+def experiments() -> dict[str, str]:
+    """{identity: commit} of the experiments in this clone that a table ran."""
+    listed = call(["git", "for-each-ref", "refs/exps", "--format=%(refname) %(objectname)"]).stdout.split()
+    return {ref.rsplit("-", 1)[-1]: commit for ref, commit in zip(listed[::2], listed[1::2], strict=True)}
+
+
+def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise DataError(f"`{' '.join(command[:4])}` failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    return done

@@ -1,0 +1,139 @@
+"""tables/NAME.yaml -> a DVC experiment per row and seed -> tables/results/NAME.json -> Markdown and pictures.
+
+An experiment is named by the digest of its parameters and of the code it runs, so that rows which tables share run
+once, a table that was interrupted goes on, and results of other code are run again.
+"""
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vqlcmd.experiments.queue import Queue
+from vqlcmd.experiments.results import ResultsFile, call
+from vqlcmd.experiments.table import Run, Table, differences, markdown, read_table, runs
+from vqlcmd.params import Params
+from vqlcmd.runtime import paths
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.resume import fingerprint
+from vqlcmd.runtime.yaml_file import read_yaml
+
+TABLES = Path("tables")
+MACHINE_MADE = ("metrics/", "dvc.lock", "tables/results/")
+
+
+def names() -> list[str]:
+    """The tables there are."""
+    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+
+
+def load(name: str) -> Table:
+    """A table by name. ConfigError names the others."""
+    if name not in names():
+        raise ConfigError(f"there is no table {name!r}: choose one of {', '.join(names())}")
+    return read_table(TABLES / f"{name}.yaml")
+
+
+def base_values(preset: str | None) -> dict[str, Any]:
+    """What a table's rows are laid over: params.yaml, or a preset."""
+    path = Path("presets") / f"{preset}.yaml" if preset else Path("params.yaml")
+    return read_yaml(path)
+
+
+def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: Callable[[str], None] = print) -> bool:
+    """Run what is missing of a table; whether all rows ended well. ConfigError where Git has uncommitted changes."""
+    table, base = load(name), base_values(preset)
+    wanted = [(_identity(run.params), run) for run in runs(table, base, seeds)]
+    _raise_if_changed()
+    book = ResultsFile(name, base, preset)
+    missing = {
+        identity: run
+        for identity, run in wanted
+        if not (book.has(run, identity) or book.reuse(run, identity) or book.collect(run, identity))
+    }
+    say(f"{name}: {len(wanted)} experiments, {len(wanted) - len(missing)} of them done")
+    shared = differences(base_values(None), base) if preset else {}
+    queue = Queue(shared, jobs, say)
+    # In the background a shell makes processes deaf to Ctrl-C's signal; a batch system sends this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    failed: list[str] = []
+    try:
+        for wave in _waves(missing):
+            failed += queue.run(wave, book)
+    except KeyboardInterrupt:
+        queue.cancel()
+        raise
+    for identity, run in wanted:
+        # Rows that are one experiment at this scale: it ran once, for the last of them.
+        if identity in missing and not book.has(run, identity):
+            book.reuse(run, identity)
+    for problem in failed:
+        say(problem)
+    return not failed
+
+
+def show_table(name: str, preset: str | None) -> str:
+    """The table as Markdown, from tables/results/NAME.json."""
+    table, base = load(name), base_values(preset)
+    rows = ResultsFile(name, base, preset).rows()
+    found: dict[tuple[str, Any], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["row"], row["value"]), []).append(row["metrics"])
+    commits = sorted({row["commit"][:8] for row in rows})
+    scale = f"presets/{preset}.yaml" if preset else "params.yaml"
+    return f"{markdown(table, found)}\n\nScale: {scale}. Commits: {', '.join(commits) or 'none, nothing has run'}."
+
+
+def curves(name: str, preset: str | None, seed: int) -> dict[str, dict[str, Any]]:
+    """Of each row that has run: the curves of its embeddings, and where its model is."""
+    rows = ResultsFile(name, base_values(preset), preset).rows()
+    found = {row["row"]: row for row in rows if row["seed"] == seed and row["value"] == rows[0]["value"]}
+    if not found:
+        raise DataError(f"no row of {name} has run with seed {seed}: `vqlcmd table run {name}`")
+    return found
+
+
+def fetch_model(revision: str, folder: Path) -> Path:
+    """The model file of an experiment, out of DVC's cache. DataError in a clone that did not run it."""
+    target = folder / f"{revision[:12]}.safetensors"
+    if not target.exists():
+        done = call(["dvc", "get", ".", str(paths.MODEL), "--rev", revision, "-o", str(target)], check=False)
+        if done.returncode:
+            raise DataError(f"the model of {revision[:8]} is not in this clone's cache: run the table here")
+    return target
+
+
+def _identity(params: Params) -> str:
+    """Of everything that decides an experiment's result: parameters, code, and the manifest of the images."""
+    stages = read_yaml(Path("dvc.yaml"))["stages"].values()
+    given = {"dataset": params.dataset, "method": params.method}
+    deps = {re.sub(r"\$\{(\w+)\}", lambda found: given[found[1]], dep) for stage in stages for dep in stage["deps"]}
+    outs = tuple(out for stage in stages for out in stage.get("outs", []))
+    files = {dep: sha256(Path(dep)) for dep in sorted(deps) if not dep.startswith(outs)}
+    return fingerprint(params.model_dump(mode="json"), files)
+
+
+def _training(params: Params) -> str:
+    """Of what decides a model, apart from its tokens."""
+    return fingerprint(params.model_part().model_dump(mode="json"))
+
+
+def _waves(missing: dict[str, Run]) -> list[dict[str, Run]]:
+    """First one experiment of each model, then those that only sample from it: no model is trained twice at once."""
+    first: dict[str, str] = {}
+    for identity, run in missing.items():
+        first.setdefault(_training(run.params), identity)
+    waves = [{i: run for i, run in missing.items() if i in first.values()}]
+    waves.append({i: run for i, run in missing.items() if i not in first.values()})
+    return [wave for wave in waves if wave]
+
+
+def _raise_if_changed() -> None:
+    status = call(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.splitlines()
+    changed = [line[3:] for line in status if not line[3:].startswith(MACHINE_MADE)]
+    if changed:
+        raise ConfigError(
+            f"{changed[0]} has changes that are not committed, and every row would inherit them: commit or stash them"
+        )

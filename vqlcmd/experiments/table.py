@@ -1,0 +1,195 @@
+"""tables/NAME.yaml: the rows of a table as overrides of params.yaml, with the paper's figures; and how it prints."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from vqlcmd.params import Params, check_params
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.yaml_file import read_yaml
+
+Figure = float | str | None
+
+
+class Row(BaseModel):
+    """One row: its overrides and the paper's figures, one per metric or per swept value; or somebody else's, cited."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    set: dict[str, Any] = {}
+    paper: list[Figure] | None = None
+    cited: bool = False
+
+
+class Table(BaseModel):
+    """A table: what is measured, over which values of a knob if any, for which rows. `preset`: the paper's scale."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    note: str = ""
+    preset: str | None = None
+    metrics: list[str]
+    sweep: dict[str, list[Any]] = {}
+    rows: dict[str, Row]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Table":
+        if len(self.sweep) > 1:
+            raise ValueError("sweep has more than one knob")
+        width = len(self.values) if self.sweep else len(self.metrics)
+        for name, row in self.rows.items():
+            if row.paper is not None and len(row.paper) != width:
+                raise ValueError(f"row {name!r} has {len(row.paper)} figures of the paper for {width} columns")
+            if row.cited and (row.set or row.paper is None):
+                raise ValueError(f"row {name!r} is cited: it has figures of the paper and sets nothing")
+        return self
+
+    @property
+    def knob(self) -> str | None:
+        """The swept parameter."""
+        return next(iter(self.sweep), None)
+
+    @property
+    def values(self) -> list[Any]:
+        """Its values; one None where nothing is swept."""
+        return next(iter(self.sweep.values()), [None])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment: a row at a seed, and at a value of the swept knob."""
+
+    row: str
+    value: Any
+    seed: int
+    overrides: dict[str, Any]
+    params: Params
+
+
+def read_table(path: Path) -> Table:
+    """The table in a file. ConfigError: one line."""
+    try:
+        return Table.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "table"
+        raise ConfigError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def runs(table: Table, base: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
+    """Every experiment of the table on top of the parameters `base`, seed by seed. ConfigError for an impossible one.
+
+    A value `=KEY` stands for what `base` has under KEY.
+    """
+    found = []
+    for seed in seeds:
+        for name, row in table.rows.items():
+            if row.cited:
+                continue
+            for value in table.values:
+                overrides = {**row.set, **({table.knob: value} if table.knob else {})}
+                overrides = {key: _resolved(new, base) for key, new in overrides.items()} | {"seed": seed}
+                params = check_params(overridden(base, overrides), f"row {name!r}")
+                found.append(Run(name, value, seed, overrides, params))
+    return found
+
+
+def overridden(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`base` with dotted keys replaced. ConfigError for a key that it does not have."""
+    values = dict(base)
+    for key, new in overrides.items():
+        section, _, rest = key.partition(".")
+        if section not in values:
+            raise ConfigError(f"{key} is not a parameter: params.yaml has no {section}")
+        values[section] = overridden(values[section], {rest: new}) if rest else new
+    return values
+
+
+def differences(base: dict[str, Any], target: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of `target` that differ from `base`, with their values."""
+    found: dict[str, Any] = {}
+    for key, value in target.items():
+        if isinstance(value, dict) and isinstance(base.get(key, {}), dict):
+            found |= differences(base.get(key, {}), value, f"{prefix}{key}.")
+        elif key not in base or base[key] != value:
+            found[prefix + key] = value
+    return found
+
+
+def markdown(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) -> str:
+    """The table as Markdown. `found` maps (row, swept value) to the metrics of each seed; a row without is marked."""
+    lines = [f"**{table.title}**", ""] + ([table.note, ""] if table.note else [])
+    body = _swept(table, found) if table.sweep else _measured(table, found)
+    widths = [max(len(row[column]) for row in body) for column in range(len(body[0]))]
+    for number, row in enumerate(body):
+        lines.append("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+        if number == 0:
+            lines.append("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def _measured(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) -> list[list[str]]:
+    papers = any(row.paper for row in table.rows.values())
+    header = ["row"]
+    for metric in table.metrics:
+        header += [metric, *([f"paper {metric}"] if papers else [])]
+    extra = [] if "nfe" in table.metrics else ["nfe"]
+    body = [[*header, *extra, "seeds"]]
+    for name, row in table.rows.items():
+        seeds = found.get((name, None), [])
+        cells = [name]
+        for index, metric in enumerate(table.metrics):
+            cells += ["cited" if row.cited else figure(seeds, metric)]
+            cells += [_text(row.paper[index] if row.paper else None)] if papers else []
+        body.append([*cells, *(figure(seeds, metric) for metric in extra), str(len(seeds) or "")])
+    return body
+
+
+def _swept(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) -> list[list[str]]:
+    body = [["row", f"figure at {table.knob} =", *(str(value) for value in table.values)]]
+    for name, row in table.rows.items():
+        if row.paper:
+            body.append([name, f"paper {table.metrics[0]}, cited" if row.cited else f"paper {table.metrics[0]}"])
+            body[-1] += [_text(number) for number in row.paper]
+        for metric in [] if row.cited else [*table.metrics, "nfe"]:
+            body.append([name, metric, *(figure(found.get((name, value), []), metric) for value in table.values)])
+    return body
+
+
+def figure(seeds: Sequence[dict[str, Any]], metric: str) -> str:
+    """Mean and, from two seeds, standard deviation of a metric, whatever extractor its name ends in; `-` without."""
+    values = [value for metrics in seeds if (value := metric_of(metrics, metric)) is not None]
+    if not values:
+        return "-"
+    if len(values) == 1 or len(set(values)) == 1:
+        return _text(values[0])
+    return f"{_text(statistics.mean(values))} ± {_text(statistics.stdev(values))}"
+
+
+def metric_of(metrics: dict[str, Any], name: str) -> Any:
+    """`fid`, say: under that name, or with that of an extractor, as fid_proxy."""
+    ends = [name, *(f"{name}_{extractor}" for extractor in ("proxy", "inception", "vgg16"))]
+    return next((metrics[end] for end in ends if metrics.get(end) is not None), None)
+
+
+def _resolved(value: Any, base: dict[str, Any]) -> Any:
+    if not (isinstance(value, str) and value.startswith("=")):
+        return value
+    for part in value[1:].split("."):
+        base = base[part]
+    return base
+
+
+def _text(value: Figure) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""From an image source to pixels."""

@@ -1,0 +1,249 @@
+"""Images of any kind -> uint8 batches of one size, with every file that cannot be read listed by name.
+
+Shapes: B images, 3 channels (red, green, blue), S x S pixels.
+"""
+
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vqlcmd.images.crops import Recipe, crop_views
+from vqlcmd.images.manifest import Manifest, check, shortened
+from vqlcmd.images.sources import DIGITS, KINDS, BuiltIn, ImageSource
+from vqlcmd.rng import address
+from vqlcmd.runtime.errors import DataError
+
+ROOT_VARIABLE = "VQLCMD_IMAGES"
+SMALLEST_SIDE = 2
+LONGEST_SHAPE = 100
+NAMED_AT_MOST = 20
+# Images a worker hands over at a time: few, because they wait in /dev/shm, which is 64 MB in many containers.
+CHUNK = 16
+CHUNK_BYTES = CHUNK * 3 * 256**2
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What white may be. Pillow's integer images are 16-bit files; a float file does not say, so the values do.
+WHITES = {"I": (65535,), "F": (1, 255, 65535)}
+
+
+class Batch(NamedTuple):
+    """`images` uint8 [B, 3, S, S], `labels` int64 [B], `index` int64 [B]: positions in the source.
+
+    With a recipe that makes several squares of an image, they are rows one after the other with the same index.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (a tuple's own search, of no use here)
+
+
+def open_images(manifest: Manifest, root: Path | None) -> ImageSource:
+    """The images of a manifest, which lie at `root / manifest.folder` unless they are built in.
+
+    DataError where that is not there, or is not what the manifest says (`vqlcmd.images.manifest.check`).
+    """
+    classes = bool(manifest.classes)
+    kind = KINDS[manifest.kind]
+    if isinstance(kind, BuiltIn) or manifest.folder is None:
+        assert isinstance(kind, BuiltIn), manifest
+        source, where = kind.open(classes), DIGITS
+    else:
+        remedy = f"set {ROOT_VARIABLE} to the folder that holds {manifest.folder!r}, the images of {manifest.name!r}"
+        if root is None:
+            raise DataError(f"no place to look for images; {remedy}")
+        path = root / manifest.folder
+        if not path.exists():
+            raise DataError(f"{path}: nothing is there; {remedy}")
+        source, where = kind.open(path, classes), str(path)
+    check(manifest, source, where)
+    return source
+
+
+def prepare(image: Image.Image, recipe: Recipe) -> np.ndarray:
+    """The one square that stands for an image from elsewhere, uint8 [3, S, S]. DataError as in `to_rgb`."""
+    return crop_views(to_rgb(image), recipe.deterministic(), 0)[0]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB, upright, over white. Of an animation, the frame it stands at (after opening, the first).
+
+    DataError where a side is below 2 pixels, one is more than 100 times the other, or values have no range.
+    """
+    image.load()
+    if min(image.size) < SMALLEST_SIDE:
+        raise DataError(f"{image.width} x {image.height} pixels; each side needs {SMALLEST_SIDE} or more")
+    if max(image.size) > LONGEST_SHAPE * min(image.size):
+        raise DataError(
+            f"{image.width} x {image.height} pixels; one side may be {LONGEST_SHAPE} times the other at most"
+        )
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    image = _convert(image)
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def stream(
+    source: ImageSource,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    broken: dict[str, str],
+    workers: int = 0,
+    indices: Sequence[int] | np.ndarray | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """What is readable of `indices` (default: all), in order, `images_per_batch(batch_size, recipe)` to a batch.
+
+    So a batch does not depend on `workers`, on what another one holds, or on `share` = (r, W), which takes batches
+    r, r + W, ... only. It may be short, even empty: images that cannot be read are left out and noted in `broken` as
+    {name: reason}, for `raise_if_broken`. Leaves torch's global random state alone.
+    """
+    order = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+    assert not len(order) or 0 <= order.min() <= order.max() < len(source), (order.min(), order.max(), len(source))
+    each = images_per_batch(batch_size, recipe)
+    starts = range(each * share[0], len(order), each * share[1])
+    reader = _Reader(source, recipe)
+    micro_batch = max(1, min(each, CHUNK, CHUNK_BYTES // (recipe.crop_views * 3 * recipe.size**2)))
+    chunks = (
+        order[place : min(place + micro_batch, start + each)].tolist()
+        for start in starts
+        for place in range(start, min(start + each, len(order)), micro_batch)
+    )
+    read = iter(
+        DataLoader(
+            reader,
+            batch_sampler=chunks,
+            num_workers=workers,
+            collate_fn=reader.collate,
+            generator=torch.Generator(),
+            worker_init_fn=_ignore_signals,
+        )
+    )
+    for start in starts:
+        held = []
+        for _ in range(start, min(start + each, len(order)), micro_batch):
+            chunk, unreadable = next(read)
+            broken |= unreadable
+            held.append(chunk)
+        yield _joined(held)
+
+
+def images_per_batch(batch_size: int, recipe: Recipe) -> int:
+    """How many images make at most `batch_size` squares; at least one."""
+    assert batch_size > 0, batch_size
+    return max(1, batch_size // recipe.crop_views)
+
+
+def raise_if_broken(broken: dict[str, str], total: int, skip_broken: bool) -> None:
+    """DataError, in one line, for images that could not be read, unless `skip_broken` and others of `total` could."""
+    if broken and (not skip_broken or len(broken) == total):
+        listed = shortened([f"{name} ({reason})" for name, reason in broken.items()], NAMED_AT_MOST)
+        remedy = "repair or remove them and scan again" + ("" if skip_broken else ", or set images.skip_broken: true")
+        raise DataError(f"{len(broken)} of {total} images cannot be read: {listed}; {remedy}")
+
+
+def subsample(count: int, limit: int | None, seed: int, purpose: str) -> np.ndarray:
+    """`limit` of the numbers below `count`, in order; all of them where there are no more.
+
+    Each `purpose` draws its own by `seed`: from one draw for two, the second would prefer the first of the first.
+    """
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(address(seed, purpose)).choice(count, limit, replace=False))
+
+
+def load_all(
+    source: ImageSource,
+    recipe: Recipe,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    purpose: str = "fit",
+    workers: int = 0,
+    skip_broken: bool = False,
+    broken: dict[str, str] | None = None,
+) -> Batch:
+    """All images of a small source in one batch, in order; of more than `limit`, a subset chosen by `subsample`.
+
+    `broken`, `skip_broken` and DataError as in `stream` and `raise_if_broken`; skipped images are not replaced.
+    """
+    indices, broken = subsample(len(source), limit, seed, purpose), {} if broken is None else broken
+    batches = list(stream(source, recipe, batch_size=CHUNK, workers=workers, indices=indices, broken=broken))
+    raise_if_broken(broken, len(indices), skip_broken)
+    return _joined(batches)
+
+
+def _ignore_signals(_: int) -> None:
+    """A batch system signals all processes at once; the one that reads decides when its workers stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@dataclass(frozen=True)
+class _Reader(Dataset[tuple[int, Tensor | str]]):
+    """Decodes one image; runs in the workers."""
+
+    source: ImageSource
+    recipe: Recipe
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+        # The reason instead of the exception, which would end the whole chunk.
+        try:
+            with warnings.catch_warnings(action="ignore"), self.source.open(index) as image:
+                return index, torch.from_numpy(crop_views(to_rgb(image), self.recipe, index))
+        except Exception as error:
+            return index, _reason(error)
+
+    def collate(self, items: list[tuple[int, Tensor | str]]) -> tuple[Batch, dict[str, str]]:
+        images = [image for _, image in items if isinstance(image, Tensor)]
+        index = [i for i, image in items if isinstance(image, Tensor) for _ in range(self.recipe.crop_views)]
+        broken = {self.source.name(i): reason for i, reason in items if isinstance(reason, str)}
+        joined = torch.cat(images) if images else torch.empty((0, 3, self.recipe.size, self.recipe.size)).byte()
+        labels = torch.from_numpy(self.source.labels[index])
+        return Batch(joined, labels, torch.tensor(index, dtype=torch.int64)), broken
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose own text is the file's full path
+        return "not an image that Pillow can read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _convert(image: Image.Image) -> Image.Image:
+    if image.mode[0] in WHITES:
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    white = next((white for white in WHITES[image.mode[0]] if low >= 0 and high <= white), None)
+    if white is None:
+        raise DataError(f"values from {low:g} to {high:g}; they should lie in 0..{WHITES[image.mode[0]][-1]}")
+    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))

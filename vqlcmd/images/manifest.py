@@ -1,0 +1,129 @@
+"""A data set's manifest: a small JSON file in Git that says which images a run saw, and nothing about the machine."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vqlcmd.images.sources import KINDS, BuiltIn, Entry, ImageSource, class_order, short_digest
+from vqlcmd.images.sources.listing import utf8
+from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.files import atomic_write
+
+NAME = r"^[A-Za-z0-9_-]+$"
+NAMED_AT_MOST = 5
+
+
+class Manifest(BaseModel):
+    """What was scanned. `folder` is the last component of its path, None for a built-in source.
+
+    Without `classes`, labels and sub-folders that the source may have are left unread: an unconditional model's data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=NAME)]
+    kind: str
+    folder: Annotated[str, Field(pattern=r"^[^/]+$")] | None
+    classes: tuple[str, ...]
+    entries: Annotated[tuple[Entry, ...], Field(min_length=1)]
+
+    @property
+    def image_count(self) -> int:
+        return sum(entry.images for entry in self.entries)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+        if isinstance(KINDS[self.kind], BuiltIn) != (self.folder is None):
+            raise ValueError(f"folder {self.folder!r} does not go with kind {self.kind!r}")
+        if self.classes != class_order(self.classes):
+            raise ValueError("classes are not sorted and distinct")
+        return self
+
+
+def scan(name: str, source: str | Path, classes: bool = True) -> Manifest:
+    """The manifest of `source`: "sklearn-digits", or the path of a folder, an archive, a folder of archives, an LMDB.
+
+    The built-in digits win over a folder of the same name (`./sklearn-digits` is the folder). With `classes` false its
+    labels and sub-folders are no classes. DataError where the name is not made of letters, digits, _ and -, or where
+    the source cannot be listed or holds no images.
+    """
+    if not re.fullmatch(NAME, name):
+        raise DataError(f"{name!r} cannot name a data set; use letters, digits, _ and - only")
+    kind, reader = next((kind, reader) for kind, reader in KINDS.items() if reader.matches(str(source)))
+    if isinstance(reader, BuiltIn):
+        folder, images = None, reader.open(classes)
+    else:
+        # Not resolve(): a link's own name is what stands under the images' root.
+        folder = utf8(Path(os.path.abspath(source)).name, Path(source))
+        images = reader.open(Path(source), classes)
+    return Manifest(name=name, kind=kind, folder=folder, classes=images.classes, entries=images.entries)
+
+
+def check(manifest: Manifest, source: ImageSource, where: str) -> None:
+    """DataError naming the first directories or shards in which `source`, found at `where`, is not as listed."""
+    listed = {entry.path: entry for entry in manifest.entries}
+    found = {entry.path: entry for entry in source.entries}
+    differing = [
+        f"{path} ({_difference(listed.get(path), found.get(path))})"
+        for path in sorted(listed.keys() | found.keys())
+        if listed.get(path) != found.get(path)
+    ]
+    if manifest.classes != source.classes:
+        differing.append(f"the classes ({len(manifest.classes)} in the manifest, {len(source.classes)} now)")
+    if differing:
+        raise DataError(
+            f"{where}: not what the manifest {manifest.name!r} says: {shortened(differing, NAMED_AT_MOST)};"
+            f" restore it, or run `vqlcmd scan {manifest.name} {where}{'' if manifest.classes else ' --no-classes'}`"
+            " again"
+        )
+
+
+def shortened(items: list[str], at_most: int) -> str:
+    """The items in one line; what is beyond `at_most` is counted only."""
+    more = [f"and {len(items) - at_most} more"] if len(items) > at_most else []
+    return "; ".join(items[:at_most] + more)
+
+
+def write(manifest: Manifest, path: Path) -> None:
+    """Writes the manifest whole or not at all; equal manifests give equal bytes."""
+    with atomic_write(path) as side:
+        side.write_bytes(_to_bytes(manifest))
+
+
+def read(path: Path) -> Manifest:
+    """DataError where the file is missing, or is not a manifest."""
+    try:
+        return Manifest.model_validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise DataError(f"{path}: no manifest ({error.strerror}); run `vqlcmd scan {path.stem} FOLDER`") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
+        raise DataError(f"{path}: not a valid manifest: {problem}; run `vqlcmd scan {path.stem} FOLDER`") from None
+
+
+def digest(manifest: Manifest) -> str:
+    """16 hexadecimal digits that change with anything the manifest says."""
+    return short_digest([_to_bytes(manifest)])
+
+
+def _to_bytes(manifest: Manifest) -> bytes:
+    return (json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _difference(listed: Entry | None, found: Entry | None) -> str:
+    if listed is None:
+        return "not in the manifest"
+    if found is None:
+        return "holds no images now"
+    if listed.images != found.images:
+        return f"{listed.images} images in the manifest, {found.images} now"
+    if listed.bytes != found.bytes:
+        return f"{listed.bytes} bytes in the manifest, {found.bytes} now"
+    return "other names, sizes or pixels"

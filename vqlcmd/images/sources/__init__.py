@@ -1,0 +1,46 @@
+"""Where images lie: one class per kind of source, which lists its images in a fixed order and opens one of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from vqlcmd.images.sources import archives, lmdb, tar
+from vqlcmd.images.sources.archives import Archives
+from vqlcmd.images.sources.digits import DIGITS, Digits
+from vqlcmd.images.sources.folder import Folder
+from vqlcmd.images.sources.listing import Entry, ImageSource, class_order, short_digest
+from vqlcmd.images.sources.lmdb import Lmdb
+from vqlcmd.images.sources.tar import Tar
+from vqlcmd.images.sources.zip import Zip
+
+__all__ = ["DIGITS", "KINDS", "BuiltIn", "Entry", "ImageSource", "Located", "class_order", "short_digest"]
+
+
+class BuiltIn(NamedTuple):
+    """A kind of source that comes with a package and has no place on the disk. `open` takes whether it has classes."""
+
+    matches: Callable[[str], bool]
+    open: Callable[[bool], ImageSource]
+
+
+class Located(NamedTuple):
+    """A kind of source that lies at a path. `open` takes the path, and whether it has classes."""
+
+    matches: Callable[[str], bool]
+    open: Callable[[Path, bool], ImageSource]
+
+
+# The first kind that claims what the user named gets it; a folder of images is what is left.
+KINDS: dict[str, BuiltIn | Located] = {
+    "digits": BuiltIn(matches=lambda source: source == DIGITS, open=Digits),
+    "lmdb": Located(matches=lmdb.matches, open=Lmdb),
+    "tar": Located(
+        matches=lambda source: archives.matches(source, ".tar") or tar.is_compressed(source),
+        open=lambda path, classes: Archives(path, Tar(), classes),
+    ),
+    "zip": Located(
+        matches=lambda source: archives.matches(source, ".zip"),
+        open=lambda path, classes: Archives(path, Zip(), classes),
+    ),
+    "folder": Located(matches=lambda source: True, open=Folder),
+}

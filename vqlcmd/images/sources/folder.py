@@ -1,0 +1,107 @@
+"""A folder of images, with or without sub-folders: ImageNet as it is unpacked, FFHQ, one's own pictures."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from vqlcmd.images.sources.listing import (
+    ACCEPTED,
+    EXTENSIONS,
+    Entry,
+    Labels,
+    Names,
+    first_folder,
+    mixed,
+    no_classes,
+    short_digest,
+)
+from vqlcmd.runtime.errors import DataError
+
+
+class Folder:
+    """A folder of images. Its first-level sub-folders are the classes, where the images lie in sub-folders.
+
+    Hidden files and folders are passed over; symbolic links are followed, except back into a folder on the way.
+    The digest of a directory covers its file names and sizes, not the contents.
+    """
+
+    def __init__(self, folder: Path, classes: bool = True) -> None:
+        """DataError where the folder is missing or unreadable, holds no image, or mixes classes with loose images."""
+        self.folder = folder
+        entries: list[Entry] = []
+        labels = Labels()
+        self._names = Names(_labelled(_walk(folder, "", frozenset(), entries), labels))
+        if not entries:
+            raise DataError(
+                f"{folder}: no images in it; accepted are {ACCEPTED}, or .tar or .zip archives of them, or an LMDB"
+            )
+        self.entries = tuple(sorted(entries, key=lambda entry: entry.path))
+        loose = any(entry.path == "." for entry in entries)
+        if classes and loose and len(entries) > 1:
+            example = next(self.name(i) for i in range(len(self)) if "/" not in self.name(i))
+            raise DataError(f"{folder}: {mixed(example, min(e.path for e in entries if e.path != '.'))}")
+        self.classes, self.labels = labels.ordered() if classes and not loose else no_classes(len(self))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, i: int) -> str:
+        return self._names[i].decode()
+
+    def open(self, i: int) -> Image.Image:
+        return Image.open(self.folder / self.name(i))
+
+
+def _labelled(names: Iterator[str], labels: Labels) -> Iterator[bytes]:
+    for name in names:
+        labels.append(first_folder(name))
+        yield name.encode()
+
+
+def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]], entries: list[Entry]) -> Iterator[str]:
+    """Paths of the images below `folder`/`below` in the order of their text; notes an entry for each directory.
+
+    One directory's listing is in memory at a time, not that of millions of files.
+    """
+    path = folder / below
+    try:
+        status = os.stat(path)
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return
+        sizes, inner = _listing(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{folder}: not a folder; name a folder of images ({ACCEPTED})") from None
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from None
+    except UnicodeEncodeError as error:
+        raise DataError(f"{folder}: the file name {error.object!a} is not UTF-8; rename the file") from None
+    if sizes:
+        listing = (f"{name}\0{size}\0".encode() for name, size in sorted(sizes.items()))
+        name = below.removesuffix("/") or "."
+        entries.append(Entry(path=name, images=len(sizes), bytes=sum(sizes.values()), digest=short_digest(listing)))
+    # A folder sorts as what its files begin with, so that a.png comes before a/1.png.
+    for name in sorted([*sizes, *inner]):
+        if name.endswith("/"):
+            yield from _walk(folder, below + name, above | {identity}, entries)
+        else:
+            yield below + name
+
+
+def _listing(path: Path) -> tuple[dict[str, int], list[str]]:
+    """{image: bytes} of a directory, and its folders, with a slash at the end."""
+    sizes: dict[str, int] = {}
+    inner = []
+    with os.scandir(path) as items:
+        for item in items:
+            if item.name.startswith("."):
+                continue
+            item.name.encode()
+            if item.is_dir():
+                inner.append(f"{item.name}/")
+            elif item.name.lower().endswith(EXTENSIONS) and (item.is_file() or item.is_symlink()):
+                # A dangling link counts as an empty file, so that reading names it.
+                sizes[item.name] = item.stat().st_size if item.is_file() else 0
+    return sizes, inner

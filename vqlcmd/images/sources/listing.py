@@ -1,0 +1,133 @@
+"""What every source of images gives: a fixed order, names, labels, and entries that vouch for them."""
+
+import hashlib
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+
+from vqlcmd.runtime.errors import DataError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+ACCEPTED = " ".join(EXTENSIONS)
+
+
+class Entry(BaseModel):
+    """One directory or shard of a source: what has to be the same for the images to be the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    images: PositiveInt
+    bytes: NonNegativeInt
+    digest: str
+
+
+class ImageSource(Protocol):
+    """Images in a fixed order, the same on every machine. Opens nothing before it is asked for an image.
+
+    `classes` are names in `class_order`, empty where there are none; `labels` is int64 [len], positions in `classes`
+    or all 0. `name(i)` is the image's name for people, `open(i)` gives a PIL image to be closed by the caller.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    entries: tuple[Entry, ...]
+
+    def __len__(self) -> int: ...
+    def name(self, i: int) -> str: ...
+    def open(self, i: int) -> Image.Image: ...
+
+
+class Names:
+    """Names of millions of images in two arrays, where as many Python strings would take several times the memory."""
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        text, ends = bytearray(), array("q", [0])
+        for name in names:
+            text += name
+            ends.append(len(text))
+        self._text, self._ends = np.frombuffer(text, dtype=np.uint8), np.frombuffer(ends, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, i: int) -> bytes:
+        return self._text[self._ends[i] : self._ends[i + 1]].tobytes()
+
+
+class Labels:
+    """A class name for each image, kept as a number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._given = array("q")
+
+    def append(self, name: str) -> None:
+        """The class of the next image."""
+        self._given.append(self._numbers.setdefault(name, len(self._numbers)))
+
+    @property
+    def names(self) -> set[str]:
+        """The class names given so far."""
+        return set(self._numbers)
+
+    def first(self, name: str) -> int | None:
+        """The position of the first image of a class, None where there is none."""
+        return self._given.index(self._numbers[name]) if name in self._numbers else None
+
+    def ordered(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """The classes in their order, and the labels int64 [n]: positions in it."""
+        classes = class_order(self._numbers)
+        position = {name: i for i, name in enumerate(classes)}
+        of_number = np.array([position[name] for name in self._numbers], dtype=np.int64)
+        return classes, of_number[np.frombuffer(self._given, dtype=np.int64)]
+
+
+def no_classes(count: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """As `Labels.ordered`, for images without classes."""
+    return (), np.zeros(count, dtype=np.int64)
+
+
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct names sorted; where all are whole numbers, by their value, so that class 10 does not come before 9."""
+    distinct = sorted(set(names))
+    if all(name.isascii() and name.isdigit() for name in distinct):
+        distinct.sort(key=int)
+    return tuple(distinct)
+
+
+def first_folder(name: str) -> str:
+    """The first-level folder of an image's relative path, which is its class; "" where the image lies in none."""
+    folder, slash, _ = name.removeprefix("./").partition("/")
+    return folder if slash else ""
+
+
+def utf8(name: str, where: Path) -> str:
+    """The name of a file, which a manifest can hold. DataError where its bytes are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: the file name {name!a} is not UTF-8; rename the file") from None
+    return name
+
+
+def mixed(loose: str, nested: str) -> str:
+    """What is wrong where some images lie in folders and others do not, and what to do."""
+    return (
+        f"images lie both directly in it (such as {loose}) and in sub-folders (such as {nested});"
+        " move the former into a sub-folder of their own, or all of them into one folder,"
+        " or scan with --no-classes"
+    )
+
+
+def short_digest(parts: Iterable[bytes]) -> str:
+    """The first 16 hexadecimal digits of SHA-256 over the parts in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Published tokenizers, read as data and never executed."""

@@ -1,0 +1,94 @@
+"""The configuration that its authors put beside a checkpoint: what it claims of the tokenizer, in our words."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.yaml_file import read_yaml
+
+NAMES = {
+    "resolution": ("resolution",),
+    "ch": ("ch", "hidden_channels"),
+    "ch_mult": ("ch_mult", "channel_mult", "encoder_ch_mult"),
+    "num_res_blocks": ("num_res_blocks", "layers_per_block"),
+    "attn_resolutions": ("attn_resolutions",),
+    "z_channels": ("z_channels", "latent_channels"),
+    "embed_dim": ("embed_dim", "vq_embed_dim", "codebook_embed_dim", "quantized_embed_dim"),
+    "n_embed": ("n_embed", "num_vq_embeddings", "codebook_size", "num_embeddings"),
+    "in_channels": ("in_channels", "num_channels"),
+    "groups": ("norm_num_groups",),
+    "unit_codes": ("codebook_l2_norm",),
+}
+"""Ours, and the words for it in the files of taming, LDM, diffusers, LlamaGen and MaskGIT's port."""
+LISTS = ("ch_mult", "attn_resolutions")
+SUPPORTED = {"act_fn": ("silu", "swish"), "norm_type": ("group",), "double_z": (False,), "resamp_with_conv": (True,)}
+PLACES = ("config.json", "model.yaml", "config.yaml", "configs/model.yaml", "../configs/model.yaml")
+PROJECTS = ("*-project.yaml", "configs/*-project.yaml", "../configs/*-project.yaml")
+
+
+def beside(weights: Path) -> Path | None:
+    """The first file in a usual place that tells of a tokenizer; of those of training runs the latest."""
+    folder = weights.absolute().parent  # not resolved: a file may be a link out of its folder into a store
+    dated = [path for pattern in PROJECTS for path in sorted(_glob(folder, pattern), reverse=True)]
+    for path in (*(folder / place for place in PLACES), *dated):
+        try:
+            if path.is_file() and parse(path):
+                return path
+        except ConfigError:
+            continue
+    return None
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """What a YAML or JSON file says of a tokenizer, by our names; empty where it tells of none.
+
+    ConfigError where the file is missing or none of these.
+    """
+    said = _section(read_yaml(path))
+    found: dict[str, Any] = {}
+    for ours, theirs in NAMES.items():
+        values = [said[name] for name in theirs if said.get(name) is not None]
+        if values:
+            found[ours] = tuple(values[0]) if isinstance(values[0], list) else values[0]
+            numbers = found[ours] if isinstance(found[ours], tuple) else (found[ours],)
+            if ours == "unit_codes":
+                right, rule = isinstance(values[0], bool), "true or false"
+            else:
+                listed = isinstance(values[0], list) or ours not in LISTS
+                right = listed and all(type(number) is int and number >= 1 for number in numbers)
+                rule = "a list of whole numbers from 1" if ours in LISTS else "whole numbers from 1"
+            if not right:
+                raise ConfigError(f"{path}: {ours} is {values[0]!r}, but must be {rule}: mend it there")
+    widths = said.get("block_out_channels")
+    if isinstance(widths, list) and widths and all(isinstance(width, int) and width > 0 for width in widths):
+        found["ch"], found["ch_mult"] = widths[0], tuple(width / widths[0] for width in widths)
+    if not {"ch", "ch_mult", "z_channels", "n_embed"} & found.keys():
+        return {}
+    return found | {name: said[name] for name in SUPPORTED if said.get(name) is not None}
+
+
+def raise_if_unsupported(claimed: Mapping[str, Any], path: Path) -> None:
+    """ConfigError where a claim is of arithmetic that is not here."""
+    for name, values in SUPPORTED.items():
+        if name in claimed and claimed[name] not in values:
+            allowed = " or ".join(map(str, values))
+            raise ConfigError(
+                f"{path}: {name} is {claimed[name]!r}, but only {allowed} is supported: name another file"
+            )
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    above = pattern.startswith("../")
+    return list((folder.parent if above else folder).glob(pattern.removeprefix("../")))
+
+
+def _section(values: Any) -> dict[str, Any]:
+    """The innermost of the sections that tell of a tokenizer, with its `ddconfig` laid over it."""
+    for name in ("model", "params", "first_stage_config", "params"):
+        if isinstance(values, dict) and isinstance(values.get(name), dict):
+            values = values[name]
+    if not isinstance(values, dict):
+        return {}
+    inner = values.get("ddconfig")
+    return {**values, **inner} if isinstance(inner, dict) else values

@@ -1,0 +1,130 @@
+"""A file of the web in a cache folder: resumed where a transfer broke off, checked, whole or absent."""
+
+import fcntl
+import hashlib
+import http.client
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.progress import Progress
+
+SECONDS = 30.0
+PIECE = 2**20
+NAME_LENGTH = 100
+"""Of a file in the cache, at most: the end of a longer one, with its ending."""
+
+
+def is_url(place: str) -> bool:
+    """Whether `place` is written as a URL rather than as a path."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", place, re.IGNORECASE) is not None
+
+
+def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
+    """Where the file of an http, https or file URL lies; downloaded into `cache` unless it is there already.
+
+    A broken transfer leaves a side file, from which the next call goes on. DataError where the server does not give
+    the file, or gives another one than the SHA-256 `digest`; ConfigError for other kinds of URL.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"vqgan.checkpoint is {url}, which is no URL ({error}): correct it, or name a path") from None
+    if parts.scheme.lower() == "file":
+        return Path(urllib.request.url2pathname(parts.path))
+    if parts.scheme.lower() not in ("http", "https"):
+        raise ConfigError(f"vqgan.checkpoint is {url}: only http, https and file URLs can be fetched; name a path")
+    name = (
+        re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path.rpartition("/")[2])).lstrip(".")[-NAME_LENGTH:]
+        or "checkpoint"
+    )
+    target = cache / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    if target.is_file() and digest in (None, sha256(target)):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part, tag = (target.with_name(f"{name}.{ending}") for ending in ("part", "tag"))
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{part} is being written by another process: wait for it or stop it") from None
+        if not part.exists() or not os.path.samestat(os.fstat(file.fileno()), part.stat()):
+            # Between opening and locking the other one ended, and what is open is its finished file.
+            raise DataError(f"{target} was finished by another process just now: the same command takes it")
+        _transfer(url, file, tag, checked=digest is not None)
+        file.flush()
+        os.fsync(file.fileno())
+        found = sha256(part)
+        if digest not in (None, found):
+            part.unlink()
+            tag.unlink(missing_ok=True)
+            raise DataError(f"{url} has SHA-256 {found}, but vqgan.sha256 is {digest}: correct the one that is wrong")
+        part.replace(target)
+        tag.unlink(missing_ok=True)
+    return target
+
+
+def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
+    """Append what is missing to `file`, open for appending. `tag` holds the server's name for this version of it."""
+    version = tag.read_text(encoding="utf-8") if tag.is_file() else ""
+    if not (version or checked):
+        file.truncate(0)  # Nothing would tell whether the rest belongs to the same file.
+    start = file.seek(0, os.SEEK_END)
+    headers = {"User-Agent": "vqlcmd", "Accept-Encoding": "identity"}
+    if start:
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": version} if version else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code != 416 or not start:
+                raise DataError(
+                    f"{url}: the server answers {error.code} {error.reason}; check vqgan.checkpoint"
+                ) from None
+            if error.headers.get("Content-Range") == f"bytes */{start}":
+                return
+        file.truncate(0)
+        return _transfer(url, file, tag, checked=checked)
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"{url} cannot be reached ({_reason(error)}): try again, or download it by hand") from None
+    except ValueError as error:  # Of names that no request can carry, such as a path with letters beyond ASCII.
+        raise ConfigError(f"vqgan.checkpoint is {url}, which is no URL ({_reason(error)}): percent-encode it") from None
+    with response:
+        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            file.truncate(0)
+            start = 0
+        tag.write_text(_version(response.headers), encoding="utf-8")
+        length = response.headers.get("Content-Length")
+        _receive(url, response, file, start, start + int(length) if length else None)
+
+
+def _receive(url: str, response: IO[bytes], file: IO[bytes], done: int, total: int | None) -> None:
+    reason = "it ended early"
+    with Progress(
+        f"download of {file.name.rpartition('/')[2].removesuffix('.part')}, MB", (total or 0) // 10**6
+    ) as bar:
+        try:
+            while piece := response.read(PIECE):
+                file.write(piece)
+                done += len(piece)
+                bar.update(done // 10**6)
+        except (OSError, http.client.HTTPException) as error:
+            reason, total = _reason(error), total or done + 1
+        if total is not None and done < total:
+            file.flush()
+            raise DataError(f"{url} broke off at byte {done} of {total} ({reason}): the same command goes on")
+
+
+def _version(headers: http.client.HTTPMessage) -> str:
+    etag = headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())[:100]

@@ -1,0 +1,57 @@
+"""Files that are whole or absent."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A side file to write to; it takes the place of `path` once the block ends well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The ending stays, because some writers choose a format by it.
+    side = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield side
+        with side.open("rb") as written:
+            os.fsync(written.fileno())
+        side.replace(path)
+    finally:
+        side.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """JSON with sorted keys and six significant digits; NaN and infinities, which are not JSON, become null."""
+    with atomic_write(path) as side:
+        side.write_text(json.dumps(_plain(values), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_tsv(path: Path, rows: list[dict[str, float]]) -> None:
+    """Rows of figures as tab-separated values, six significant digits, columns in order of first appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_write(path) as side, side.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([f"{row[name]:.6g}" if name in row else "" for name in columns] for row in rows)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

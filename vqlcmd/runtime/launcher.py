@@ -1,0 +1,182 @@
+"""A stage as one process or several: errors in one line, exit codes, interruption, and no orphans.
+
+Exit codes: 0 done, 1 the user's error or a failed worker, 130 interrupted (training and sampling save their state).
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from vqlcmd.runtime.errors import ConfigError, Diverged, Interrupted, UserError
+
+INTERRUPTED = 130
+EXIT_REPORTED = 3
+"""From a worker to its launcher: the error has been printed."""
+EXIT_PEER_LOST = 4
+"""From a worker to its launcher: another one is gone."""
+SECONDS_TO_STOP = 60.0
+SECONDS_FOR_THE_FIRST = 2.0
+PEER_LOST = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|nccl.*remote", re.IGNORECASE)
+
+
+def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
+    """Call `run` of stages/`stage`.py here, or, if `parallel`, in as many processes as asked for; gives the exit code.
+
+    Started by somebody's torchrun, it joins the group; of a stage that is not parallel, process 0 does all the work.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        if not parallel:
+            return _work(run) if first else 0
+        count = _processes()
+        if count > 1 and "RANK" not in os.environ:
+            return _launch(f"stages.{stage}", count)
+        from vqlcmd.runtime import distributed
+
+        distributed.start()
+        try:
+            return _work(run)
+        finally:
+            distributed.stop()
+    except (UserError, Diverged) as error:
+        if not first:
+            # Mostly all processes see the same error, and the first one's end is the others'.
+            time.sleep(SECONDS_FOR_THE_FIRST)
+        rank = "" if first else f", process {os.environ['RANK']}"
+        print(f"{stage}{rank}: {error}", file=sys.stderr)
+        return EXIT_REPORTED if "VQLCMD_LAUNCHER" in os.environ else 1
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        if first:
+            print(f"{stage}: {str(stopped) or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
+    except RuntimeError as error:
+        # What gloo and NCCL raise where the other end of a message has died; who died has more to say.
+        if "VQLCMD_LAUNCHER" in os.environ and PEER_LOST.search(str(error)):
+            return EXIT_PEER_LOST
+        raise
+
+
+def _work(run: Callable[[], None]) -> int:
+    from vqlcmd.runtime.machine import disable_malloc_trim
+
+    disable_malloc_trim()
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    if "VQLCMD_LAUNCHER" in os.environ:
+        # The launcher passes a Ctrl-C on as SIGTERM; the terminal's own would come a second time.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    run()
+    return 0
+
+
+@contextmanager
+def graceful() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether the user has asked to stop; asking again, a second later, stops at once."""
+    asked: list[float] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        # A batch system signals the whole group, and the launcher passes its own signal on: two that mean one.
+        if asked and time.monotonic() - asked[0] > 1:
+            _raise_interrupt(number, frame)
+        asked.append(time.monotonic())
+
+    # A SIGINT that is ignored belongs to a launcher, which sends SIGTERM.
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def state_root() -> Path:
+    """Where unfinished runs keep their state: $VQLCMD_STATE, else .state/ of the main checkout, not an experiment's."""
+    return Path(os.environ.get("VQLCMD_STATE") or Path(os.environ.get("DVC_ROOT", ".")) / ".state")
+
+
+def _processes() -> int:
+    asked = os.environ.get("VQLCMD_NPROC")
+    if asked is None:
+        import torch
+
+        return max(torch.cuda.device_count(), 1)
+    if not asked.isdigit() or int(asked) < 1:
+        raise ConfigError(f"VQLCMD_NPROC is {asked!r}, but must be a whole number from 1: the processes of a stage")
+    return int(asked)
+
+
+def _launch(module: str, count: int) -> int:
+    """Start `count` workers, wait for all, and end the others when one fails."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "VQLCMD_LAUNCHER": "1",
+    }
+    shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // count, 1))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", module], env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(count)
+    ]
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for worker in workers:
+            worker.terminate()
+
+    signal.signal(signal.SIGINT, pass_on)
+    signal.signal(signal.SIGTERM, pass_on)
+    while True:
+        codes = [worker.poll() for worker in workers]
+        failed = [code for code in codes if code]
+        if failed:
+            return _end(workers, module)
+        if all(code == 0 for code in codes):
+            return 0
+        time.sleep(0.1)
+
+
+def _end(workers: list[subprocess.Popen[bytes]], module: str) -> int:
+    """One worker ended with an error or an interruption: let the others follow, then make them."""
+    failed = [worker for worker in workers if worker.poll()]
+    first = next((worker for worker in failed if worker.returncode != EXIT_PEER_LOST), failed[0])
+    interrupted = first.returncode in (INTERRUPTED, -signal.SIGTERM)
+    if not interrupted and first.returncode != EXIT_REPORTED:
+        rank = workers.index(first)
+        print(
+            f"{module}: process {rank} of {len(workers)} ended with {first.returncode}; "
+            "the others are stopped, and the same command goes on from the last saved state",
+            file=sys.stderr,
+        )
+    deadline = time.monotonic() + (SECONDS_TO_STOP if interrupted else 0)
+    while time.monotonic() < deadline and any(worker.poll() is None for worker in workers):
+        time.sleep(0.1)
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+    return INTERRUPTED if interrupted else 1
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,93 @@
+"""Where everything lies, relative to the repository's root, in which every stage runs."""
+
+import os
+import shutil
+from pathlib import Path
+
+import vqlcmd
+from vqlcmd.runtime.errors import ConfigError
+
+MANIFESTS = Path("data/manifests")
+VQGAN = Path("data/vqgan.safetensors")
+TOKENS = Path("data/tokens")
+MODEL = Path("data/model/model.safetensors")
+SAMPLES = Path("data/samples")
+REFERENCE = Path("data/reference")
+METRICS = Path("metrics")
+BYTES_OF_A_WORKER = 3 * 16 * 3 * 256**2
+"""In /dev/shm: three chunks of images, one in use and two that wait; vqlcmd.images.CHUNK_BYTES."""
+CODE = (Path(vqlcmd.__file__).parent, Path(__file__).parent)
+
+
+def images_root() -> Path | None:
+    """The folder that holds the data sets' folders: $VQLCMD_IMAGES, a fact of the machine and so no parameter."""
+    root = os.environ.get("VQLCMD_IMAGES")
+    return Path(root).expanduser() if root else None
+
+
+def cache() -> Path:
+    """Where downloaded tokenizers are kept: $VQLCMD_CACHE, else ~/.cache/vqlcmd."""
+    return Path(os.environ.get("VQLCMD_CACHE") or "~/.cache/vqlcmd").expanduser()
+
+
+def workers() -> int:
+    """Processes that decode images, beside the one that uses them: $VQLCMD_WORKERS, else none on few cores.
+
+    Several stage processes on one machine share its cores, and /dev/shm, through which images come.
+    """
+    text = os.environ.get("VQLCMD_WORKERS")
+    if text is None:
+        here = _processes_here()
+        cores = (os.cpu_count() or 1) // here
+        shared = Path("/dev/shm")
+        room = shutil.disk_usage(shared).free // here // BYTES_OF_A_WORKER if shared.is_dir() else 8
+        return min(8, cores - 2, room) if cores > 3 else 0
+    if not text.isdigit():
+        raise ConfigError(
+            f"VQLCMD_WORKERS is {text!r}, but must be a whole number from 0: the processes that decode images"
+        )
+    return int(text)
+
+
+def token_memory() -> int:
+    """Bytes for training tokens: $VQLCMD_TOKEN_MB, else a share of half the free memory, of a GPU's a quarter."""
+    megabytes = _whole_number("VQLCMD_TOKEN_MB", "the megabytes that training tokens may take")
+    if megabytes is not None:
+        return megabytes * 10**6
+    import psutil
+    import torch
+
+    free = psutil.virtual_memory().available // 2 // _processes_here()
+    return min(free, torch.cuda.mem_get_info()[0] // 4) if torch.cuda.is_available() else free
+
+
+def micro_batch() -> int | None:
+    """Images of a training batch that a process computes together: $VQLCMD_MICRO_BATCH, else all of its share."""
+    return _whole_number("VQLCMD_MICRO_BATCH", "the images that a process computes together in training")
+
+
+def compiles() -> bool:
+    """Whether the network is compiled: $VQLCMD_COMPILE is 1."""
+    text = os.environ.get("VQLCMD_COMPILE", "0")
+    if text not in ("0", "1"):
+        raise ConfigError(f"VQLCMD_COMPILE is {text!r}, but must be 1 or 0: whether the network is compiled")
+    return text == "1"
+
+
+def _processes_here() -> int:
+    """Of this stage on this machine: torchrun's variable, which our own launcher sets too."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _whole_number(variable: str, meaning: str) -> int | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{variable} is {text!r}, but must be a whole number from 1: {meaning}")
+    return int(text)
+
+
+def proxy_weights(features: str) -> Path | None:
+    """The weights that the reference stage made for an extractor; None where torch-fidelity brings its own."""
+    return REFERENCE / "proxy.safetensors" if features == "proxy" else None

@@ -1,0 +1,29 @@
+"""YAML as DVC writes it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vqlcmd.runtime.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-05 as a number, as YAML 1.2 and `dvc exp run -S` write it; PyYAML sees a string."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """The document in a YAML file; ConfigError when it is missing or not YAML."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing: copy one, for example `cp presets/digits.yaml {path}`") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError of text, and of dates like 2024-13-45.
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None

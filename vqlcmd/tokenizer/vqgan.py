@@ -1,0 +1,131 @@
+"""The frozen image tokenizer: images -> codebook indices -> images, with keys named as in taming-transformers.
+
+Shapes: B images, C channels, S pixels a side, D codebook dimensions, H and W the grid, N = H W tokens, K codes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.safetensors_file import load_weights, save_weights
+from vqlcmd.tokenizer.blocks import TAMING, Architecture, Unit, Variant, decoder, encoder
+from vqlcmd.tokenizer.pixels import full_precision
+
+SEARCH_ROWS = 4096
+
+
+class Quantizer(nn.Module):
+    """The codebook, a row of D numbers per code."""
+
+    def __init__(self, codes: int, dimensions: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codes, dimensions)
+        nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
+
+    def nearest(self, z_BDHW: Tensor) -> Tensor:
+        """argmin_k |z|^2 + |e_k|^2 - 2 z.e_k, the first where several are least: int64 [B, N], row by row."""
+        e_KD = self.embedding.weight
+        z_RD = z_BDHW.permute(0, 2, 3, 1).reshape(-1, z_BDHW.shape[1])
+        norms_K = e_KD.square().sum(dim=1)
+        # In pieces: all distances of one batch of 256 px images to 16,384 codes would take gigabytes.
+        nearest = [
+            (part.square().sum(dim=1, keepdim=True) + norms_K - 2 * part @ e_KD.T).argmin(dim=1)
+            for part in z_RD.split(SEARCH_ROWS)
+        ]
+        return torch.cat(nearest).view(len(z_BDHW), -1)
+
+    def lookup(self, indices_BN: Tensor) -> Tensor:
+        """Codes on their square grid: [B, D, H, W]."""
+        batch, tokens = indices_BN.shape
+        side = math.isqrt(tokens)
+        assert side * side == tokens, f"{tokens} tokens do not form a square"
+        return self.embedding(indices_BN).transpose(1, 2).reshape(batch, -1, side, side)
+
+
+class VQGAN(nn.Module):
+    """Images in [-1, 1] to tokens and back. Keys of the state_dict are taming's, arithmetic is the architecture's.
+
+    The side of an image may differ from `architecture.resolution` as long as `downsampling` divides it:
+    attention stays at the levels where the configured resolution put it.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture, variant = architecture, architecture.variant
+        self.encoder = encoder(architecture)
+        self.decoder = decoder(architecture)
+        self.quantize = Quantizer(architecture.n_embed, architecture.embed_dim)
+        self.quant_conv, self.post_quant_conv = nn.Identity(), nn.Identity()
+        if variant.quant_convs:
+            self.quant_conv = nn.Conv2d(architecture.z_channels, architecture.embed_dim, 1)
+            self.post_quant_conv = nn.Conv2d(architecture.embed_dim, architecture.z_channels, 1)
+        self.unit = Unit() if variant.unit_codes else nn.Identity()
+
+    @property
+    def codebook(self) -> Tensor:
+        """[K, embed_dim]."""
+        return self.quantize.embedding.weight
+
+    def latents(self, images_BCSS: Tensor) -> Tensor:
+        """What is quantised: float32 [B, embed_dim, H, W], also under autocast, since 16 bits change nearest codes."""
+        height, width = images_BCSS.shape[2:]
+        assert height == width, f"{height} x {width} is no square"
+        assert width % self.architecture.downsampling == 0, f"{self.architecture.downsampling} does not divide {width}"
+        with torch.autocast(images_BCSS.device.type, enabled=False):
+            return self.unit(self.quant_conv(self.encoder(images_BCSS.float())))
+
+    def decode_latents(self, z_BDHW: Tensor) -> Tensor:
+        """Codes, or latents, to images [B, C, S, S], not clamped; gradients pass."""
+        return self.decoder(self.post_quant_conv(z_BDHW))
+
+    @torch.no_grad()
+    def encode(self, images_BCSS: Tensor) -> Tensor:
+        """Images in [-1, 1] to the indices of their nearest codes: int64 [B, N], row by row from the top left."""
+        with full_precision(), torch.autocast(images_BCSS.device.type, enabled=False):
+            return self.quantize.nearest(self.latents(images_BCSS))
+
+    @torch.no_grad()
+    def decode(self, indices_BN: Tensor) -> Tensor:
+        """Indices [B, N] to images float32 [B, C, S, S], clamped to [-1, 1]."""
+        with full_precision():
+            return self.decode_latents(self.quantize.lookup(indices_BN)).float().clamp(-1, 1)
+
+
+def save(vqgan: VQGAN, path: Path, provenance: Mapping[str, Any]) -> None:
+    """One safetensors file, architecture and provenance in its header."""
+    about = {"architecture": _described(vqgan.architecture), "provenance": dict(provenance)}
+    save_weights(path, "VQGAN", vqgan.state_dict(), about)
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> VQGAN:
+    """The VQGAN of a file by `save`, in eval mode and without gradients. DataError where it is missing or damaged."""
+    tensors, about = load_weights(path, "VQGAN", device)
+    try:
+        described = dict(about["architecture"])
+        variant = Variant(**described.pop("variant", {}))
+        vqgan = build(Architecture(**described, variant=variant), tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: its weights and its architecture disagree ({reason}); make it again") from None
+    return vqgan
+
+
+def build(architecture: Architecture, tensors: Mapping[str, Tensor]) -> VQGAN:
+    """A VQGAN with these very weights, in eval mode and without gradients. RuntimeError where they do not fit."""
+    with torch.device("meta"):
+        vqgan = VQGAN(architecture)
+    vqgan.load_state_dict(tensors, assign=True)
+    return vqgan.eval().requires_grad_(False)
+
+
+def _described(architecture: Architecture) -> dict[str, Any]:
+    # Of the variant only what differs from taming's: files of plain VQGANs stay what they were before there was one.
+    described = dataclasses.asdict(architecture)
+    departs = {name: value for name, value in described.pop("variant").items() if value != getattr(TAMING, name)}
+    return described | ({"variant": departs} if departs else {})

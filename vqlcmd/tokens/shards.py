@@ -1,0 +1,271 @@
+"""Packed token shards: a tar record holds thousands of images' tokens, a header describes and vouches for them.
+
+A directory holds SPLIT-000000.tar, ... and header.json. A record is `tokens.npy` uint16 (n, N), `cls.npy` int64
+(n,) and `index.npy` int64 (n,), the images' positions in their source. The same tokens make the same bytes.
+"""
+
+import functools
+import io
+import json
+import os
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import webdataset
+from torch import Tensor
+
+from vqlcmd.rng import CounterRNG, address
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.files import sha256, write_json
+from vqlcmd.runtime.safetensors_file import load_weights, save_weights
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Tokens (n, N), classes (n,) and source positions (n,) of one split, in memory."""
+
+    tokens: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch of training step `step`: tokens (b, N) int64, classes (b,), and rows (b,), its place in the batch.
+
+        Batches walk through one seeded permutation of the split after another; `part` cuts out one process's rows.
+        """
+        rows = torch.arange(size)[part]
+        positions = step * size + rows
+        epochs, offsets = positions // len(self), positions % len(self)
+        chosen = torch.empty_like(positions)
+        for epoch in epochs.unique().tolist():
+            chosen[epochs == epoch] = _order(len(self), seed, epoch)[offsets[epochs == epoch]]
+        chosen = chosen.to(self.tokens.device)
+        return self.tokens[chosen].long(), self.labels[chosen], rows.to(self.tokens.device)
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Tokens (n, N) int64 and classes (n,) of the first images."""
+        return self.tokens[:count].long(), self.labels[:count]
+
+    def to(self, device: torch.device) -> "Split":
+        """The same on another device."""
+        return Split(self.tokens.to(device), self.labels.to(device), self.index.to(device))
+
+
+@functools.lru_cache(maxsize=2)
+def _order(size: int, seed: int, epoch: int) -> Tensor:
+    """The order of one epoch; kept, because a batch needs a few of a million."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(address(seed, "order", epoch)))
+
+
+def heldout(index: Tensor, share: float) -> Tensor:
+    """Which images (n,), by position in the source, are kept from training: about `share`, always the same ones."""
+    return CounterRNG(0, "heldout", index).uniform("split") < share
+
+
+def class_count(header: dict[str, Any], use_classes: bool, guidance: float) -> int:
+    """How many classes a model of these tokens has, 0 for none. ConfigError for guidance without classes."""
+    classes = len(header["classes"]) if use_classes else 0
+    if guidance and not classes:
+        raise ConfigError(
+            f"guidance is {guidance:g}, which needs classes, and this data set has none: set guidance to 0"
+        )
+    return classes
+
+
+def write_shards(
+    directory: Path,
+    splits: dict[str, Split],
+    header: dict[str, Any],
+    shard_images: int,
+    codebook_KD: Tensor | None = None,
+) -> None:
+    """Write splits, header and the VQGAN's codebook into a directory that appears whole or not at all."""
+    with ShardWriter(directory, shard_images) as writer:
+        for name, split in splits.items():
+            writer.add(name, split)
+        writer.finish(header, codebook_KD)
+
+
+class ShardWriter:
+    """What write_shards does, for splits that come in pieces: little more than a shard of each is in memory.
+
+    `keep` is a folder for shards of a directory that is not finished yet, which an interrupted run goes on from.
+    """
+
+    def __init__(self, directory: Path, shard_images: int, keep: Path | None = None):
+        self._directory, self._shard_images = directory, shard_images
+        self._partial = directory.with_name(f".{directory.name}.partial")
+        self._side, self._keep = keep or self._partial, keep is not None
+        self._waiting: dict[str, list[Split]] = {}
+        self._listed: dict[str, list[dict[str, Any]]] = {}
+        if not self._keep:
+            shutil.rmtree(self._side, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    @property
+    def shards(self) -> int:
+        """How many are written."""
+        return sum(map(len, self._listed.values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands, for a run that goes on later with the same `keep`."""
+        joined = {name: vars(_joined(waiting)) for name, waiting in self._waiting.items()}
+        return {"waiting": joined, "listed": self._listed}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> bool:
+        """Go on from there, if its shards are still what they were; those that were written later are written again."""
+        for shard in (shard for listed in saved["listed"].values() for shard in listed):
+            path = self._side / shard["file"]
+            if not path.is_file() or sha256(path) != shard["sha256"]:
+                return False
+        self._waiting = {name: [Split(**columns)] for name, columns in saved["waiting"].items()}
+        self._listed = saved["listed"]
+        return True
+
+    def add(self, name: str, piece: Split) -> None:
+        """The next images of a split; one without images makes a split that may stay empty."""
+        self._listed.setdefault(name, [])
+        waiting = self._waiting.setdefault(name, [])
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= self._shard_images:
+            joined = _joined(waiting)
+            whole = len(joined) // self._shard_images * self._shard_images
+            for start in range(0, whole, self._shard_images):
+                self._write(name, _rows(joined, slice(start, start + self._shard_images)))
+            self._waiting[name] = [_rows(joined, slice(whole, None))]
+
+    def finish(
+        self, header: dict[str, Any], codebook_KD: Tensor | None = None, previews: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write what is left, the header, the codebook and a few images, and put the directory in its place."""
+        self._side.mkdir(parents=True, exist_ok=True)
+        for name, waiting in self._waiting.items():
+            if any(map(len, waiting)):
+                self._write(name, _joined(waiting))
+        if codebook_KD is not None:
+            np.save(self._side / "codebook.npy", codebook_KD.cpu().numpy())
+        if previews is not None:
+            save_weights(self._side / "previews.safetensors", "previews", previews, {})
+        splits = {
+            name: {"images": sum(shard["images"] for shard in shards), "shards": shards}
+            for name, shards in self._listed.items()
+        }
+        write_json(self._side / "header.json", {"format": FORMAT, **header, "splits": splits})
+        if self._keep:
+            # A copy: whoever is interrupted from here on goes on from what is kept, which the run's end removes.
+            shutil.rmtree(self._partial, ignore_errors=True)
+            shutil.copytree(self._side, self._partial, copy_function=_link)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._partial.replace(self._directory)
+
+    def _write(self, name: str, shard: Split) -> None:
+        number = len(self._listed[name])
+        path = self._side / f"{name}-{number:06}.tar"
+        self._side.mkdir(parents=True, exist_ok=True)
+        with webdataset.TarWriter(str(path), mtime=0) as writer:  # type: ignore[no-untyped-call]
+            writer.write(
+                {
+                    "__key__": f"{number:06}",
+                    "tokens.npy": shard.tokens.numpy().astype(np.uint16),
+                    "cls.npy": shard.labels.numpy(),
+                    "index.npy": shard.index.numpy(),
+                }
+            )
+        self._listed[name].append({"file": path.name, "images": len(shard), "sha256": sha256(path)})
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without hard links.
+        shutil.copy2(source, target)
+
+
+def _rows(split: Split, rows: slice) -> Split:
+    return Split(split.tokens[rows], split.labels[rows], split.index[rows])
+
+
+def _joined(pieces: list[Split]) -> Split:
+    columns = zip(*((piece.tokens, piece.labels, piece.index) for piece in pieces), strict=True)
+    return Split(*(torch.cat(column) for column in columns))
+
+
+def read_header(directory: Path) -> dict[str, Any]:
+    """The header of a shard directory; DataError when it is missing or of another format."""
+    path = directory / "header.json"
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: `dvc repro` makes it") from None
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not JSON ({error}): delete {directory} and make it again with `dvc repro`"
+        ) from None
+    if header.get("format") != FORMAT:
+        raise DataError(f"{path} has format {header.get('format')}, but this version reads {FORMAT}: make it again")
+    return header
+
+
+def read_codebook(directory: Path) -> Tensor:
+    """The VQGAN's table (K, D) that the tokens refer to."""
+    path = directory / "codebook.npy"
+    if not path.is_file():
+        raise DataError(f"{path} is missing: `dvc checkout` or `dvc repro` brings it back")
+    return torch.from_numpy(np.load(path))
+
+
+def read_previews(directory: Path) -> tuple[Tensor, Tensor]:
+    """A few of the images, uint8 (n, 3, S, S), and their classes (n,), for pictures of reconstructions."""
+    tensors, _ = load_weights(directory / "previews.safetensors", "previews")
+    return tensors["images"], tensors["labels"]
+
+
+def read_split(directory: Path, name: str) -> Split:
+    """Read one split into memory, each shard checked against the header. DataError when something does not agree."""
+    header = read_header(directory)
+    if name not in header["splits"]:
+        raise DataError(f"{directory} has no split {name!r}, but {', '.join(header['splits'])}")
+    return read_shards(directory, header, header["splits"][name]["shards"])
+
+
+def read_shards(directory: Path, header: dict[str, Any], listed: list[dict[str, Any]]) -> Split:
+    """Some shards of a split, as the header lists them, each checked against it."""
+    parts = [_read_shard(directory, shard, header) for shard in listed]
+    if not parts:
+        empty = torch.empty(0, dtype=torch.int64)
+        return Split(torch.empty(0, header["tokens"], dtype=torch.int64), empty, empty)
+    tokens, labels, index = (np.concatenate(column) for column in zip(*parts, strict=True))
+    narrow = np.int16 if header["codes"] <= 2**15 else np.int32
+    return Split(torch.from_numpy(tokens.astype(narrow)), torch.from_numpy(labels), torch.from_numpy(index))
+
+
+def _read_shard(directory: Path, shard: dict[str, Any], header: dict[str, Any]) -> tuple[np.ndarray, ...]:
+    path = directory / shard["file"]
+    if not path.is_file():
+        raise DataError(f"{path} is missing: `dvc checkout` or `dvc repro` brings it back")
+    if sha256(path) != shard["sha256"]:
+        raise DataError(f"{path} differs from the digest in header.json: delete {directory} and run `dvc repro`")
+    # webdataset's own reader leaves its files open; a shard is a plain tar, read without unpickling anything.
+    with tarfile.open(path) as tar:
+        files = {member.name.partition(".")[2]: tar.extractfile(member) for member in tar}
+        arrays = {name: np.load(io.BytesIO(file.read()), allow_pickle=False) for name, file in files.items() if file}
+    tokens = arrays["tokens.npy"]
+    assert tokens.shape == (shard["images"], header["tokens"]), (path, tokens.shape)
+    assert tokens.max(initial=0) < header["codes"], (path, tokens.max())
+    return tokens, arrays["cls.npy"], arrays["index.npy"]

@@ -1,0 +1,112 @@
+"""A token set larger than memory: the same shards, read a window of them at a time, in the place of shards.Split.
+
+The batch of a training step is still a function of (seed, step): an epoch goes through the shards in a seeded order,
+some consecutive ones make a window, and a window's images are shuffled. So a resumed run sees what an uninterrupted
+one does, on any number of processes. An image meets only images of its window; a window should hold many batches.
+"""
+
+import itertools
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqlcmd.rng import address
+from vqlcmd.tokens import shards
+from vqlcmd.tokens.shards import Split
+
+BYTES_BESIDE_TOKENS = 16
+"""Per image: its class and its position in the source."""
+WINDOWS_IN_MEMORY = 4
+"""The one in use, one before it for a batch that spans two, the next one being read, and its shards before joining."""
+
+
+class StreamedSplit:
+    """Windows of about `window_images` images each, on `device`; the next one is read while the last one is used."""
+
+    def __init__(self, directory: Path, name: str, window_images: int, device: torch.device):
+        self._directory, self._header, self._device = directory, shards.read_header(directory), device
+        self._listed: list[dict[str, Any]] = self._header["splits"][name]["shards"]
+        self._window_images, self._size = window_images, self._header["splits"][name]["images"]
+        self._reader = ThreadPoolExecutor(max_workers=1)
+        self._windows: dict[tuple[int, int, int], Future[Split]] = {}
+        self._plans: dict[tuple[int, int], list[list[int]]] = {}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch of training step `step`, as shards.Split.batch gives it."""
+        rows = torch.arange(size)[part]
+        positions = step * size + rows
+        epochs, offsets = positions // len(self), positions % len(self)
+        pieces = []
+        for epoch in epochs.unique().tolist():
+            here, start = offsets[epochs == epoch], 0
+            for number, window in enumerate(self._plan(seed, epoch)):
+                count = sum(self._listed[shard]["images"] for shard in window)
+                inside = here[(here >= start) & (here < start + count)] - start
+                if len(inside):
+                    held = self._window(seed, epoch, number)
+                    inside = inside.to(self._device)
+                    pieces.append((held.tokens[inside].long(), held.labels[inside]))
+                start += count
+        tokens, labels = (torch.cat(column) for column in zip(*pieces, strict=True))
+        return tokens, labels, rows.to(self._device)
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Tokens (n, N) int64 and classes (n,) of the first images, at most one shard's."""
+        return shards.read_shards(self._directory, self._header, self._listed[:1]).to(self._device).first(count)
+
+    def _plan(self, seed: int, epoch: int) -> list[list[int]]:
+        """Shard numbers of each window of an epoch."""
+        if (seed, epoch) not in self._plans:
+            generator = torch.Generator().manual_seed(address(seed, "shards", epoch))
+            windows: list[list[int]] = [[]]
+            held = 0
+            for shard in torch.randperm(len(self._listed), generator=generator).tolist():
+                if windows[-1] and held + self._listed[shard]["images"] > self._window_images:
+                    windows.append([])
+                    held = 0
+                windows[-1].append(shard)
+                held += self._listed[shard]["images"]
+            self._plans = {key: plan for key, plan in self._plans.items() if key[1] >= epoch - 1}
+            self._plans[seed, epoch] = windows
+        return self._plans[seed, epoch]
+
+    def _window(self, seed: int, epoch: int, number: int) -> Split:
+        """A window's images, shuffled; starts to read the one after it."""
+        following = (seed, epoch, number + 1) if number + 1 < len(self._plan(seed, epoch)) else (seed, epoch + 1, 0)
+        wanted = (seed, epoch, number)
+        for key in (wanted, following):
+            if key not in self._windows:
+                self._windows[key] = self._reader.submit(self._read, *key)
+        # Insertion order is age: of those before the wanted one, a batch that spans two needs the last.
+        for old in list(itertools.takewhile(lambda key: key != wanted, self._windows))[:-1]:
+            del self._windows[old]
+        return self._windows[wanted].result()
+
+    def _read(self, seed: int, epoch: int, number: int) -> Split:
+        listed = [self._listed[shard] for shard in self._plan(seed, epoch)[number]]
+        split = shards.read_shards(self._directory, self._header, listed)
+        generator = torch.Generator().manual_seed(address(seed, "window", epoch, number))
+        order = torch.randperm(len(split), generator=generator)
+        return Split(split.tokens[order], split.labels[order], split.index[order]).to(self._device)
+
+
+def open_split(directory: Path, name: str, device: torch.device, memory: int) -> Split | StreamedSplit:
+    """A split in memory where it fits into `memory` bytes, else streamed in windows that do."""
+    header = shards.read_header(directory)
+    each = 2 * header["tokens"] * (2 if header["codes"] > 2**15 else 1) + BYTES_BESIDE_TOKENS
+    images = header["splits"][name]["images"]
+    if images * each <= memory:
+        return shards.read_split(directory, name).to(device)
+    window = max(memory // WINDOWS_IN_MEMORY // each, 1)
+    print(
+        f"{name}: {images} images of {each} bytes are more than the {memory / 1e6:.0f} MB for tokens: "
+        f"streamed in windows of about {window} images",
+        flush=True,
+    )
+    return StreamedSplit(directory, name, window, device)
