@@ -91,6 +91,8 @@ def _no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "WORLD_SIZE",
     ):
         monkeypatch.delenv(name, raising=False)
+    # Stages run in folders of their own, as they do in a checkout.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def vqlcmd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_stage_and_does_not_wait_for_pytorch(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['vqlcmd', '--help']\n"
-        "from stages.cli import app\n"
+        "from vqlcmd.cli.main import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'webdataset', 'pydantic'} & set(sys.modules)\n"

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.pipeline_imports import ROOT
 from vqlcmd.images.loader import open_images
 from vqlcmd.images.manifest import Manifest, digest, read, scan, write
 from vqlcmd.runtime.errors import DataError
 
-TRACKED = Path(__file__).parent.parent / "data" / "manifests" / "digits.json"
+TRACKED = ROOT / "data" / "manifests" / "digits.json"
 
 
 def picture(path: Path, side: int = 4) -> None:

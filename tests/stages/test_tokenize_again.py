@@ -11,7 +11,6 @@ from torch import Tensor
 from tests.conftest import run_stages
 from tests.kinds import PICTURES
 from tests.stages.test_tokenize import digests, header, tokenize
-from vqlcmd import figures
 from vqlcmd.runtime import launcher, resume
 from vqlcmd.runtime.errors import DataError, Interrupted
 from vqlcmd.tokenizer import vqgan
@@ -52,7 +51,7 @@ def test_an_interrupted_run_goes_on_with_what_is_encoded(
     assert encoded == [20] * 3
     assert not (ready / "data" / "tokens").exists()
     tokenize(ready, "zip", **settings)
-    assert encoded == [20] * 7, "three batches more, and the picture of reconstructions"
+    assert encoded == [20] * 6, "three batches more"
     assert digests(ready) == expected
     assert not list(ready.glob(".state/tokenize/*"))
 
@@ -61,9 +60,9 @@ def test_a_run_that_is_interrupted_at_its_very_end_loses_no_shard(ready: Path, m
     """The shards had been moved into place and the state was still there: the next run listed what it did not have."""
     tokenize(ready, "zip", crop="ten_crop")
     expected = digests(ready)
-    for interrupted in (figures, shards):
+    for interrupted in ("save_weights", "write_json"):
         with monkeypatch.context() as patch:
-            patch.setattr(interrupted, "image_grid" if interrupted is figures else "write_json", interrupt)
+            patch.setattr(shards, interrupted, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 tokenize(ready, "zip", crop="ten_crop")
         tokenize(ready, "zip", crop="ten_crop")
@@ -83,7 +82,7 @@ def test_a_state_whose_shards_are_damaged_is_not_gone_on_from(
     tokenize(ready, "zip", crop="ten_crop")
     expected = digests(ready)
     with monkeypatch.context() as patch:
-        patch.setattr(figures, "image_grid", interrupt)
+        patch.setattr(shards, "save_weights", interrupt)
         with pytest.raises(KeyboardInterrupt):
             tokenize(ready, "zip", crop="ten_crop")
     next(ready.glob(".state/tokenize/*/shards/train-000001.tar")).write_bytes(b"half")
@@ -108,10 +107,11 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_pictures_are_shown_though_the_first_are_broken(ready: Path) -> None:
+def test_previews_are_kept_though_the_first_are_broken(ready: Path) -> None:
     pictures = {name: b"" if name.startswith("ant") else contents for name, contents in PICTURES.items()}
     tokenize(ready, "zip", pictures, skip_broken=True)
-    assert (ready / "metrics" / "reconstructions.png").is_file()
+    images, labels = shards.read_previews(ready / "data" / "tokens")
+    assert len(images) == len(labels) > 0
 
 
 def test_broken_members_are_left_out_with_all_their_squares_and_stand_in_the_header(
@@ -123,6 +123,6 @@ def test_broken_members_are_left_out_with_all_their_squares_and_stand_in_the_hea
     assert [path.name for path in (ready / "data").iterdir() if "tokens" in path.name] == [], "nothing half done"
     encoded.clear()
     tokenize(ready, "zip", pictures, crop="ten_crop", skip_broken=True)
-    assert len(encoded) == 1, "the picture of reconstructions; the rest was kept"
+    assert encoded == [], "all was kept"
     assert list(header(ready)["skipped"]) == ["pictures.zip/bee/1.jpg", "pictures.zip/cat/0.png"]
     assert sum(split["images"] for split in header(ready)["splits"].values()) == 100

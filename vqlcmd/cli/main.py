@@ -1,6 +1,7 @@
 """vqlcmd: single stages by hand, and what lies beside the pipeline. The commands mount the stages' own functions."""
 
 import importlib
+import importlib.util
 import os
 import shlex
 import sys
@@ -34,11 +35,9 @@ app = typer.Typer(
 
 def _stage(name: str) -> int:
     """Run a stage of the checkout that the command is given in; its exit code."""
-    if not Path("stages", f"{name}.py").is_file():
-        raise ConfigError(
-            f"`vqlcmd {name}` is a stage of the pipeline: run it in the root of a checkout of the repository"
-        )
     sys.path.insert(0, str(Path.cwd()))
+    if importlib.util.find_spec("stages") is None:
+        raise ConfigError(f"`vqlcmd {name}` is a stage of the pipeline: run it in the root of a checkout of it")
     return importlib.import_module(f"stages.{name}").main()
 
 
