@@ -13,7 +13,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 NEUTRAL = ("vqlcmd/runtime/", "vqlcmd/params.py", "vqlcmd/__init__.py", "stages/__init__.py")
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
-    "runtime rng",
+    "runtime rng lr_schedule",
     "params images tokenizer tokens figures",
     "tokenizer_fit pretrained diffusion evaluation experiments",
     "methods training",

@@ -18,7 +18,8 @@ from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import Diverged, Interrupted
 from vqlcmd.runtime.resume import State
 from vqlcmd.tokens.shards import Split
-from vqlcmd.training.loop import learning_rate, train, update_average
+from vqlcmd.training.loop import train, update_average
+from vqlcmd.training.optimizer import learning_rate
 
 SPLIT = Split(integers(CODES, 10, TOKENS), integers(3, 10, seed=1), torch.arange(10))
 STEPS = 14

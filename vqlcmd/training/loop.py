@@ -1,7 +1,6 @@
 """The training loop: it knows steps, batches and weights, and nothing of the method. Section 4 of docs/method.md."""
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.resume import State
 from vqlcmd.tokens.shards import Split
 from vqlcmd.tokens.streaming import StreamedSplit
+from vqlcmd.training.optimizer import build_optimizer, learning_rate
 
 
 def train(
@@ -38,7 +38,7 @@ def train(
     together, for a device that cannot hold this process's share at once; their gradients add up.
     """
     teacher = copy.deepcopy(method).eval().requires_grad_(False)
-    optimizer = _optimizer(method, settings)
+    optimizer = build_optimizer(method, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, settings))
     stateful = {"method": method, "teacher": teacher, "optimizer": optimizer, "scheduler": scheduler}
     part = distributed.rank_slice(settings.batch_size)
@@ -101,43 +101,11 @@ def _pieces(part: slice, micro_batch: int | None) -> list[tuple[slice, float]]:
     return [(piece, (piece.stop - piece.start) / size) for piece in pieces]
 
 
-def learning_rate(step: int, steps: int, settings: Train) -> float:
-    """Factor on the learning rate: linear warm-up, then half a cosine down to `final_lr_ratio`."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(steps - settings.warmup, 1)
-    return settings.final_lr_ratio + (1 - settings.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
 @torch.no_grad()
 def update_average(teacher: nn.Module, method: nn.Module, step: int, decay: float) -> None:
     """teacher <- d teacher + (1 - d) method, d growing from 0.1 to `decay`, so that early weights are forgotten."""
     weight = 1 - min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(teacher.parameters()), list(method.parameters()), weight)
-
-
-def _optimizer(method: Method, settings: Train) -> torch.optim.Optimizer:
-    # Decay is for matrices: it would pull embeddings, gains and biases towards 0 for nothing.
-    matrices = {id(module.weight) for module in method.modules() if isinstance(module, nn.Linear)}
-    tables = {id(parameter) for parameter in method.embedding_parameters()}
-    learned = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in learned if id(parameter) in matrices]
-    table = [parameter for parameter in learned if id(parameter) in tables]
-    others = [parameter for parameter in learned if id(parameter) not in matrices | tables]
-    decay = method.weight_decay if settings.weight_decay is None else settings.weight_decay
-    betas = method.betas if settings.betas is None else (settings.betas[0], settings.betas[1])
-    groups = [
-        {"params": decayed, "weight_decay": decay},
-        {"params": others},
-        {"params": table, "lr": settings.learning_rate * settings.embedding_lr_scale},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=betas,
-        weight_decay=0.0,
-        fused=True,
-    )
 
 
 def _averages(unseen: list[Tensor], names: list[str], done: int) -> dict[str, float]:
