@@ -135,13 +135,26 @@ class Train(_Section):
     weight_decay: NonNegative | None
     betas: list[Share] | None
     clip: Positive
-    ema: Share
+    ema: Share | Annotated[list[Share], Field(min_length=1)]
+    snapshots: list[Count]
     init_std: Positive
     use_classes: bool
     class_drop: Share
     precision: Literal["float32", "bf16"]
     log_every: Count
     save_every: Count
+    logger: Literal["none", "tensorboard", "wandb", "trackio"]
+
+    @property
+    def ema_decays(self) -> list[float]:
+        """The first is the teacher's."""
+        return self.ema if isinstance(self.ema, list) else [self.ema]
+
+    @model_validator(mode="after")
+    def _different_averages(self) -> "Train":
+        if len(set(self.ema_decays)) < len(self.ema_decays):
+            raise ValueError(f"ema {self.ema} must be different decays: remove one")
+        return self
 
     @model_validator(mode="after")
     def _two_betas(self) -> "Train":
@@ -222,6 +235,16 @@ class ModelParams(_Section):
     discrete: Discrete
     network: Network
     train: Train
+
+    @model_validator(mode="after")
+    def _reached_snapshots(self) -> "ModelParams":
+        late = [step for step in self.train.snapshots if step > self.train_steps]
+        if late:
+            raise ValueError(
+                f"train.snapshots {late} must be steps up to train_steps {self.train_steps}: "
+                "remove them or raise train_steps"
+            )
+        return self
 
     def model_part(self) -> "ModelParams":
         """These alone, without what a subclass adds."""
