@@ -1,18 +1,24 @@
-"""tokens, the method's knobs -> data/model (EMA weights) and metrics/train.tsv."""
+"""tokens, the method's knobs -> data/model (EMA weights, snapshots), metrics/train.tsv and metrics/train.json."""
 
+import math
 import sys
 
 import torch
 
 from vqlcmd import methods
 from vqlcmd.diffusion import transformer
+from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import save_method
 from vqlcmd.params import load_params
 from vqlcmd.runtime import launcher, paths, resume
 from vqlcmd.runtime.distributed import device, rank
-from vqlcmd.runtime.files import write_tsv
+from vqlcmd.runtime.files import replace_folder, write_json, write_tsv
+from vqlcmd.runtime.loggers import LOGGERS
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
+
+NOT_RESULTS = ("save_every", "logger")
+"""Of the section `train`: how a run is kept and watched; no dependency of the stage."""
 
 
 def run() -> None:
@@ -30,13 +36,29 @@ def run() -> None:
     method.check(params.sampling())
 
     settings = params.model_part().model_dump(mode="json")
-    del settings["train"]["save_every"]
+    for key in NOT_RESULTS:
+        del settings["train"][key]
     name = resume.fingerprint(settings, header, resume.sources(*paths.CODE))
+    writer = rank() == 0
     with (
-        resume.State(launcher.state_root() / "train" / name, writer=rank() == 0) as state,
+        resume.State(launcher.state_root() / "train" / name, writer=writer) as state,
+        LOGGERS[params.train.logger if writer else "none"](launcher.state_root() / "logs" / name, settings) as log,
         launcher.graceful() as stop,
     ):
-        teacher, rows = train(
+        # Not in data/model, which DVC empties before a run, and before one that goes on.
+        kept = state.directory / "model"
+
+        def keep(name: str, average: Method) -> None:
+            if writer:
+                save_method(kept / f"{name}.safetensors", average, params, header, codebook_KD)
+
+        def watch(rows: list[dict[str, float]]) -> None:
+            if writer:
+                write_tsv(paths.METRICS / "train.tsv", rows)
+                write_json(paths.METRICS / "train.json", rows[-1] | _reasons(rows[-1]))
+                log(rows[-1])
+
+        teacher, _ = train(
             method,
             split,
             heldout,
@@ -46,11 +68,20 @@ def run() -> None:
             state=state,
             stop=stop,
             micro_batch=paths.micro_batch(),
+            keep=keep,
+            watch=watch,
         )
-        if rank() == 0:
-            save_method(paths.MODEL, teacher, params, header, codebook_KD)
-            write_tsv(paths.METRICS / "train.tsv", rows)
+        keep("model", teacher)
+        if writer:
+            replace_folder(kept, paths.MODEL.parent)
         state.finish()
+
+
+def _reasons(row: dict[str, float]) -> dict[str, str]:
+    """Why a number of `row` is null."""
+    if math.isnan(row["heldout_loss"]):
+        return {"heldout_loss_null": "no image is held out: tokenize.holdout is 0, or too small for so few images"}
+    return {}
 
 
 def main() -> int:

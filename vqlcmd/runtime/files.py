@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
         side.replace(path)
     finally:
         side.unlink(missing_ok=True)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put what is in `source` in the place of the folder `target`, whole or not at all; `source` stays."""
+    side = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(side, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, side, copy_function=_link)
+    shutil.rmtree(target, ignore_errors=True)
+    side.replace(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without hard links.
+        shutil.copy2(source, target)
 
 
 def sha256(path: Path) -> str:

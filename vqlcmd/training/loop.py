@@ -42,8 +42,8 @@ def train(
     average at each of `train.snapshots`, as "snapshots/STEP", and at the end the others of `train.ema`, as "ema-DECAY";
     `watch` gets all rows whenever there is a new one.
     """
-    averages = {decay: copy.deepcopy(method).eval().requires_grad_(False) for decay in settings.ema_decays}
-    teacher = averages[settings.ema_decays[0]]
+    averages = {decay: copy.deepcopy(method).eval().requires_grad_(False) for decay in settings.ema}
+    teacher = averages[settings.ema[0]]
     optimizer = build_optimizer(method, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, settings))
     pieces = _pieces(distributed.rank_slice(settings.batch_size), micro_batch)
@@ -104,7 +104,7 @@ def train(
                 raise Interrupted(
                     f"stopped at step {done} of {steps}, state saved: the same command goes on from there"
                 )
-    for decay in settings.ema_decays[1:]:
+    for decay in settings.ema[1:]:
         keep(f"ema-{decay}", averages[decay])
     return teacher, curves.rows
 
