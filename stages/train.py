@@ -2,23 +2,24 @@
 
 import math
 import sys
+from pathlib import Path
 
 import torch
 
 from vqlcmd import methods
 from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
+from vqlcmd.loggers import LOGGERS
 from vqlcmd.methods import save_method
-from vqlcmd.params import load_params
-from vqlcmd.runtime import launcher, paths, resume
-from vqlcmd.runtime.distributed import device, rank
+from vqlcmd.params import Train, load_params
+from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.distributed import barrier, device, rank
 from vqlcmd.runtime.files import replace_folder, write_json, write_tsv
-from vqlcmd.runtime.loggers import LOGGERS
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
 
 NOT_RESULTS = ("save_every", "logger")
-"""Of the section `train`: how a run is kept and watched; no dependency of the stage."""
+"""Of the section `train`: how a run is kept and watched, which no result depends on."""
 
 
 def run() -> None:
@@ -38,11 +39,11 @@ def run() -> None:
     settings = params.model_part().model_dump(mode="json")
     for key in NOT_RESULTS:
         del settings["train"][key]
-    name = resume.fingerprint(settings, header, resume.sources(*paths.CODE))
+    this = resume.Run("train", settings, header, pipeline.code(params.model_dump(), "train"))
     writer = rank() == 0
     with (
-        resume.State(launcher.state_root() / "train" / name, writer=writer) as state,
-        LOGGERS[params.train.logger if writer else "none"](launcher.state_root() / "logs" / name, settings) as log,
+        resume.State.of(this, writer=writer) as state,
+        LOGGERS[params.train.logger if writer else "none"](resume.state_root() / "logs" / this.name, settings) as log,
         launcher.graceful() as stop,
     ):
         # Not in data/model, which DVC empties before a run, and before one that goes on.
@@ -50,7 +51,7 @@ def run() -> None:
 
         def keep(name: str, average: Method) -> None:
             if writer:
-                save_method(kept / f"{name}.safetensors", average, params, header, codebook_KD)
+                save_method(kept / f"{name}.safetensors", average, params, header, codebook_KD, state.edits)
 
         def watch(rows: list[dict[str, float]]) -> None:
             if writer:
@@ -58,6 +59,7 @@ def run() -> None:
                 write_json(paths.METRICS / "train.json", rows[-1] | _reasons(rows[-1]))
                 log(rows[-1])
 
+        barrier()
         teacher, _ = train(
             method,
             split,
@@ -73,8 +75,20 @@ def run() -> None:
         )
         keep("model", teacher)
         if writer:
+            _check_kept(kept, params.train)
             replace_folder(kept, paths.MODEL.parent)
         state.finish()
+
+
+def _check_kept(kept: Path, settings: Train) -> None:
+    """Remove what a run with other parameters, from which this one was resumed, kept; say what it did not keep."""
+    wanted = {"model"} | {f"snapshots/{step}" for step in settings.snapshots}
+    wanted |= {f"ema-{decay}" for decay in settings.ema[1:]}
+    files = {path.relative_to(kept).with_suffix("").as_posix(): path for path in kept.rglob("*.safetensors")}
+    for name in files.keys() - wanted:
+        files[name].unlink()
+    for name in sorted(wanted - files.keys()):
+        print(f"train: no {name}.safetensors, since that step was over when the run was resumed", file=sys.stderr)
 
 
 def _reasons(row: dict[str, float]) -> dict[str, str]:

@@ -12,11 +12,11 @@ from vqlcmd.params import Train
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # How a stage runs and how parameters are read: no edit there changes what a stage makes of the same parameters.
-NEUTRAL = ("vqlcmd/runtime/", "vqlcmd/params.py", "vqlcmd/__init__.py", "stages/__init__.py")
+NEUTRAL = ("vqlcmd/runtime/", "vqlcmd/params.py", "vqlcmd/loggers.py", "vqlcmd/__init__.py", "stages/__init__.py")
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
     "runtime rng lr_schedule",
-    "params images tokenizer tokens figures",
+    "params loggers images tokenizer tokens figures",
     "tokenizer_fit pretrained diffusion evaluation experiments",
     "methods training",
     "generator costs",

@@ -134,6 +134,12 @@ def _resume(state: State, stateful: dict[str, Any]) -> int:
             "VQLCMD_STATE must be a folder that all machines share"
         )
     if saved is not None:
+        new = sorted(name.removeprefix("ema-") for name in stateful if name not in saved)
+        if new:
+            raise DataError(
+                f"{state.directory} holds no moving average of decay {', '.join(new)}, and the steps it is made of are "
+                "over: take it out of train.ema, or begin anew"
+            )
         for name, each in stateful.items():
             each.load_state_dict(saved[name])
     return step

@@ -10,9 +10,9 @@ from unittest import mock
 
 import pytest
 
+from vqlcmd.loggers import LOGGERS
 from vqlcmd.params import Train
 from vqlcmd.runtime.errors import ConfigError
-from vqlcmd.runtime.loggers import LOGGERS
 
 ROWS = [{"step": 50, "loss": 2.0, "heldout_loss": math.nan}, {"step": 100, "loss": 1.0, "heldout_loss": math.nan}]
 
