@@ -133,17 +133,18 @@ class Plan:
         near, _, _ = self.look(self.params.evaluate.precision_features)
         _, kept = self.kept
         statistics = 2 * 8 * dimensions * (dimensions + 1)
+        models = len(self.params.train.ema) + len(self.params.train.snapshots)
         return {
             "data/vqgan.safetensors": FLOAT * self.tokenizer_parameters,
             "data/tokens": self.sequences * sequence + codebook,
-            "data/model": FLOAT * self.parameters + codebook,
+            "data/model": models * (FLOAT * self.parameters + codebook),
             "data/samples": self.params.sample.count * sequence,
             "data/reference": statistics + FLOAT * kept * (2 * near + logits),
         }
 
     def state(self) -> int:
-        """Bytes of an unfinished training: the model, its moving average, and two moments of its gradients."""
-        return 4 * FLOAT * self.parameters
+        """Bytes of an unfinished training: the model, its moving averages, and two moments of its gradients."""
+        return (3 + len(self.params.train.ema)) * FLOAT * self.parameters
 
     def evaluation_memory(self) -> int:
         """Bytes that evaluate holds: the reference, as many features of samples, their logits, rows of distances."""
