@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqlcmd.evaluation.extractors import extractor, register_proxy
+from vqlcmd.evaluation.extractors import extractor
+from vqlcmd.evaluation.fidelity import register_proxy
 from vqlcmd.evaluation.metrics import (
     class_accuracy,
     frechet_distance,

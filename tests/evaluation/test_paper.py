@@ -15,7 +15,8 @@ from torch import Tensor
 from stages import evaluate, reference
 from tests.conftest import TINY, inside, merge, run_stages, write_params
 from vqlcmd.evaluation import metrics
-from vqlcmd.evaluation.extractors import Layers, extractor, guard_torchvision
+from vqlcmd.evaluation.extractors import Layers, extractor
+from vqlcmd.evaluation.fidelity import guard_torchvision
 from vqlcmd.evaluation.moments import Moments, Statistics
 from vqlcmd.images import loader, manifest
 from vqlcmd.images.crops import Recipe

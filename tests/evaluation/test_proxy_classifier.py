@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqlcmd.evaluation.extractors import extractor, guard_torchvision, register_proxy
+from vqlcmd.evaluation.extractors import extractor
+from vqlcmd.evaluation.fidelity import guard_torchvision, register_proxy
 from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier, accuracy, fit_proxy, load_proxy, save_proxy
 from vqlcmd.runtime.errors import ConfigError, DataError
 

@@ -14,7 +14,7 @@ NEUTRAL = ("vqlcmd/runtime/", "vqlcmd/params.py", "vqlcmd/__init__.py", "stages/
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
     "runtime rng",
-    "params images tokenizer tokens figures",
+    "params images tokenizer tokens figures efficientnet",
     "tokenizer_fit pretrained diffusion evaluation experiments",
     "methods training",
     "generator costs",
