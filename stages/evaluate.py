@@ -36,7 +36,7 @@ def run() -> None:
     networks = extractors(settings, paths.proxy_weights, device())
     for name, used in zip(("weights_digest", "precision_weights_digest"), networks, strict=True):
         if about.get(name) != used.digest:
-            raise DataError(f"{paths.REFERENCE} was made with another {used.name}: run `dvc repro`")
+            raise DataError(f"{paths.REFERENCE} was made with other weights than those of {used.name}: run `dvc repro`")
 
     generated = _generated(samples, settings, networks, len(reference["real_features"]))
     real, reconstructed = (_known(reference, about, kind) for kind in ("real", "reconstructed"))

@@ -71,9 +71,9 @@ def _register(registered: str, load: Callable[[Path], nn.Module], weights: Calla
             self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
         ) -> None:
             super().__init__(name, features_list)
-            assert feature_extractor_weights_path or weights, registered
-            path = Path(feature_extractor_weights_path) if feature_extractor_weights_path or not weights else weights()
-            self.network = load(path)
+            given = feature_extractor_weights_path
+            assert given or weights is not None, registered
+            self.network = load(Path(given)) if given else load(weights())
             self.labelled = getattr(self.network, "labelled", True)
 
         @staticmethod

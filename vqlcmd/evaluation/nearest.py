@@ -32,7 +32,7 @@ class Nearest:
 def nearest_training(
     features: Tensor, reconstructed: Tensor, training: Tensor, heldout: Tensor, device: torch.device | str
 ) -> Nearest:
-    """Of samples with `features` (k, D) among `reconstructed` (r, D) images: `training` and `heldout` are masks (r,)."""
+    """Of samples with `features` (k, D) among `reconstructed` (r, D) images: `training`, `heldout` are masks (r,)."""
     rows = training.nonzero()[:, 0]
     if not len(rows):
         return Nearest(torch.empty(0), torch.empty(0, dtype=torch.int64), torch.empty(0), 0)
