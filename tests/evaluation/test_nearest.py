@@ -90,7 +90,7 @@ def test_samples_that_repeat_training_tokens_are_the_pairs_at_distance_zero(copy
     assert found["repeated_training_tokens"] == pytest.approx(3 / 50)
     assert len(pairs["sample"]) == 5
     assert set(pairs["sample"][:3].tolist()) == {2, 30, 41}
-    assert pairs["distance"][:3] == pytest.approx(torch.zeros(3), abs=1e-3)
+    assert pairs["distance"][:3].max().item() < 1e-3
     assert torch.equal(pairs["sample_tokens"][:3], pairs["training_tokens"][:3])
     order = pairs["sample"][:3].argsort()
     assert pairs["training_index"][:3][order].tolist() == training.index[[100, 7, 900]].tolist()
