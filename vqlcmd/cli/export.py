@@ -28,6 +28,7 @@ from vqlcmd.tokens import shards
 PICTURES = {
     "grid.png": "samples, classes in columns",
     "reconstructions.png": "real images above their reconstructions by the VQGAN",
+    "nearest.png": "samples above the training images that they come nearest to",
     "embeddings.png": "norms and distances: VQGAN codebook above, learned embeddings below",
     "schedule.png": "the noise schedule",
 }
