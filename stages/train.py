@@ -8,8 +8,8 @@ from vqlcmd import methods
 from vqlcmd.diffusion import transformer
 from vqlcmd.methods import save_method
 from vqlcmd.params import load_params
-from vqlcmd.runtime import launcher, paths, resume
-from vqlcmd.runtime.distributed import device, rank
+from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.distributed import barrier, device, rank
 from vqlcmd.runtime.files import write_tsv
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
@@ -31,11 +31,9 @@ def run() -> None:
 
     settings = params.model_part().model_dump(mode="json")
     del settings["train"]["save_every"]
-    name = resume.fingerprint(settings, header, resume.sources(*paths.CODE))
-    with (
-        resume.State(launcher.state_root() / "train" / name, writer=rank() == 0) as state,
-        launcher.graceful() as stop,
-    ):
+    this = resume.Run("train", settings, header, pipeline.code(params.model_dump(), "train"))
+    with resume.State.of(this, writer=rank() == 0) as state, launcher.graceful() as stop:
+        barrier()
         teacher, rows = train(
             method,
             split,
@@ -48,7 +46,7 @@ def run() -> None:
             micro_batch=paths.micro_batch(),
         )
         if rank() == 0:
-            save_method(paths.MODEL, teacher, params, header, codebook_KD)
+            save_method(paths.MODEL, teacher, params, header, codebook_KD, state.edits)
             write_tsv(paths.METRICS / "train.tsv", rows)
         state.finish()
 

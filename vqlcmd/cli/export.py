@@ -98,7 +98,7 @@ def inpaint_image(
 ) -> None:
     """One picture: `image` as the model sees it, what is kept of it, and `count` results."""
     settings = shards.read_header(paths.TOKENS)["images"]
-    recipe = Recipe(settings["size"], settings["resize"], settings["crop"])
+    recipe = Recipe.of(**settings)
     picture, holes = _picture(image), _picture(mask)
     if picture.size != holes.size:
         raise ConfigError(

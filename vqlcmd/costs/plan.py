@@ -95,7 +95,7 @@ class Plan:
     def views(self) -> int:
         """Sequences of tokens that an image becomes: its squares, and their mirror images."""
         images = self.params.images
-        return Recipe(images.size, images.resize, images.crop).crop_views * (2 if images.flip else 1)
+        return Recipe.of(**images.model_dump()).views * (2 if images.flip else 1)
 
     @property
     def sequences(self) -> int:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,25 @@ def build(params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int) -
     return getattr(module, METHODS[params.method])(params, codebook_KD, tokens, classes)
 
 
-def save_method(path: Path, method: Method, params: ModelParams, header: dict[str, Any], codebook_KD: Tensor) -> None:
-    """Write the weights of `method` with all that is needed to build it again."""
+def save_method(
+    path: Path,
+    method: Method,
+    params: ModelParams,
+    header: dict[str, Any],
+    codebook_KD: Tensor,
+    edits: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Write the weights of `method` with all that is needed to build it again.
+
+    `header` is that of its tokens; `edits` are the changes across which its training was resumed.
+    """
     about = {
         "params": params.model_part().model_dump(mode="json"),
         "tokens": header["tokens"],
         "codes": len(codebook_KD),
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
+        **({"resumed_across": list(edits)} if edits else {}),
     }
     save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
 

@@ -1,22 +1,32 @@
 """Files that are whole or absent."""
 
 import csv
+import glob
 import hashlib
 import json
 import math
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A side file to write to; it takes the place of `path` once the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
+        if _abandoned(left, path):
+            left.unlink(missing_ok=True)
     # The ending stays, because some writers choose a format by it.
-    side = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    side = path.with_name(f".{path.stem}.{_HOST}.{os.getpid()}{path.suffix}")
     try:
         yield side
         with side.open("rb") as written:
@@ -24,6 +34,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         side.replace(path)
     finally:
         side.unlink(missing_ok=True)
+
+
+def _abandoned(side: Path, path: Path) -> bool:
+    """Whether `side` is a side file of `path` whose writer, a process of this machine, is dead."""
+    owner = side.name.removeprefix(f".{path.stem}.").removesuffix(path.suffix).split(".")
+    return len(owner) == 2 and owner[0] == _HOST and owner[1].isdigit() and not psutil.pid_exists(int(owner[1]))
 
 
 def sha256(path: Path) -> str:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from vqlcmd.runtime.errors import ConfigError, Diverged, Interrupted, UserError
@@ -97,11 +96,6 @@ def graceful() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def state_root() -> Path:
-    """Where unfinished runs keep their state: $VQLCMD_STATE, else .state/ of the main checkout, not an experiment's."""
-    return Path(os.environ.get("VQLCMD_STATE") or Path(os.environ.get("DVC_ROOT", ".")) / ".state")
 
 
 def _processes() -> int:
