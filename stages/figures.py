@@ -1,4 +1,4 @@
-"""tokens, model, samples -> metrics/reconstructions.png, grid.png, embeddings.png, schedule.png."""
+"""tokens, model, samples, pairs -> metrics/reconstructions.png, grid.png, nearest.png, embeddings.png, schedule.png."""
 
 import sys
 
@@ -8,6 +8,7 @@ from vqlcmd import figures
 from vqlcmd.methods import load_method
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.distributed import device
+from vqlcmd.runtime.safetensors_file import load_weights
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokens import shards
@@ -36,6 +37,13 @@ def run() -> None:
     columns = classes if 1 < classes <= 20 else 16
     samples = shards.read_split(paths.SAMPLES, "samples").tokens[: ROWS * columns]
     figures.image_grid(decoded(samples), columns, paths.METRICS / "grid.png")
+
+    pairs, _ = load_weights(paths.PAIRS, "pairs")
+    figures.nearest_pairs(
+        *(decoded(pairs[side]) for side in ("sample_tokens", "training_tokens")),
+        pairs["distance"],
+        paths.METRICS / "nearest.png",
+    )
 
     method, about = load_method(paths.MODEL, torch.device("cpu"))
     figures.noise_schedule(method.alpha_bar, about["params"]["method"], paths.METRICS / "schedule.png")

@@ -168,8 +168,11 @@ def _seen(
         found.clear()
         if len(batch.index):
             pixels = batch.images.to(device())
-            decoded = to_uint8(tokenizer.decode(tokenizer.encode(to_float(pixels))))
+            tokens_BN = tokenizer.encode(to_float(pixels))
+            decoded = to_uint8(tokenizer.decode(tokens_BN))
             rows = torch.from_numpy(kept[batch.index.numpy()])
+            if rows.any():
+                piece["kept"] |= {"index": batch.index[rows], "tokens": tokens_BN.cpu()[rows].int()}
             for name, shown in zip(KINDS, (pixels, decoded), strict=True):
                 layers = network(shown)
                 piece[name] = layers.features
@@ -177,6 +180,8 @@ def _seen(
                     own = precise is network
                     near = layers.features[rows] if own else precise(shown[rows.to(shown.device)]).features
                     piece["kept"][f"{name}_features"] = near
+                    if not own:
+                        piece["kept"][f"{name}_fid_features"] = layers.features[rows]
                     if name == "reconstructed" and layers.logits is not None:
                         piece["kept"]["reconstructed_logits"] = layers.logits[rows]
         yield piece

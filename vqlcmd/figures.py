@@ -27,6 +27,23 @@ def image_grid(images: Tensor, columns: int, path: Path, gap: int = 2) -> None:
         picture.save(side_file, format="PNG")
 
 
+def nearest_pairs(samples: Tensor, training: Tensor, distances: Tensor, path: Path) -> None:
+    """Samples (n, 3, S, S) uint8 above the training images nearest to them, with the distance (n,) of each pair."""
+    columns = max(min(len(samples), 6), 1)
+    rows = max(-(-len(samples) // columns), 1)
+    figure, axes = _figure(2 * rows, columns, (1.5 * columns, 3.4 * rows))
+    axes = np.asarray(axes).reshape(2 * rows, columns)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for number, (sample, image, distance) in enumerate(zip(samples, training, distances.tolist(), strict=True)):
+        row, column = divmod(number, columns)
+        for below, shown in enumerate((sample, image)):
+            axes[2 * row + below, column].imshow(shown.permute(1, 2, 0).numpy(), interpolation="nearest")
+        axes[2 * row, column].set_title(f"{distance:.3g}", fontsize=8)
+    figure.suptitle("samples, and below each the nearest training image with the distance", fontsize=9)
+    _save(figure, path)
+
+
 def noise_schedule(signal: Callable[[Tensor], Tensor], name: str, path: Path) -> None:
     """Share of signal over the way to noise, and its log odds, beside the cosine schedule: the paper's Figure 2."""
     u = torch.linspace(0, 1, 400, dtype=torch.float64)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.param_errors import line
@@ -23,6 +23,15 @@ def _digest(value: object) -> object:
     raise ValueError(f"{value!r} is no SHA-256 of 64 hexadecimal digits: `sha256sum FILE` prints it, null checks none")
 
 
+def _metric(value: str) -> str:
+    # By their names alone: no stage but one imports them.
+    folder = Path(__file__).parent / "evaluation" / "metrics"
+    known = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
+    if value not in known:
+        raise ValueError(f"{value!r} is not one of {', '.join(known)}")
+    return value
+
+
 Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,6 +39,9 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Decays = Annotated[list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Metric = Annotated[str, AfterValidator(_metric)]
+Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]
+"""Networks whose features metrics rest on, and which end their names."""
 
 
 class _Section(BaseModel):
@@ -197,13 +209,30 @@ class Reference(_Section):
     proxy: ProxyFit
 
 
+class Kid(_Section):
+    """The kernel distance: a mean over `subsets` of `subset_size` images of each side."""
+
+    subsets: Count
+    subset_size: Annotated[int, BeforeValidator(_whole), Field(gt=1)]
+
+
+class Nearest(_Section):
+    """Samples against training images: `quantile` of the held-out images' distances, and pairs in the picture."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)]
+    pairs: Count
+
+
 class Evaluate(_Section):
     """The metrics."""
 
-    features: Literal["proxy", "inception"]
-    precision_features: Literal["proxy", "inception", "vgg16"]
+    metrics: list[Metric]
+    features: Literal["proxy", "inception", "efficientnet", "dinov2", "clip"]
+    precision_features: Extractor
     precision_images: Count
     neighbours: Count
+    kid: Kid
+    nearest: Nearest
     batch_size: Count
 
 

@@ -16,7 +16,7 @@ NEUTRAL = ("vqlcmd/runtime/", "vqlcmd/params.py", "vqlcmd/loggers.py", "vqlcmd/_
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
     "runtime rng lr_schedule",
-    "params loggers images tokenizer tokens figures",
+    "params loggers images tokenizer tokens figures efficientnet",
     "tokenizer_fit pretrained diffusion evaluation experiments",
     "methods training",
     "generator costs",

@@ -28,6 +28,7 @@ from vqlcmd.tokens import shards
 PICTURES = {
     "grid.png": "samples, classes in columns",
     "reconstructions.png": "real images above their reconstructions by the VQGAN",
+    "nearest.png": "samples above the training images that they come nearest to",
     "embeddings.png": "norms and distances: VQGAN codebook above, learned embeddings below",
     "schedule.png": "the noise schedule",
 }
@@ -180,7 +181,11 @@ def print_report() -> None:
     table = Table(title="Generated images, and the VQGAN's reconstructions as the mark to reach")
     for column in ("metric", "generated", "reconstructed"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    for name in (key for key in found if key.startswith(("fid", "is_", "precision", "recall", "class_accuracy"))):
+    for name in (
+        key
+        for key in found
+        if key.startswith(("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest"))
+    ):
         table.add_row(name, _number(found[name]), _number(found["reconstruction"].get(name)))
     table.add_row("repeated_training_tokens", _number(found["repeated_training_tokens"]), "")
     table.add_row(
@@ -189,6 +194,8 @@ def print_report() -> None:
     table.add_row("nfe per image", str(found["nfe"]), "")
     console = Console()
     console.print(table)
+    for note in found.get("notes", []):
+        console.print(f"note: {note}", highlight=False)
     for name, text in PICTURES.items():
         console.print(f"{paths.METRICS / name}  {text}", highlight=False)
 

@@ -9,7 +9,7 @@ import torch
 
 from vqlcmd import methods
 from vqlcmd.costs.flops import COSTS, Costs, Sizes, tokenizer_flops
-from vqlcmd.evaluation.metrics import CHUNK
+from vqlcmd.evaluation.distances import CHUNK
 from vqlcmd.evaluation.proxy_classifier import DIMENSIONS
 from vqlcmd.images.crops import Recipe
 from vqlcmd.params import Params

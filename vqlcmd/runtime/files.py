@@ -67,7 +67,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any] | list[Any]) -> None:
     """JSON with sorted keys and six significant digits; NaN and infinities, which are not JSON, become null."""
     with atomic_write(path) as side:
         side.write_text(json.dumps(_plain(values), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

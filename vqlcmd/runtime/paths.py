@@ -12,6 +12,7 @@ TOKENS = Path("data/tokens")
 MODEL = Path("data/model/model.safetensors")
 SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")
+PAIRS = Path("data/pairs.safetensors")
 METRICS = Path("metrics")
 BYTES_OF_A_WORKER = 3 * 16 * 3 * 256**2
 """In /dev/shm: three chunks of images, one in use and two that wait; vqlcmd.images.CHUNK_BYTES."""
