@@ -8,7 +8,7 @@ import torch
 
 from vqlcmd.pretrained.families import CODEBOOK, PROJECTION, Layout, Shapes
 from vqlcmd.runtime.errors import ConfigError, DataError, brief, brief_repr
-from vqlcmd.tokenizer.blocks import Architecture
+from vqlcmd.tokenizer.blocks import MOST_LEVELS, Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN, raise_if_too_few
 
 RESOLUTION = 256
@@ -41,6 +41,8 @@ def infer(shapes: Shapes, layout: Layout, claimed: dict[str, Any], pixels: Pixel
         return any(name.startswith(start) for name in shapes)
 
     ch, levels = size("encoder.conv_in.weight", 0), count(r"encoder\.down\.(\d+)\.")
+    if levels > MOST_LEVELS:
+        raise DataError(f"it has {levels} levels, and a tokenizer at most {MOST_LEVELS}: download it again")
     widths = [size(f"encoder.down.{i}.block.0.conv1.weight", 0) for i in range(levels)]
     if not ch or not widths or any(width % ch or not width for width in widths):
         raise DataError(

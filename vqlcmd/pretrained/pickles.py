@@ -18,8 +18,8 @@ import torch
 
 from vqlcmd.runtime.errors import DataError, brief
 
-PICKLE_BYTES = 16 * 2**20
-"""Of one pickle, at most. A training run's takes one or two million: names, shapes, bookkeeping, and no numbers."""
+PICKLE_BYTES = 4 * 2**20
+"""Of one pickle, at most. A training run's takes about one million: names, shapes, bookkeeping, and no numbers."""
 DIMENSIONS = 8
 """Of a tensor, at most."""
 KEY_PARTS = 100

@@ -38,11 +38,15 @@ class Tensors(NamedTuple):
 def read_tensors(path: Path) -> Tensors:
     """Tensors of a .safetensors file or of one by torch.save. DataError where it is neither, damaged or suspicious."""
     found = _read(path)
-    if len(found.shapes) > TENSORS:
-        raise DataError(f"{path} holds {len(found.shapes)} tensors, above {TENSORS}: name a file with one model")
+    _raise_if_many(path, len(found.shapes))
     if not all(name.isprintable() and len(name) <= NAME_LENGTH for name in found.shapes):
         raise DataError(f"{path} holds tensors whose names cannot be printed, or not in a line: download it again")
     return found
+
+
+def _raise_if_many(path: Path, tensors: int) -> None:
+    if tensors > TENSORS:
+        raise DataError(f"{path} holds {tensors} tensors, above {TENSORS}: name a file with one model")
 
 
 def _read(path: Path) -> Tensors:
@@ -91,7 +95,9 @@ def _settings(tree: Any) -> dict[str, Any]:
 
 
 def _safetensors(path: Path) -> Tensors:
-    for name, entry in read_header(path).items():
+    header = read_header(path)
+    _raise_if_many(path, len(header))
+    for name, entry in header.items():
         shape = entry.get("shape") if isinstance(entry, dict) and name != "__metadata__" else ()
         if not isinstance(shape, list | tuple) or len(shape) > DIMENSIONS:
             raise DataError(f"{path} declares {brief(name)} with more than {DIMENSIONS} dimensions: download it again")
