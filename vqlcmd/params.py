@@ -84,6 +84,7 @@ class Vqgan(_Section):
     sha256: Annotated[str, BeforeValidator(_digest)] | None
     config: str | None
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
+    pixel_range: Literal["auto", "unit", "symmetric"]
     seed: Seed
     ch: Count
     ch_mult: list[Count]
