@@ -117,15 +117,15 @@ def _rate(kind: str, dtype: torch.dtype) -> float:
 
 def _work(made: Plan) -> Table:
     table = _table("Parameters, and FLOPs an image (T is 10^12, P 10^15, E 10^18)", "what", "amount", "note")
-    costs, sizes, batch = made.costs, made.sizes, made.params.train.batch_size
-    passes = costs.training() / sizes.forward
-    table.add_row("network", f"{made.parameters:,}", "parameters, with the table of embeddings")
+    costs, batch = made.costs, made.params.train.batch_size
+    passes = costs.training / costs.forward
+    table.add_row("network", f"{costs.parameters:,}", "parameters, with the table of embeddings")
     table.add_row("tokenizer", f"{made.tokenizer_parameters:,}", "parameters, as the section vqgan describes it")
-    table.add_row("one pass of the network", _si(sizes.forward), "")
+    table.add_row("one pass of the network", _si(costs.forward), "")
     table.add_row(
-        "training", _si(costs.training()), f"{passes:.1f} passes; a step of {batch}: {_si(batch * costs.training())}"
+        "training", _si(costs.training), f"{passes:.1f} passes; a step of {batch}: {_si(batch * costs.training)}"
     )
-    table.add_row("sampling", _si(costs.sampling(made.calls)), f"{made.calls} calls of the network")
+    table.add_row("sampling", _si(costs.sampling), f"{costs.nfe} calls of the network")
     table.add_row("encoding", _si(made.encode), f"{made.views} of them for each picture")
     table.add_row("decoding", _si(made.decode), "")
     return table

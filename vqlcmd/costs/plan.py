@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vqlcmd import methods
-from vqlcmd.costs.flops import COSTS, Costs, Sizes, tokenizer_flops
+from vqlcmd.costs.flops import MethodCosts, Sizes, counting
 from vqlcmd.evaluation.metrics import CHUNK
-from vqlcmd.evaluation.proxy_classifier import DIMENSIONS
+from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier
 from vqlcmd.images.crops import Recipe
 from vqlcmd.params import Params
 from vqlcmd.pretrained.families import LAYOUTS
@@ -48,7 +47,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class KVCache:
+class TrainingMemory:
     """Bytes that training takes: P numbers of each kind, and what each image that goes through at once adds."""
 
     weights: int
@@ -68,7 +67,7 @@ class KVCache:
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of a stage, their precision, and whether several processes share them."""
+    """FLOPs of a stage, their precision, and whether several processes share them."""
 
     flops: float
     precision: str = "float32"
@@ -82,14 +81,11 @@ class Plan:
     params: Params
     data: Data
     sizes: Sizes
-    costs: Costs
-    calls: int
-    """Passes through the network that one sample costs."""
-    parameters: int
+    costs: MethodCosts
     tokenizer_parameters: int
     encode: int
     decode: int
-    """Operations of the tokenizer, an image."""
+    """FLOPs of the tokenizer, an image."""
 
     @property
     def views(self) -> int:
@@ -119,11 +115,11 @@ class Plan:
             return DIMENSIONS, self.data.classes, proxy_flops(self.params.images.size)
         return {"inception": INCEPTION, "vgg16": VGG16}[name]
 
-    def memory(self, on_cpu: bool) -> KVCache:
+    def memory(self, on_cpu: bool) -> TrainingMemory:
         """Training in float32; in bf16 the activations take less."""
-        weights = FLOAT * self.parameters
+        weights = FLOAT * self.costs.parameters
         per_image = activations(self.sizes, self.costs.students, stored=on_cpu and self.params.network.dropout > 0)
-        return KVCache(weights, weights, 2 * weights, weights, per_image)
+        return TrainingMemory(weights, weights, 2 * weights, weights, per_image)
 
     def disk(self) -> dict[str, int]:
         """Bytes of each file or folder that stays."""
@@ -136,14 +132,14 @@ class Plan:
         return {
             "data/vqgan.safetensors": FLOAT * self.tokenizer_parameters,
             "data/tokens": self.sequences * sequence + codebook,
-            "data/model": FLOAT * self.parameters + codebook,
+            "data/model": FLOAT * self.costs.parameters + codebook,
             "data/samples": self.params.sample.count * sequence,
             "data/reference": statistics + FLOAT * kept * (2 * near + logits),
         }
 
     def state(self) -> int:
         """Bytes of an unfinished training: the model, its moving average, and two moments of its gradients."""
-        return 4 * FLOAT * self.parameters
+        return 4 * FLOAT * self.costs.parameters
 
     def evaluation_memory(self) -> int:
         """Bytes that evaluate holds: the reference, as many features of samples, their logits, rows of distances."""
@@ -168,12 +164,12 @@ class Plan:
             "vqgan": Work(self._fit()),
             "tokenize": Work(self.sequences * self.encode, shared=True),
             "train": Work(
-                params.train_steps * params.train.batch_size * self.costs.training(),
+                params.train_steps * params.train.batch_size * self.costs.training,
                 params.train.precision,
                 shared=True,
             ),
-            "sample": Work(count * self.costs.sampling(self.calls), shared=True),
-            "bound": Work(held * self.costs.bound()),
+            "sample": Work(count * self.costs.sampling, shared=True),
+            "bound": Work(held * self.costs.bound),
             "reference": Work(
                 self.real * (self.encode + self.decode + 2 * look)
                 + 2 * kept * extra
@@ -185,13 +181,13 @@ class Plan:
         }
 
     def _fit(self) -> int:
-        """Operations to fit a tokenizer, three passes a step: none where a checkpoint is named."""
+        """FLOPs to fit a tokenizer, three passes a step: none where a checkpoint is named."""
         fit = self.params.vqgan.fit
         return 0 if self.params.vqgan.checkpoint else 3 * fit.steps * fit.batch_size * (self.encode + self.decode)
 
 
 def plan(params: Params, data: Data) -> Plan:
-    """Builds the model and the tokenizer without memory for their weights, and counts."""
+    """What `params` would take with `data`. ConfigError where the tokenizer is larger than numbers can say."""
     shape = architecture(params)
     sizes = Sizes(
         tokens=shape.grid**2,
@@ -202,22 +198,20 @@ def plan(params: Params, data: Data) -> Plan:
         heads=params.network.heads,
         width=params.network.width,
     )
-    with torch.device("meta"):
-        codebook_KD = torch.empty(shape.n_embed, shape.embed_dim)
-        method = methods.build(params.model_part(), codebook_KD, sizes.tokens, sizes.classes)
-        tokenizer = VQGAN(shape)
-    encode, decode = tokenizer_flops(shape, params.images.size)
-    return Plan(
-        params=params,
-        data=data,
-        sizes=sizes,
-        costs=COSTS.get(params.method, Costs)(params, sizes),
-        calls=method.nfe(params.sampling()),
-        parameters=sum(parameter.numel() for parameter in method.parameters()),
-        tokenizer_parameters=sum(parameter.numel() for parameter in tokenizer.parameters()),
-        encode=encode,
-        decode=decode,
-    )
+    costs = MethodCosts(params.model_part(), params.sampling(), params.bound.levels, sizes, shape.embed_dim)
+    encode, decode, weights = tokenizer_flops(shape, params.images.size)
+    return Plan(params, data, sizes, costs, weights, encode, decode)
+
+
+def tokenizer_flops(shape: Architecture, size: int) -> tuple[int, int, int]:
+    """FLOPs to encode and to decode an image of `size` pixels a side; and the tokenizer's parameters."""
+    with counting() as counter:
+        tokenizer = VQGAN(shape).requires_grad_(False)
+        tokenizer.encode(torch.zeros(1, shape.in_channels, size, size))
+        encode, side = counter.get_total_flops(), size // shape.downsampling
+        tokenizer.decode_latents(torch.zeros(1, shape.embed_dim, side, side))
+        weights = sum(parameter.numel() for parameter in tokenizer.parameters())
+    return encode, counter.get_total_flops() - encode, weights
 
 
 def architecture(params: Params) -> Architecture:
@@ -250,6 +244,7 @@ def activations(sizes: Sizes, students: int, stored: bool) -> int:
 
 
 def proxy_flops(size: int) -> int:
-    """Of the proxy classifier's three convolutions and its linear layer, on an image of at most 64 pixels a side."""
-    side = min(size, 64)
-    return 2 * 9 * (3 * 32 * side**2 + 32 * 64 * (side // 2) ** 2 + 64 * 64 * (side // 4) ** 2) + 2 * 1024 * DIMENSIONS
+    """FLOPs of the proxy classifier's features, an image of `size` pixels a side."""
+    with counting() as counter:
+        ProxyClassifier(0).features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    return counter.get_total_flops()
