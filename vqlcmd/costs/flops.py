@@ -1,4 +1,4 @@
-"""FLOPs of the networks: each runs on tensors that have shapes and no numbers, and PyTorch counts.
+"""FLOPs of the networks: each runs on PyTorch's meta device, where tensors have shapes and no numbers, and is counted.
 
 A FLOP is one multiplication or one addition, and those of matrix products and convolutions are counted: the rest is
 little beside them. Shapes: N tokens, D embedding size, W width, K codes.
@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,6 +20,8 @@ from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.transformer import Transformer
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.rng import CounterRNG
+
+META = torch.device("meta")
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,9 @@ class Sizes:
 
 @contextmanager
 def counting() -> Iterator[FlopCounterMode]:
-    """Inside, tensors are without memory and numbers; gives the counter. The global random state stays as it was."""
-    # The counter knows no fused attention of a CPU: plain matrix products, which are as many FLOPs.
-    with torch.random.fork_rng(devices=[]), FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as counter:
-            yield counter
+    """Gives PyTorch's counter of what runs inside, which knows no fused attention: plain products, as many FLOPs."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
 def polynomial(first: Sequence[int], at: int) -> int:
@@ -69,9 +68,7 @@ class MethodCosts:
     @cached_property
     def nfe(self) -> int:
         """Passes through the network that one sample costs."""
-        with counting():
-            method = self._build(1)
-        return method.nfe(self._how)
+        return self._build(1).nfe(self._how)
 
     @cached_property
     def parameters(self) -> int:
@@ -81,8 +78,7 @@ class MethodCosts:
     @cached_property
     def buffers(self) -> int:
         """Bytes of what the method holds beside its parameters."""
-        with counting():
-            return sum(each.nbytes for each in self._build(1).buffers())
+        return sum(each.nbytes for each in self._build(1).buffers())
 
     @cached_property
     def forward(self) -> int:
@@ -90,9 +86,9 @@ class MethodCosts:
 
         def run(depth: int) -> int:
             shape = vars(replace(self._sizes, layers=depth))
-            with counting() as counter:
+            with META, counting() as counter:
                 network = Transformer(**shape, dropout=self._params.network.dropout)
-                network(torch.zeros(1, self._sizes.tokens, self._sizes.inputs), torch.zeros(1), self._label())
+                network(torch.empty(1, self._sizes.tokens, self._sizes.inputs), torch.empty(1), self._label())
             return counter.get_total_flops()
 
         return self._at_depth(run)
@@ -131,18 +127,17 @@ class MethodCosts:
             nonlocal learned
             learned += len(logits_BNK) if logits_BNK.requires_grad else 0
 
+        method = self._build(depth).train()
         with counting() as counter:
-            method = self._build(depth).train()
             hooks = [each.register_forward_hook(look) for each in method.modules() if isinstance(each, Transformer)]
-            terms = method(self._tokens(), self._label(), _NoNumbers(0, "count", torch.arange(1)), method)
+            terms = method(self._tokens(), self._label(), self._rng(), method)
             torch.stack([term.mean() for term in terms.values()]).sum().backward()
             assert hooks, f"{type(method).__name__} has no network"
         return counter.get_total_flops(), learned
 
     def _sampled(self, depth: int) -> int:
         one, two = (replace(self._how, steps=steps) for steps in (1, 2))
-        with counting():
-            method = self._build(depth)
+        method = self._build(depth)
         calls, more = method.nfe(one), method.nfe(two)
         if calls == more:
             # No steps but tokens: each looks at those before it.
@@ -151,32 +146,36 @@ class MethodCosts:
         return first + (self.nfe - calls) * (second - first) // (more - calls)
 
     def _draw(self, depth: int, tokens: int, how: Sampling) -> int:
+        method = self._build(depth, tokens).eval()
         with counting() as counter:
-            method = self._build(depth, tokens).eval()
-            method.sample(self._label(), _NoNumbers(0, "count", torch.arange(1)), how)
+            method.sample(self._label(), self._rng(), how)
         return counter.get_total_flops()
 
     def _bounded(self, depth: int, levels: int) -> int:
+        method = self._build(depth).eval()
         with counting() as counter:
-            method = self._build(depth).eval()
-            method.bound(self._tokens(), self._label(), _NoNumbers(0, "count", torch.arange(1)), levels)
+            method.bound(self._tokens(), self._label(), self._rng(), levels)
         return counter.get_total_flops()
 
     def _build(self, depth: int, tokens: int | None = None) -> Method:
         network = self._params.network.model_copy(update={"layers": depth})
         params = self._params.model_copy(update={"network": network})
-        codebook_KD = torch.zeros(self._sizes.codes, self._dim)
-        return methods.build(params, codebook_KD, tokens or self._sizes.tokens, self._sizes.classes)
+        with META:
+            codebook_KD = torch.empty(self._sizes.codes, self._dim)
+            return methods.build(params, codebook_KD, tokens or self._sizes.tokens, self._sizes.classes)
 
     def _tokens(self) -> Tensor:
-        return torch.zeros(1, self._sizes.tokens, dtype=torch.int64)
+        return torch.empty(1, self._sizes.tokens, dtype=torch.int64, device=META)
 
     def _label(self) -> Tensor | None:
-        return torch.zeros(1, dtype=torch.int64) if self._sizes.classes else None
+        return torch.empty(1, dtype=torch.int64, device=META) if self._sizes.classes else None
+
+    def _rng(self) -> CounterRNG:
+        return _NoNumbers(0, "count", torch.empty(1, dtype=torch.int64, device=META))
 
 
 class _NoNumbers(CounterRNG):
     """The shapes of random numbers: ten rounds of mixing are hundreds of operations, and none of them counts."""
 
     def _mixed(self, counts: Mapping[str, int]) -> dict[str, Tensor]:
-        return {draw: torch.zeros(len(self.rows), -(-count // 4) * 4).long() for draw, count in counts.items()}
+        return {draw: self.rows.new_empty(len(self.rows), -(-count // 4) * 4) for draw, count in counts.items()}

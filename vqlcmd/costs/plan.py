@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vqlcmd.costs.flops import MethodCosts, Sizes, counting
+from vqlcmd.costs.flops import META, MethodCosts, Sizes, counting
+from vqlcmd.diffusion.collapse import statistics_memory
 from vqlcmd.evaluation.metrics import CHUNK
 from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier
 from vqlcmd.images.crops import Recipe
@@ -149,6 +150,10 @@ class Plan:
         rows = 2 * FLOAT * CHUNK * max(generated, real)
         return self.disk()["data/reference"] + FLOAT * (generated * near + self.params.sample.count * logits) + rows
 
+    def statistics_memory(self) -> int:
+        """Bytes that the distances of all embeddings take at each row of the curves, in blocks."""
+        return statistics_memory(self.sizes.codes)
+
     def work(self) -> dict[str, Work]:
         """What each stage computes. Decoding of picture files, and whatever is no matrix product, is not in it."""
         params = self.params
@@ -205,11 +210,11 @@ def plan(params: Params, data: Data) -> Plan:
 
 def tokenizer_flops(shape: Architecture, size: int) -> tuple[int, int, int]:
     """FLOPs to encode and to decode an image of `size` pixels a side; and the tokenizer's parameters."""
-    with counting() as counter:
+    with META, counting() as counter:
         tokenizer = VQGAN(shape).requires_grad_(False)
-        tokenizer.encode(torch.zeros(1, shape.in_channels, size, size))
+        tokenizer.encode(torch.empty(1, shape.in_channels, size, size))
         encode, side = counter.get_total_flops(), size // shape.downsampling
-        tokenizer.decode_latents(torch.zeros(1, shape.embed_dim, side, side))
+        tokenizer.decode_latents(torch.empty(1, shape.embed_dim, side, side))
         weights = sum(parameter.numel() for parameter in tokenizer.parameters())
     return encode, counter.get_total_flops() - encode, weights
 
@@ -245,6 +250,6 @@ def activations(sizes: Sizes, students: int, stored: bool) -> int:
 
 def proxy_flops(size: int) -> int:
     """FLOPs of the proxy classifier's features, an image of `size` pixels a side."""
-    with counting() as counter:
-        ProxyClassifier(0).features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    with META, counting() as counter:
+        ProxyClassifier(0).features(torch.empty(1, 3, size, size, dtype=torch.uint8))
     return counter.get_total_flops()
