@@ -5,11 +5,12 @@ import sys
 import torch
 
 from vqlcmd import methods
+from vqlcmd.costs import memory
 from vqlcmd.diffusion import transformer
 from vqlcmd.methods import save_method
 from vqlcmd.params import load_params
 from vqlcmd.runtime import launcher, paths, resume
-from vqlcmd.runtime.distributed import device, rank
+from vqlcmd.runtime.distributed import device, rank, world
 from vqlcmd.runtime.files import write_tsv
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
@@ -25,6 +26,19 @@ def run() -> None:
     split = streaming.open_split(paths.TOKENS, "train", device(), paths.token_memory())
     heldout = shards.read_split(paths.TOKENS, "heldout").to(device())
     classes = shards.class_count(header, params.train.use_classes, params.guidance)
+    share = params.train.batch_size // world()
+    memory.require_training(
+        memory.method_costs(
+            params.model_part(),
+            params.sampling(),
+            tokens=header["tokens"],
+            codes=len(codebook_KD),
+            codebook_dim=codebook_KD.shape[1],
+            classes=classes,
+        ),
+        min(paths.micro_batch() or share, share),
+        device(),
+    )
     torch.manual_seed(params.seed)
     method = methods.build(params, codebook_KD, header["tokens"], classes).to(device())
     method.check(params.sampling())

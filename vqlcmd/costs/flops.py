@@ -20,6 +20,7 @@ from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.transformer import Transformer
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.errors import ConfigError
 
 META = torch.device("meta")
 
@@ -63,7 +64,7 @@ class MethodCosts:
     """
 
     def __init__(self, params: ModelParams, how: Sampling, levels: int, sizes: Sizes, codebook_dim: int):
-        self._params, self._how, self._levels, self._sizes, self._dim = params, how, levels, sizes, codebook_dim
+        self.params, self._how, self._levels, self.sizes, self._dim = params, how, levels, sizes, codebook_dim
 
     @cached_property
     def nfe(self) -> int:
@@ -85,10 +86,10 @@ class MethodCosts:
         """One pass of N tokens."""
 
         def run(depth: int) -> int:
-            shape = vars(replace(self._sizes, layers=depth))
+            shape = vars(replace(self.sizes, layers=depth))
             with META, counting() as counter:
-                network = Transformer(**shape, dropout=self._params.network.dropout)
-                network(torch.empty(1, self._sizes.tokens, self._sizes.inputs), torch.empty(1), self._label())
+                network = Transformer(**shape, dropout=self.params.network.dropout)
+                network(torch.empty(1, self.sizes.tokens, self.sizes.inputs), torch.empty(1), self._label())
             return counter.get_total_flops()
 
         return self._at_depth(run)
@@ -96,12 +97,24 @@ class MethodCosts:
     @cached_property
     def training(self) -> int:
         """A training step: the loss terms and their gradients."""
-        return polynomial([flops for flops, _ in self._steps], self._sizes.layers)
+        return self._at_depth(self._step)
 
     @cached_property
     def students(self) -> int:
         """Images that go through the network with gradients for each image of a training step."""
-        return self._steps[0][1]
+        learned = 0
+
+        def look(_: object, __: object, logits_BNK: Tensor) -> None:
+            nonlocal learned
+            learned += len(logits_BNK) if logits_BNK.requires_grad else 0
+
+        method = self._build(1).train()
+        networks = [each for each in method.modules() if isinstance(each, Transformer)]
+        assert networks, f"{type(method).__name__} has no network"
+        for each in networks:
+            each.register_forward_hook(look)
+        method(self._tokens(), self._label(), self._rng(), method)
+        return learned
 
     @cached_property
     def sampling(self) -> int:
@@ -109,31 +122,37 @@ class MethodCosts:
         return self._at_depth(self._sampled)
 
     @cached_property
+    def sampling_bytes(self) -> int:
+        """The least that a sample adds while it is drawn: the largest input and output of a layer, side by side."""
+        largest = 0
+
+        def look(_: object, given: tuple[object, ...], made: object) -> None:
+            nonlocal largest
+            largest = max(largest, sum(each.nbytes for each in (*given, made) if isinstance(each, Tensor)))
+
+        one, two = (replace(self._how, steps=steps) for steps in (1, 2))
+        method = self._build(1)
+        by_token = method.nfe(one) == method.nfe(two)
+        method = self._build(1, 2 if by_token else None).eval()
+        for each in method.modules():
+            each.register_forward_hook(look)
+        method.sample(self._label(), self._rng(), one)
+        return largest
+
+    @cached_property
     def bound(self) -> int:
         """The bound on one image."""
         return self._at_depth(lambda depth: polynomial([self._bounded(depth, few) for few in (1, 2)], self._levels))
 
     def _at_depth(self, count: Callable[[int], int]) -> int:
-        return polynomial([count(1), count(2)], self._sizes.layers)
+        return polynomial([count(1), count(2)], self.sizes.layers)
 
-    @cached_property
-    def _steps(self) -> list[tuple[int, int]]:
-        return [self._step(depth) for depth in (1, 2)]
-
-    def _step(self, depth: int) -> tuple[int, int]:
-        learned = 0
-
-        def look(_: object, __: object, logits_BNK: Tensor) -> None:
-            nonlocal learned
-            learned += len(logits_BNK) if logits_BNK.requires_grad else 0
-
+    def _step(self, depth: int) -> int:
         method = self._build(depth).train()
         with counting() as counter:
-            hooks = [each.register_forward_hook(look) for each in method.modules() if isinstance(each, Transformer)]
             terms = method(self._tokens(), self._label(), self._rng(), method)
             torch.stack([term.mean() for term in terms.values()]).sum().backward()
-            assert hooks, f"{type(method).__name__} has no network"
-        return counter.get_total_flops(), learned
+        return counter.get_total_flops()
 
     def _sampled(self, depth: int) -> int:
         one, two = (replace(self._how, steps=steps) for steps in (1, 2))
@@ -141,8 +160,8 @@ class MethodCosts:
         calls, more = method.nfe(one), method.nfe(two)
         if calls == more:
             # No steps but tokens: each looks at those before it.
-            return polynomial([self._draw(depth, tokens, one) for tokens in (1, 2, 3)], self._sizes.tokens)
-        first, second = (self._draw(depth, self._sizes.tokens, how) for how in (one, two))
+            return polynomial([self._draw(depth, tokens, one) for tokens in (1, 2, 3)], self.sizes.tokens)
+        first, second = (self._draw(depth, self.sizes.tokens, how) for how in (one, two))
         return first + (self.nfe - calls) * (second - first) // (more - calls)
 
     def _draw(self, depth: int, tokens: int, how: Sampling) -> int:
@@ -158,17 +177,24 @@ class MethodCosts:
         return counter.get_total_flops()
 
     def _build(self, depth: int, tokens: int | None = None) -> Method:
-        network = self._params.network.model_copy(update={"layers": depth})
-        params = self._params.model_copy(update={"network": network})
-        with META:
-            codebook_KD = torch.empty(self._sizes.codes, self._dim)
-            return methods.build(params, codebook_KD, tokens or self._sizes.tokens, self._sizes.classes)
+        network = self.params.network.model_copy(update={"layers": depth})
+        params = self.params.model_copy(update={"network": network})
+        try:
+            with META:
+                codebook_KD = torch.empty(self.sizes.codes, self._dim)
+                return methods.build(params, codebook_KD, tokens or self.sizes.tokens, self.sizes.classes)
+        except RuntimeError as error:
+            # Even of a tensor without memory, bytes are counted in 64 bits.
+            raise ConfigError(
+                f"a network of width {self.sizes.width:,} with embedding_dim {self.sizes.inputs:,} is larger than any "
+                f"memory: lower network.width or embedding_dim ({str(error).splitlines()[0][:100]})"
+            ) from None
 
     def _tokens(self) -> Tensor:
-        return torch.empty(1, self._sizes.tokens, dtype=torch.int64, device=META)
+        return torch.empty(1, self.sizes.tokens, dtype=torch.int64, device=META)
 
     def _label(self) -> Tensor | None:
-        return torch.empty(1, dtype=torch.int64, device=META) if self._sizes.classes else None
+        return torch.empty(1, dtype=torch.int64, device=META) if self.sizes.classes else None
 
     def _rng(self) -> CounterRNG:
         return _NoNumbers(0, "count", torch.empty(1, dtype=torch.int64, device=META))

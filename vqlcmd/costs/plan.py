@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from vqlcmd.costs.flops import META, MethodCosts, Sizes, counting
+from vqlcmd.costs.memory import FLOAT, TrainingMemory, method_costs, training_memory
 from vqlcmd.diffusion.collapse import statistics_memory
 from vqlcmd.evaluation.metrics import CHUNK
 from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier
@@ -18,7 +19,6 @@ from vqlcmd.tokenizer.blocks import TAMING, Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN
 from vqlcmd.tokens.streaming import BYTES_BESIDE_TOKENS
 
-FLOAT = 4
 FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
     "unleashing": replace(LAYOUTS["unleashing"].variant, quant_convs=False, extra_blocks=0),
     "maskgit": replace(
@@ -48,25 +48,6 @@ class Data:
 
 
 @dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes that training takes: P numbers of each kind, and what each image that goes through at once adds."""
-
-    weights: int
-    gradients: int
-    moments: int
-    average: int
-    per_image: int
-
-    @property
-    def fixed(self) -> int:
-        return self.weights + self.gradients + self.moments + self.average
-
-    def images(self, available: float) -> int:
-        """How many images fit at once into so many bytes."""
-        return max(int((available - self.fixed) // self.per_image), 0)
-
-
-@dataclass(frozen=True)
 class Work:
     """FLOPs of a stage, their precision, and whether several processes share them."""
 
@@ -81,12 +62,16 @@ class Plan:
 
     params: Params
     data: Data
-    sizes: Sizes
     costs: MethodCosts
     tokenizer_parameters: int
     encode: int
     decode: int
     """FLOPs of the tokenizer, an image."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """What shapes the network."""
+        return self.costs.sizes
 
     @property
     def views(self) -> int:
@@ -118,9 +103,7 @@ class Plan:
 
     def memory(self, on_cpu: bool) -> TrainingMemory:
         """Training in float32; in bf16 the activations take less."""
-        weights = FLOAT * self.costs.parameters
-        per_image = activations(self.sizes, self.costs.students, stored=on_cpu and self.params.network.dropout > 0)
-        return TrainingMemory(weights, weights, 2 * weights, weights, per_image)
+        return training_memory(self.costs, on_cpu)
 
     def disk(self) -> dict[str, int]:
         """Bytes of each file or folder that stays."""
@@ -192,20 +175,19 @@ class Plan:
 
 
 def plan(params: Params, data: Data) -> Plan:
-    """What `params` would take with `data`. ConfigError where the tokenizer is larger than numbers can say."""
+    """What `params` would take with `data`."""
     shape = architecture(params)
-    sizes = Sizes(
+    costs = method_costs(
+        params.model_part(),
+        params.sampling(),
+        levels=params.bound.levels,
         tokens=shape.grid**2,
         codes=shape.n_embed,
-        inputs=params.embedding_dim,
+        codebook_dim=shape.embed_dim,
         classes=data.classes if params.train.use_classes else 0,
-        layers=params.network.layers,
-        heads=params.network.heads,
-        width=params.network.width,
     )
-    costs = MethodCosts(params.model_part(), params.sampling(), params.bound.levels, sizes, shape.embed_dim)
     encode, decode, weights = tokenizer_flops(shape, params.images.size)
-    return Plan(params, data, sizes, costs, weights, encode, decode)
+    return Plan(params, data, costs, weights, encode, decode)
 
 
 def tokenizer_flops(shape: Architecture, size: int) -> tuple[int, int, int]:
@@ -233,19 +215,6 @@ def architecture(params: Params) -> Architecture:
         n_embed=given.n_embed,
         variant=FAMILIES.get(given.format, TAMING) if given.checkpoint else TAMING,
     )
-
-
-def activations(sizes: Sizes, students: int, stored: bool) -> int:
-    """Bytes in float32 that the gradients of one image need; `stored` attention weights come with dropout on a CPU.
-
-    Of a block: 17 vectors of width W a token (norms, queries, keys, values, their mixture, twice four for the MLP), one
-    more with classes. One block's worth is added, in which the backward pass works.
-    """
-    vectors = sizes.tokens * sizes.width
-    block = 17 * vectors + (vectors if sizes.classes else 0)
-    block += 3 * sizes.heads * sizes.tokens**2 if stored else 0
-    ends = 2 * vectors + sizes.tokens * (2 * sizes.inputs + 3 * sizes.codes)
-    return FLOAT * students * ((sizes.layers + 1) * block + ends)
 
 
 def proxy_flops(size: int) -> int:
