@@ -44,7 +44,8 @@ def noise(levels: float) -> Spoil:
     """With normal noise of this standard deviation, out of 255."""
 
     def noisy(image: Image.Image, draws: np.random.Generator) -> Image.Image:
-        values = np.asarray(image) + draws.normal(0, levels, np.shape(image))
+        pixels = np.asarray(image)
+        values = pixels + draws.normal(0, levels, pixels.shape)
         return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
     return noisy

@@ -44,7 +44,8 @@ def run() -> None:
     near = nearest_training(
         generated.precision_features,
         reconstructed.precision_features,
-        *(torch.isin(reference["index"], split.index) for split in (training, heldout)),
+        torch.isin(reference["index"], training.index),
+        torch.isin(reference["index"], heldout.index),
         device(),
     )
     labels = samples.labels if header["classes"] else None

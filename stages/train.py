@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from vqlcmd import methods
+from vqlcmd.costs import memory
 from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
 from vqlcmd.loggers import LOGGERS
 from vqlcmd.methods import save_method
 from vqlcmd.params import Train, load_params
 from vqlcmd.runtime import launcher, paths, pipeline, resume
-from vqlcmd.runtime.distributed import barrier, device, rank
+from vqlcmd.runtime.distributed import barrier, device, rank, world
 from vqlcmd.runtime.files import replace_folder, write_json, write_tsv
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
@@ -32,6 +33,19 @@ def run() -> None:
     split = streaming.open_split(paths.TOKENS, "train", device(), paths.token_memory())
     heldout = shards.read_split(paths.TOKENS, "heldout").to(device())
     classes = shards.class_count(header, params.train.use_classes, params.guidance)
+    share = params.train.batch_size // world()
+    memory.require_training(
+        memory.method_costs(
+            params.model_part(),
+            params.sampling(),
+            tokens=header["tokens"],
+            codes=len(codebook_KD),
+            codebook_dim=codebook_KD.shape[1],
+            classes=classes,
+        ),
+        min(paths.micro_batch() or share, share),
+        device(),
+    )
     torch.manual_seed(params.seed)
     method = methods.build(params, codebook_KD, header["tokens"], classes).to(device())
     method.check(params.sampling())

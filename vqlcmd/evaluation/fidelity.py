@@ -72,8 +72,10 @@ def _register(registered: str, load: Callable[[Path], nn.Module], weights: Calla
         ) -> None:
             super().__init__(name, features_list)
             given = feature_extractor_weights_path
-            assert given or weights is not None, registered
-            self.network = load(Path(given)) if given else load(weights())
+            if given is None:
+                assert weights is not None, registered
+                given = weights()
+            self.network = load(Path(given))
             self.labelled = getattr(self.network, "labelled", True)
 
         @staticmethod

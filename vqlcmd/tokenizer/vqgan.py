@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vqlcmd.runtime.errors import ConfigError, DataError, brief
+from vqlcmd.runtime.machine import autocast
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokenizer.blocks import TAMING, Architecture, Unit, Variant, decoder, encoder
 from vqlcmd.tokenizer.pixels import full_precision
@@ -96,7 +97,7 @@ class VQGAN(nn.Module):
         height, width = images_BCSS.shape[2:]
         assert height == width, f"{height} x {width} is no square"
         assert width % self.architecture.downsampling == 0, f"{self.architecture.downsampling} does not divide {width}"
-        with torch.autocast(images_BCSS.device.type, enabled=False):
+        with autocast(images_BCSS.device.type, enabled=False):
             return self.unit(self.quant_conv(self.encoder(images_BCSS.float())))
 
     def decode_latents(self, z_BDHW: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ class VQGAN(nn.Module):
     @torch.no_grad()
     def encode(self, images_BCSS: Tensor) -> Tensor:
         """Images in [-1, 1] to the indices of their codes: int64 [B, N], row by row from the top left."""
-        with full_precision(), torch.autocast(images_BCSS.device.type, enabled=False):
+        with full_precision(), autocast(images_BCSS.device.type, enabled=False):
             return self.quantize.tokens(self.latents(images_BCSS))
 
     @torch.no_grad()
