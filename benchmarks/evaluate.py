@@ -14,12 +14,12 @@ from benchmarks.measure import Report, alongside, apart, flags, gigabytes, memor
 from benchmarks.tokenize import architecture
 from stages import evaluate as stage
 from vqlcmd.evaluation import proxy_classifier
-from vqlcmd.evaluation.extractors import guard_torchvision
 from vqlcmd.evaluation.metrics import precision_recall
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.machine import disable_malloc_trim
 from vqlcmd.runtime.safetensors_file import save_weights
+from vqlcmd.runtime.torchvision_guard import guard_torchvision
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokens import shards
 

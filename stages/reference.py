@@ -199,7 +199,9 @@ def _seen(
 
 def _recipe(params: Params) -> loader.Recipe:
     """One square of each image, whatever the tokens are made of: the metrics count images."""
-    return loader.Recipe(params.images.size, params.images.resize, params.images.crop).one_view()
+    return loader.Recipe(
+        params.images.size, params.images.resize, params.images.crop, params.images.background
+    ).one_view()
 
 
 def _fit_proxy(params: Params, source: loader.ImageSource, classes: int) -> float | None:

@@ -62,7 +62,7 @@ def run() -> None:
 
 
 def _recipe(params: Params) -> loader.Recipe:
-    return loader.Recipe(params.images.size, params.images.resize, params.images.crop)
+    return loader.Recipe.of(params.images)
 
 
 def _encode(

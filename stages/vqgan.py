@@ -58,7 +58,9 @@ def _fit(params: Params) -> None:
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     pictures = loader.load_all(
         loader.open_images(listed, paths.images_root()),
-        loader.Recipe(params.images.size, params.images.resize, params.images.crop).one_view(),
+        loader.Recipe(
+            params.images.size, params.images.resize, params.images.crop, params.images.background
+        ).one_view(),
         limit=settings.fit.limit,
         seed=settings.seed,
         workers=paths.workers(),

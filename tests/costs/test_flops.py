@@ -129,7 +129,7 @@ def test_the_tokenizer_costs_what_pytorch_counts(shape: Architecture, size: int)
 
 @pytest.mark.slow
 def test_inception_costs_what_pytorch_counts_in_torchvisions_network_of_the_same_layers() -> None:
-    from vqlcmd.evaluation.extractors import guard_torchvision
+    from vqlcmd.runtime.torchvision_guard import guard_torchvision
 
     guard_torchvision()
     from torchvision.models import inception_v3
@@ -143,7 +143,7 @@ def test_inception_costs_what_pytorch_counts_in_torchvisions_network_of_the_same
 
 @pytest.mark.slow
 def test_vgg16_costs_what_pytorch_counts_in_torchvisions_network_without_its_last_layer() -> None:
-    from vqlcmd.evaluation.extractors import guard_torchvision
+    from vqlcmd.runtime.torchvision_guard import guard_torchvision
 
     guard_torchvision()
     from torchvision.models import vgg16

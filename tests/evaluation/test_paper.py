@@ -15,7 +15,7 @@ from torch import Tensor
 from stages import evaluate, reference
 from tests.conftest import TINY, inside, merge, run_stages, write_params
 from vqlcmd.evaluation import metrics
-from vqlcmd.evaluation.extractors import Layers, extractor, guard_torchvision
+from vqlcmd.evaluation.extractors import Layers, extractor
 from vqlcmd.evaluation.moments import Moments, Statistics
 from vqlcmd.images import loader, manifest
 from vqlcmd.images.crops import Recipe
@@ -23,6 +23,7 @@ from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.safetensors_file import load_weights
+from vqlcmd.runtime.torchvision_guard import guard_torchvision
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards

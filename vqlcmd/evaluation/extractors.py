@@ -3,9 +3,7 @@
 Shapes: B images of a batch, S side, D features, C classes.
 """
 
-import importlib
 import pickle
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +17,7 @@ from vqlcmd.evaluation.proxy_classifier import load_proxy
 from vqlcmd.params import Evaluate
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.torchvision_guard import guard_torchvision
 from vqlcmd.tokenizer.pixels import full_precision
 
 PROXY = "vqlcmd-proxy"
@@ -45,30 +44,6 @@ _NETWORKS = {
     ),
     "vgg16": _Network("vgg16", "fc2_relu", None, "https://download.pytorch.org/models/vgg16-397923af.pth"),
 }
-
-_declared: list[torch.library.Library] = []
-
-
-def guard_torchvision() -> None:
-    """Makes `import torchvision` work beside a CPU build of torch; where it works already, nothing is changed.
-
-    The default torchvision wheel links against CUDA, so beside a CPU torch its operators are missing and the import
-    fails on them, although transforms and models need none. Declaring the two it asks for is enough;
-    torchvision.ops and torchvision.io stay unusable.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "operator torchvision::" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        # The declarations live as long as the library object.
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(library)
-        importlib.import_module("torchvision")
 
 
 class Layers(NamedTuple):

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqlcmd.evaluation.extractors import guard_torchvision
 from vqlcmd.evaluation.moments import Statistics
+from vqlcmd.runtime.torchvision_guard import guard_torchvision
 from vqlcmd.tokenizer.pixels import full_precision
 
 _SEED = 2020

@@ -5,7 +5,7 @@ Shapes: an image of H x W pixels becomes V squares of S x S, in 3 channels.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,13 +24,37 @@ MARGIN = 1.1
 """Of ten_crop: the side from which squares are cut, as a multiple of their own."""
 
 
+Resize = Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
+Crop = Literal["center", "random", "adm", "ten_crop"]
+
+
+class Settings(Protocol):
+    """What of `images.*` in params.yaml makes a recipe."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def resize(self) -> Resize: ...
+    @property
+    def crop(self) -> Crop: ...
+    @property
+    def background(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How an image becomes squares of `size` pixels. `adm` and `ten_crop` have a way to resize of their own."""
 
     size: int
-    resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
-    crop: Literal["center", "random", "adm", "ten_crop"] = "center"
+    resize: Resize
+    crop: Crop = "center"
+    background: str = "white"
+    """What shows through where a picture is transparent: a colour's name, or #rrggbb."""
+
+    @classmethod
+    def of(cls, images: Settings) -> "Recipe":
+        """That of the parameters `images.*`."""
+        return cls(images.size, images.resize, images.crop, images.background)
 
     @property
     def crop_views(self) -> int:

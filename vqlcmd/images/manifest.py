@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vqlcmd.images.sources import KINDS, BuiltIn, Entry, ImageSource, class_order, short_digest
 from vqlcmd.images.sources.listing import utf8
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import atomic_write
 
@@ -47,7 +48,12 @@ class Manifest(BaseModel):
 
 
 def scan(name: str, source: str | Path, classes: bool = True) -> Manifest:
-    """The manifest of `source`: "sklearn-digits", or the path of a folder, an archive, a folder of archives, an LMDB.
+    """The manifest of a source, as `scanned` makes it."""
+    return scanned(name, source, classes)[0]
+
+
+def scanned(name: str, source: str | Path, classes: bool = True) -> tuple[Manifest, ImageSource]:
+    """The manifest of `source`, and `source` opened: "sklearn-digits", or a folder, an archive, several, an LMDB.
 
     The built-in digits win over a folder of the same name (`./sklearn-digits` is the folder). With `classes` false its
     labels and sub-folders are no classes. DataError where the name is not made of letters, digits, _ and -, or where
@@ -62,7 +68,7 @@ def scan(name: str, source: str | Path, classes: bool = True) -> Manifest:
         # Not resolve(): a link's own name is what stands under the images' root.
         folder = utf8(Path(os.path.abspath(source)).name, Path(source))
         images = reader.open(Path(source), classes)
-    return Manifest(name=name, kind=kind, folder=folder, classes=images.classes, entries=images.entries)
+    return Manifest(name=name, kind=kind, folder=folder, classes=images.classes, entries=images.entries), images
 
 
 def check(manifest: Manifest, source: ImageSource, where: str) -> None:
@@ -101,7 +107,8 @@ def read(path: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes(), strict=True)
     except OSError as error:
-        raise DataError(f"{path}: no manifest ({error.strerror}); run `vqlcmd scan {path.stem} FOLDER`") from None
+        remedy = f"run `vqlcmd scan {path.stem} FOLDER`{paths.experiment_remedy(path)}"
+        raise DataError(f"{path}: no manifest ({error.strerror}); {remedy}") from None
     except ValidationError as error:
         first = error.errors()[0]
         problem = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()

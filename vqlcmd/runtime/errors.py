@@ -19,3 +19,18 @@ class Interrupted(Exception):  # noqa: N818  (no error)
 
 class Diverged(Exception):  # noqa: N818
     """What the numbers did: a loss term stopped being one."""
+
+
+LONGEST_SHOWN = 120
+
+
+def shown(value: object, at_most: int = LONGEST_SHOWN) -> str:
+    """`value` as text for one line of a message: at most `at_most` characters, and none that a terminal would obey.
+
+    What is not printable stands as its escape; of what is too long the middle is left out.
+    """
+    text = str(value)
+    if len(text) > at_most:
+        # Cut first: escaping what somebody has made a megabyte long would take a while.
+        text = f"{text[: at_most // 2]}...{text[len(text) - (at_most - at_most // 2 - 3) :]}"
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -1,6 +1,8 @@
 """What every source of images gives: a fixed order, names, labels, and entries that vouch for them."""
 
 import hashlib
+import re
+import unicodedata
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +12,12 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import DataError, shown
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-ACCEPTED = " ".join(EXTENSIONS)
+LONGEST_NAME = 4096
+ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]")
+CONTROL = ("Cc", "Zl", "Zp")
+"""Unicode's categories of control characters and of ends of lines and paragraphs."""
 
 
 class Entry(BaseModel):
@@ -32,11 +36,13 @@ class ImageSource(Protocol):
 
     `classes` are names in `class_order`, empty where there are none; `labels` is int64 [len], positions in `classes`
     or all 0. `name(i)` is the image's name for people, `open(i)` gives a PIL image to be closed by the caller.
+    `left_out` counts the files beside them that look like pictures but are not read, by ending.
     """
 
     classes: tuple[str, ...]
     labels: np.ndarray
     entries: tuple[Entry, ...]
+    left_out: dict[str, int]
 
     def __len__(self) -> int: ...
     def name(self, i: int) -> str: ...
@@ -105,6 +111,29 @@ def first_folder(name: str) -> str:
     """The first-level folder of an image's relative path, which is its class; "" where the image lies in none."""
     folder, slash, _ = name.removeprefix("./").partition("/")
     return folder if slash else ""
+
+
+def raise_if_unfit(name: str, where: Path) -> None:
+    """DataError for a name that no kind of source takes, though some could: so they all agree on what is a data set.
+
+    Absolute ones, those with a component `..` or a control character, and those of more than 4,096 characters.
+    """
+    if len(name) > LONGEST_NAME:
+        wrong = f"is longer than {LONGEST_NAME:,} characters"
+    elif ABSOLUTE.match(name):
+        wrong = "is absolute"
+    elif ".." in name and ".." in name.split("/"):
+        wrong = "leads out of its folder"
+    elif not name.isprintable() and any(unicodedata.category(each) in CONTROL for each in name):
+        wrong = "holds a control character"
+    else:
+        return
+    raise DataError(f"{where}: the name '{shown(name)}' {wrong}; rename it, and pack again what is packed")
+
+
+def text_of(name: bytes) -> str:
+    """For people, and as the name of a class: what is not UTF-8 stays distinct, as an escape."""
+    return name.decode(errors="backslashreplace")
 
 
 def utf8(name: str, where: Path) -> str:
