@@ -138,17 +138,6 @@ def test_a_source_of_broken_files_only_is_an_error_though_they_may_be_skipped(tm
     assert "skip_broken" not in str(error.value)
 
 
-def test_a_decompression_bomb_is_broken_and_a_merely_large_image_is_not(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15 * 12)
-    Image.new("L", (60, 12)).save(folder / "dog/10.png")
-    broken: dict[str, str] = {}
-    load_all(opened(folder), RECIPE, skip_broken=True, broken=broken)
-    assert list(broken) == ["dog/10.png"]
-    assert "decompression bomb" in broken["dog/10.png"]
-
-
 def test_batches_are_full_though_they_are_no_multiple_of_what_is_read_at_a_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,8 +79,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     white = _white(image, low, high)
-    if white is None:
-        raise DataError(f"values from {low:g} to {high:g}; they should lie in 0..{WHITES[image.mode[0]][-1]}")
+    if not 0 <= low <= high <= white:
+        raise DataError(f"values from {low:g} to {high:g}; they should lie in 0..{white}")
     if values.dtype.kind in "iu" and white < 2**16:
         # By a table, since a whole picture of floats takes several times its memory.
         grey = np.rint(np.arange(white + 1, dtype=np.float32) * (255 / white)).astype(np.uint8)[values]
@@ -94,17 +94,17 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return picture
 
 
-def _white(image: Image.Image, low: float, high: float) -> int | None:
-    """The value that is white: as the file says, or else the smallest usual one that none exceeds. None: there is none.
+def _white(image: Image.Image, low: float, high: float) -> int:
+    """The value that is white: as the file says, or else the smallest usual one that none exceeds, or the largest.
 
     DataError where a TIFF of 16 bits looks like one of 12 or fewer, and does not say so: almost black, or too bright.
     """
     declared = [most for most in _tag(image, MOST) if most > 0] or [TWELVE_BITS] * (12 in _tag(image, BITS))
     if declared:
-        return declared[0] if 0 <= low <= high <= declared[0] else None
+        return declared[0]
     if image.mode[0] == "I" and _tag(image, BITS) and 0 < high <= TWELVE_BITS:
         raise DataError(_UNCLEAR.format(f"values up to {high:g}"))
-    return next((white for white in WHITES[image.mode[0]] if low >= 0 and high <= white), None)
+    return next((white for white in WHITES[image.mode[0]] if low >= 0 and high <= white), WHITES[image.mode[0]][-1])
 
 
 _UNCLEAR = (
