@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vqlcmd.images import loader, manifest
+from vqlcmd.images.copies import first_of
 from vqlcmd.params import Params, load_params
 from vqlcmd.runtime import launcher, paths, resume
 from vqlcmd.runtime.distributed import any_rank, barrier, broadcast_object, device, in_order, rank, world
@@ -37,7 +38,7 @@ def run() -> None:
     with resume.State(launcher.state_root() / "tokenize" / name, writer=rank() == 0) as state:
         barrier()
         writer = shards.ShardWriter(paths.TOKENS, params.tokenize.shard_images, state.directory / "shards")
-        broken = _encode(params, source, tokenizer, state, writer)
+        broken = _encode(params, source, listed.copies, tokenizer, state, writer)
         if rank() == 0:
             loader.raise_if_broken(broken, len(source), params.images.skip_broken)
             records = _recipe(params).crop_views * (2 if params.images.flip else 1)
@@ -68,6 +69,7 @@ def _recipe(params: Params) -> loader.Recipe:
 def _encode(
     params: Params,
     source: loader.ImageSource,
+    copies: dict[int, int],
     tokenizer: vqgan.VQGAN,
     state: resume.State,
     writer: shards.ShardWriter,
@@ -88,7 +90,7 @@ def _encode(
         for pieces in in_order(_encoded(params, source, tokenizer, done), batches):
             for split, unreadable in pieces:
                 broken |= unreadable
-                held = shards.heldout(split.index, params.tokenize.holdout)
+                held = shards.heldout(first_of(copies, split.index), params.tokenize.holdout)
                 for name, rows in (("train", ~held), ("heldout", held)):
                     writer.add(name, shards.Split(split.tokens[rows], split.labels[rows], split.index[rows]))
             before, done = done, min(done + each * world(), len(source))

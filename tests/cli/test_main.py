@@ -127,6 +127,7 @@ def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None
     assert "2 images, 2 classes" in done.stdout
     assert f"export VQLCMD_IMAGES={tmp_path}" in done.stdout
     assert "formats are not read: 1 .heic" in done.stdout
+    assert "stay on one side of the split: 1: dog/1.png of cat/1.png" in done.stdout
     assert "git add data/manifests/pets.json && git commit" in done.stdout
     assert (tmp_path / "data/manifests/pets.json").is_file()
 

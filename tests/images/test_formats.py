@@ -134,7 +134,7 @@ def test_a_member_that_unpacks_to_more_than_the_limit_is_broken(
     path = zipped(tmp_path, {"1.png": bytes(2 * 10**6), "2.png": PICTURES["ant/0.png"]}, zipfile.ZIP_DEFLATED)
     broken: dict[str, str] = {}
     load_all(opened(path), RECIPE, skip_broken=True, broken=broken)
-    assert broken == {"pictures.zip/1.png": "it unpacks to 2 MB; set VQLCMD_PICTURE_MB to more, or leave it out"}
+    assert broken == {"pictures.zip/1.png": "it has 2 MB; set VQLCMD_PICTURE_MB to more, or leave it out"}
 
 
 @pytest.mark.parametrize("damage", [b"", b"no picture", encoded("PNG")[:44], encoded("EPS"), encoded("JPEG")[:-200]])

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from vqlcmd.runtime import launcher, paths
-from vqlcmd.runtime.errors import ConfigError, UserError
+from vqlcmd.runtime.errors import ConfigError, UserError, shown
 
 STAGES = {
     "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
@@ -23,6 +23,9 @@ STAGES = {
     "figures": "Draw the pictures: tokens, model, samples -> metrics/*.png.",
     "evaluate": "FID, IS, precision, recall: samples, reference -> metrics/evaluate.json.",
 }
+
+NOTICEABLE = 10_000
+"""Images that take more than a moment to read."""
 
 app = typer.Typer(
     help="VQ-LCMD: generative models over VQ tokens, as a reproducible pipeline. `dvc repro` runs all stages.",
@@ -60,6 +63,9 @@ def scan(
     no_classes: Annotated[
         bool, typer.Option("--no-classes", help="Sub-folders and labels are no classes: the thousands of FFHQ.")
     ] = False,
+    no_copies: Annotated[
+        bool, typer.Option("--no-copies", help="Do not look for copies of one picture, which reads all images once.")
+    ] = False,
 ) -> None:
     """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
     if not Path("dvc.yaml").is_file():
@@ -68,15 +74,24 @@ def scan(
         )
     from vqlcmd.images import manifest
     from vqlcmd.images.sources import torchvision_sets
+    from vqlcmd.runtime.progress import Progress
 
     if source.startswith(torchvision_sets.PREFIX):
         source = str(torchvision_sets.fetch(source, paths.images_root()))
     found, images = manifest.scanned(name, source, classes=not no_classes)
+    if not no_copies:
+        from vqlcmd.images.copies import find_copies
+
+        with Progress("copies", len(images), quiet=len(images) < NOTICEABLE) as progress:
+            found = found.model_copy(update={"copies": find_copies(images, progress.update)})
     path = paths.MANIFESTS / f"{name}.json"
     manifest.write(found, path)
     print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes ({found.kind})")
     if found.classes:
         print(f"The classes, unless --no-classes says that they are none: {manifest.shortened([*found.classes], 5)}")
+    if found.copies:
+        named = [f"{shown(images.name(copy))} of {shown(images.name(first))}" for copy, first in found.copies.items()]
+        print(f"Copies, which stay on one side of the split: {len(named)}: {manifest.shortened(named, 5)}")
     if images.left_out:
         listed = ", ".join(f"{count} {ending}" for ending, count in sorted(images.left_out.items()))
         print(f"Left out, since their formats are not read: {listed}")

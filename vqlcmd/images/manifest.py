@@ -31,6 +31,8 @@ class Manifest(BaseModel):
     folder: Annotated[str, Field(pattern=r"^[^/]+$")] | None
     classes: tuple[str, ...]
     entries: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    copies: dict[int, int] = {}
+    """{position of an image: that of the first one with the same bytes}, of those that are not the first themselves."""
 
     @property
     def image_count(self) -> int:
@@ -44,6 +46,9 @@ class Manifest(BaseModel):
             raise ValueError(f"folder {self.folder!r} does not go with kind {self.kind!r}")
         if self.classes != class_order(self.classes):
             raise ValueError("classes are not sorted and distinct")
+        for copy, first in self.copies.items():
+            if not 0 <= first < copy < self.image_count or first in self.copies:
+                raise ValueError(f"image {copy} is no copy of image {first}, which has to be the first of its kind")
         return self
 
 
@@ -121,7 +126,10 @@ def digest(manifest: Manifest) -> str:
 
 
 def _to_bytes(manifest: Manifest) -> bytes:
-    return (json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
+    values = manifest.model_dump(mode="json")
+    if not values["copies"]:
+        del values["copies"]
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _difference(listed: Entry | None, found: Entry | None) -> str:

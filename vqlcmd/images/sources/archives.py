@@ -118,9 +118,12 @@ class Archives:
         return f"{self._shards[shard]}/{text_of(self._names[shard][inside])}"
 
     def open(self, i: int) -> Image.Image:
+        return open_picture(self.contents(i))
+
+    def contents(self, i: int) -> bytes:
         shard, inside = self._locate(i)
         with (self._folder / self._shards[shard]).open("rb") as file:
-            return open_picture(self._kind.read(file, self._places[shard][inside].tolist()))
+            return self._kind.read(file, self._places[shard][inside].tolist())
 
     def _locate(self, i: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._ends, i, side="right"))

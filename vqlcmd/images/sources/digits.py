@@ -35,3 +35,6 @@ class Digits:
 
     def open(self, i: int) -> Image.Image:
         return Image.fromarray(self.pixels[i])
+
+    def contents(self, i: int) -> bytes:
+        return self.pixels[i].tobytes()

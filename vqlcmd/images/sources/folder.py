@@ -14,9 +14,11 @@ from vqlcmd.images.sources.listing import (
     first_folder,
     mixed,
     no_classes,
+    raise_if_beyond,
     raise_if_unfit,
     short_digest,
 )
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import DataError
 
 
@@ -53,6 +55,10 @@ class Folder:
 
     def open(self, i: int) -> Image.Image:
         return open_picture(self.folder / self.name(i))
+
+    def contents(self, i: int) -> bytes:
+        raise_if_beyond(os.path.getsize(self.folder / self.name(i)), paths.picture_memory())
+        return (self.folder / self.name(i)).read_bytes()
 
 
 def _labelled(names: Iterator[str], labels: Labels, folder: Path) -> Iterator[bytes]:

@@ -36,6 +36,7 @@ class ImageSource(Protocol):
 
     `classes` are names in `class_order`, empty where there are none; `labels` is int64 [len], positions in `classes`
     or all 0. `name(i)` is the image's name for people, `open(i)` gives a PIL image to be closed by the caller.
+    `contents(i)` are its bytes as they lie there, of pixels where there is no file; both may raise anything.
     `left_out` counts the files beside them that look like pictures but are not read, by ending.
     """
 
@@ -47,6 +48,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
     def name(self, i: int) -> str: ...
     def open(self, i: int) -> Image.Image: ...
+    def contents(self, i: int) -> bytes: ...
 
 
 class Names:
@@ -143,6 +145,12 @@ def utf8(name: str, where: Path) -> str:
     except UnicodeEncodeError:
         raise DataError(f"{where}: the file name {name!a} is not UTF-8; rename the file") from None
     return name
+
+
+def raise_if_beyond(size: int, limit: int) -> None:
+    """DataError for a file of more bytes than the picture in it may have."""
+    if size > limit:
+        raise DataError(f"it has {size // 10**6} MB; set VQLCMD_PICTURE_MB to more, or leave it out")
 
 
 def mixed(loose: str, nested: str) -> str:

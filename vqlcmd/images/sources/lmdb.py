@@ -54,11 +54,14 @@ class Lmdb:
         return f"{FILE}/{text_of(self._keys[i])}"
 
     def open(self, i: int) -> Image.Image:
+        return open_picture(self.contents(i))
+
+    def contents(self, i: int) -> bytes:
         with _environment(self._folder).begin() as transaction:
             contents = transaction.get(self._keys[i])
         if contents is None:
             raise DataError("it is no longer in the LMDB")
-        return open_picture(contents)
+        return contents
 
 
 def matches(source: str) -> bool:

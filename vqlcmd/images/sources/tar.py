@@ -15,7 +15,8 @@ import numpy as np
 
 from vqlcmd.images.formats import LeftOut, is_picture
 from vqlcmd.images.sources.archives import Shard, class_name, is_hidden, slashed
-from vqlcmd.images.sources.listing import text_of
+from vqlcmd.images.sources.listing import raise_if_beyond, text_of
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import DataError, shown
 
 BLOCK = 512
@@ -73,6 +74,7 @@ class Tar:
 
     def read(self, file: io.BufferedReader, place: list[int]) -> bytes:
         """As `archives.Format.read`."""
+        raise_if_beyond(place[1], paths.picture_memory())
         return _read(file, *place)
 
 

@@ -72,7 +72,7 @@ class TorchvisionSet:
             if classes and labels is not None and named
             else no_classes(len(self))
         )
-        sizes, parts = (0, iter(())) if not len(self) else self._contents()
+        sizes, parts = (0, iter(())) if not len(self) else self._vouchers()
         digest = short_digest([*parts, b"" if labels is None else labels.tobytes()])
         self.entries = (Entry(path=self._split, images=len(self), bytes=sizes, digest=digest),)
 
@@ -89,7 +89,10 @@ class TorchvisionSet:
     def open(self, i: int) -> Image.Image:
         return open_picture(Path(self._files[i])) if self._files else self._dataset[i][0]
 
-    def _contents(self) -> tuple[int, Iterator[bytes]]:
+    def contents(self, i: int) -> bytes:
+        return Path(self._files[i]).read_bytes() if self._files else np.asarray(self._dataset.data[i]).tobytes()
+
+    def _vouchers(self) -> tuple[int, Iterator[bytes]]:
         """How many bytes the images have, and what stands for them in the digest."""
         if self._files:
             sizes = [os.path.getsize(file) if os.path.isfile(file) else 0 for file in self._files]

@@ -13,7 +13,7 @@ import numpy as np
 
 from vqlcmd.images.formats import LeftOut, is_picture
 from vqlcmd.images.sources.archives import Shard, below, class_name, is_hidden, slashed
-from vqlcmd.images.sources.listing import first_folder
+from vqlcmd.images.sources.listing import first_folder, raise_if_beyond
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import DataError, shown
 
@@ -54,8 +54,7 @@ class Zip:
     def read(self, file: io.BufferedReader, place: list[int]) -> bytes:
         """As `archives.Format.read`."""
         offset, packed, size, method, checksum = place
-        if size > paths.picture_memory():
-            raise DataError(f"it unpacks to {size // 10**6} MB; set VQLCMD_PICTURE_MB to more, or leave it out")
+        raise_if_beyond(size, paths.picture_memory())
         file.seek(offset)
         mark, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
         if mark != b"PK\3\4":
