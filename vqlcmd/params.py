@@ -1,6 +1,5 @@
 """params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,18 +8,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.param_errors import line
+from vqlcmd.runtime.param_types import Colour, Sha256
 from vqlcmd.runtime.yaml_file import read_yaml
 
 
 def _whole(value: object) -> object:
     # `-S train_steps=1e3` arrives as 1000.0.
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _digest(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        return value.lower()
-    raise ValueError(f"{value!r} is no SHA-256 of 64 hexadecimal digits: `sha256sum FILE` prints it, null checks none")
 
 
 def _metric(value: str) -> str:
@@ -55,6 +49,7 @@ class Images(_Section):
     resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
     crop: Literal["center", "random", "adm", "ten_crop"]
     flip: bool
+    background: Colour
     skip_broken: bool
 
     @model_validator(mode="after")
@@ -81,7 +76,7 @@ class Vqgan(_Section):
     """The tokenizer: a checkpoint, or an architecture to fit. docs/tokenizers.md has the formats."""
 
     checkpoint: str | None
-    sha256: Annotated[str, BeforeValidator(_digest)] | None
+    sha256: Sha256 | None
     config: str | None
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
     pixel_range: Literal["auto", "unit", "symmetric"]

@@ -95,7 +95,7 @@ def test_every_broken_file_is_in_the_one_error_with_its_reason(folder: Path) -> 
         load_all(opened(folder), RECIPE)
     message = str(error.value)
     assert message.startswith("4 of 11 images cannot be read: cat/01.png (image file is truncated")
-    assert "cat/03.png (not an image that Pillow can read); cat/04.png (not an image that Pillow can read)" in message
+    assert "cat/03.png (not an image in an accepted format); cat/04.png (not an image in an accepted format)" in message
     assert "dog/09.png (1 x 30 pixels; each side needs 2 or more)" in message
     assert "images.skip_broken: true" in message
     assert "\n" not in message
@@ -136,17 +136,6 @@ def test_a_source_of_broken_files_only_is_an_error_though_they_may_be_skipped(tm
         load_all(opened(tmp_path), RECIPE, skip_broken=True)
     assert "20.jpg" not in str(error.value)
     assert "skip_broken" not in str(error.value)
-
-
-def test_a_decompression_bomb_is_broken_and_a_merely_large_image_is_not(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15 * 12)
-    Image.new("L", (60, 12)).save(folder / "dog/10.png")
-    broken: dict[str, str] = {}
-    load_all(opened(folder), RECIPE, skip_broken=True, broken=broken)
-    assert list(broken) == ["dog/10.png"]
-    assert "decompression bomb" in broken["dog/10.png"]
 
 
 def test_batches_are_full_though_they_are_no_multiple_of_what_is_read_at_a_time(
