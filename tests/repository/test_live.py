@@ -47,8 +47,10 @@ def shown(folder: Path, executor: str) -> dict[str, Any] | None:
 @pytest.mark.parametrize(("options", "executor"), [((), "workspace"), (("--temp",), "tempdir")])
 def test_a_running_experiment_shows_its_losses(tokenized: Path, options: tuple[str, ...], executor: str) -> None:
     command = ["dvc", "exp", "run", *options, "-S", "seed=5", "train"]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=tokenized, env=environment(), start_new_session=True, **silent)
+    with (tokenized.parent / "output").open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=tokenized, env=environment(), start_new_session=True, stdout=output, stderr=output
+        )
     try:
         deadline, steps = time.monotonic() + SECONDS, set[int]()
         while len(steps) < 2:
