@@ -59,7 +59,10 @@ def test_what_grows_with_the_images_is_what_the_plan_prints(row: str) -> None:
 @pytest.mark.parametrize("name", PAPER)
 def test_the_measured_table_has_the_plans_of_the_presets(name: str) -> None:
     parameters, shown, *_ = FULL[name]
-    assert parameters == f"{plan(load_params(preset(name)), Data(1, 1000 if name == 'imagenet' else 0)).costs.parameters:,}"
+    assert (
+        parameters
+        == f"{plan(load_params(preset(name)), Data(1, 1000 if name == 'imagenet' else 0)).costs.parameters:,}"
+    )
     assert shown == f"{planned(load_params(preset(name))) / 1e9:.2f} GB"
 
 
@@ -69,7 +72,10 @@ def test_the_formula_of_a_pass_is_what_pytorch_counts() -> None:
     n, d, w, k, layers = s.tokens, s.inputs, s.width, s.codes, s.layers
     written = r"N (2DW + 24LW^2 + 2WK) + 4LWN^2 + 4LW^2"
     assert f"$$ {written} $$" in TEXT
-    assert n * (2 * d * w + 24 * layers * w**2 + 2 * w * k) + 4 * layers * w * n**2 + 4 * layers * w**2 == found.costs.forward
+    assert (
+        n * (2 * d * w + 24 * layers * w**2 + 2 * w * k) + 4 * layers * w * n**2 + 4 * layers * w**2
+        == found.costs.forward
+    )
 
 
 def test_the_stages_that_share_their_work_are_those_of_the_code() -> None:
