@@ -50,7 +50,7 @@ def test_what_a_chain_keeps_of_its_steps_counts(monkeypatch: pytest.MonkeyPatch)
     long = costs(method="d3pm", discrete={"timesteps": 10**9})
     assert long.buffers > 16 * 10**9
     allow(monkeypatch, 10**10)
-    with pytest.raises(ConfigError, match="discrete.timesteps"):
+    with pytest.raises(ConfigError, match=r"discrete\.timesteps"):
         memory.require_training(long, 1, CPU)
 
 
