@@ -193,3 +193,18 @@ def test_a_missing_root_or_folder_is_told_with_the_variable_to_set(folder: Path)
     for root in (None, folder / "elsewhere"):
         with pytest.raises(DataError, match="set VQLCMD_IMAGES to the folder that holds 'pictures'"):
             open_images(manifest, root)
+
+
+@pytest.mark.parametrize("counts", [[5, 5, 5], [1, 20, 3], [0, 4], [7]], ids=str)
+def test_images_drawn_over_the_classes_show_each_of_them_before_any_comes_again(counts: list[int]) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    order = loader.over_classes(labels)
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    seen = np.zeros(len(counts), dtype=int)
+    for label in labels[order]:
+        # Whoever comes again has been waited for by all that have images left.
+        assert all(seen[label] <= seen[other] or seen[other] == counts[other] for other in range(len(counts)))
+        seen[label] += 1
+    assert order.tolist() == loader.over_classes(labels).tolist()
+    if counts == [7]:
+        assert order.tolist() != sorted(order.tolist())
