@@ -108,8 +108,8 @@ class Architecture:
         for name in (field.name for field in dataclasses.fields(self) if field.name != "variant"):
             value = getattr(self, name)
             numbers = value if name in ("ch_mult", "attn_resolutions") else [value]
-            empty = not numbers and name != "attn_resolutions"
-            if empty or any(type(number) is not int or number < 1 for number in numbers):
+            missing = name == "ch_mult" and not numbers
+            if missing or any(type(number) is not int or number < 1 for number in numbers):
                 raise ConfigError(
                     f"vqgan.{name} is {shown_repr(value)}: whole numbers from 1 are needed; set it to such"
                 )
