@@ -20,7 +20,7 @@ import yaml
 from torch import Tensor, nn
 
 from tests.factory import normal
-from vqlcmd.evaluation.extractors import guard_torchvision
+from vqlcmd.torchvision_guard import guard_torchvision
 from vqlcmd.pretrained import convert
 
 PACKAGES = ("taming", "diffusers", "einops")
