@@ -71,9 +71,9 @@ def _register(registered: str, load: Callable[[Path], nn.Module], weights: Calla
             self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
         ) -> None:
             super().__init__(name, features_list)
-            given = feature_extractor_weights_path
-            assert given or weights is not None, registered
-            self.network = load(Path(given)) if given else load(weights())
+            path = feature_extractor_weights_path or (weights() if weights else None)
+            assert path is not None, registered
+            self.network = load(Path(path))
             self.labelled = getattr(self.network, "labelled", True)
 
         @staticmethod
