@@ -17,7 +17,7 @@ from torch import Tensor
 from vqlcmd.evaluation.extractors import Extractor, extractor
 from vqlcmd.evaluation.metrics.fid import frechet_distance
 from vqlcmd.evaluation.metrics.kid import kernel_distance
-from vqlcmd.evaluation.moments import Moments, Statistics
+from vqlcmd.evaluation.moments import Moments
 
 SIDE = 64
 SEED = 0
@@ -44,9 +44,9 @@ def noise(levels: float) -> Spoil:
     """With normal noise of this standard deviation, out of 255."""
 
     def noisy(image: Image.Image, draws: np.random.Generator) -> Image.Image:
-        values = np.asarray(image, dtype=np.float64)
-        noised = values + draws.normal(0, levels, values.shape)
-        return Image.fromarray(noised.round().clip(0, 255).astype(np.uint8))
+        pixels = np.asarray(image)
+        values = pixels + draws.normal(0, levels, pixels.shape)
+        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
     return noisy
 
@@ -120,7 +120,7 @@ def _features(network: Extractor, images: list[Image.Image]) -> Tensor:
     return network.collect(pixels.split(50)).features
 
 
-def _statistics(features: Tensor) -> Statistics:
+def _statistics(features: Tensor):
     moments = Moments()
     moments.add(features)
     found = moments.statistics()

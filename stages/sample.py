@@ -1,5 +1,6 @@
 """model -> data/samples (token shards)."""
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqlcmd.costs import memory
 from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
-from vqlcmd.params import Params, load_params
+from vqlcmd.params import ModelParams, Params, load_params
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.batches import collect
@@ -30,6 +32,18 @@ def run() -> None:
     classes = len(about["class_names"])
     if params.guidance and not classes:
         raise ConfigError(f"guidance is {params.guidance:g}, which needs classes, and this model has none: set it to 0")
+    memory.require_sampling(
+        memory.method_costs(
+            ModelParams.model_validate_json(json.dumps(about["params"]), strict=False),
+            params.sampling(),
+            tokens=about["tokens"],
+            codes=about["codes"],
+            codebook_dim=about["params"]["embedding_dim"],
+            classes=classes,
+        ),
+        min(params.sample.batch_size, params.sample.count),
+        device(),
+    )
     settings = params.model_dump(mode="json", include={"seed", "sampler", "sample_steps", "guidance", "sample"})
     this = resume.Run("sample", settings, sha256(paths.MODEL), pipeline.code(params.model_dump(), "sample"))
     with resume.State.of(this, writer=rank() == 0) as state:

@@ -136,10 +136,12 @@ def _tokens(tokenizer: vqgan.VQGAN, pixels: Tensor, mirrors: int) -> Tensor:
 
 
 def _previews(params: Params, source: loader.ImageSource) -> dict[str, Tensor]:
-    """The first images that can be read, and their classes, for the picture of reconstructions."""
-    batches = loader.stream(source, _recipe(params).one_view(), batch_size=PREVIEWS, broken={})
+    """PREVIEWS images that can be read, drawn by seed over the classes, and their classes, in the classes' order."""
+    order = loader.over_classes(source.labels)
+    batches = loader.stream(source, _recipe(params).one_view(), batch_size=PREVIEWS, broken={}, indices=order)
     first = next(batch for batch in batches if len(batch.index))
-    return {"images": first.images[:PREVIEWS], "labels": first.labels[:PREVIEWS]}
+    by_class = first.labels.argsort(stable=True)
+    return {"images": first.images[by_class], "labels": first.labels[by_class]}
 
 
 def main() -> int:

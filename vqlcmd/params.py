@@ -37,6 +37,7 @@ Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Decays = Annotated[list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Metric = Annotated[str, AfterValidator(_metric)]
 Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]
@@ -83,6 +84,7 @@ class Vqgan(_Section):
     sha256: Annotated[str, BeforeValidator(_digest)] | None
     config: str | None
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
+    pixel_range: Literal["auto", "unit", "symmetric"]
     seed: Seed
     ch: Count
     ch_mult: list[Count]
@@ -147,18 +149,22 @@ class Train(_Section):
     weight_decay: NonNegative | None
     betas: list[Share] | None
     clip: Positive
-    ema: Share
+    ema: Decays
+    snapshots: list[Count]
     init_std: Positive
     use_classes: bool
     class_drop: Share
     precision: Literal["float32", "bf16"]
     log_every: Count
     save_every: Count
+    logger: Literal["none", "tensorboard", "wandb", "trackio"]
 
     @model_validator(mode="after")
-    def _two_betas(self) -> "Train":
+    def _fitting_lists(self) -> "Train":
         if self.betas is not None and len(self.betas) != 2:
             raise ValueError(f"betas {self.betas} must be two numbers, such as [0.9, 0.999], or null")
+        if len(set(self.ema)) < len(self.ema):
+            raise ValueError(f"ema {self.ema} must be different decays: remove one")
         return self
 
 
@@ -307,6 +313,8 @@ class Params(ModelParams):
             raise ValueError(f"guidance {self.guidance} needs classes: set train.use_classes to true or guidance to 0")
         if self.guidance and not self.train.class_drop:
             raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
+        if max(self.train.snapshots, default=0) > self.train_steps:
+            raise ValueError(f"train.snapshots {self.train.snapshots} go beyond train_steps: remove those that do")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
             raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
         return self

@@ -150,11 +150,11 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
     """Curves and distance matrices of the embeddings in a table's rows."""
     found = runner.curves(name, preset, seed)
     with tempfile.TemporaryDirectory() as folder:
-        matrices = {}
+        tables = {}
         for row, result in found.items():
             method, _ = load_method(runner.fetch_model(result["revision"], Path(folder)), torch.device("cpu"))
-            matrices[row] = torch.cdist(method.table, method.table)
-    figures.collapse({row: result["curves"] for row, result in found.items()}, matrices, out)
+            tables[row] = method.table
+    figures.collapse({row: result["curves"] for row, result in found.items()}, tables, out)
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
 
 

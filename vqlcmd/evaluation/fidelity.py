@@ -71,9 +71,11 @@ def _register(registered: str, load: Callable[[Path], nn.Module], weights: Calla
             self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
         ) -> None:
             super().__init__(name, features_list)
-            path = feature_extractor_weights_path or (weights() if weights else None)
-            assert path is not None, registered
-            self.network = load(Path(path))
+            given = feature_extractor_weights_path
+            if given is None:
+                assert weights is not None, registered
+                given = weights()
+            self.network = load(Path(given))
             self.labelled = getattr(self.network, "labelled", True)
 
         @staticmethod

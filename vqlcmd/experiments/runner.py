@@ -85,12 +85,12 @@ def show_table(name: str, preset: str | None) -> str:
 
 
 def curves(name: str, preset: str | None, seed: int) -> dict[str, dict[str, Any]]:
-    """Of each row that has run: the curves of its embeddings, and where its model is."""
+    """Of each row that has run, in the table's order: the curves of its embeddings, and where its model is."""
     rows = ResultsFile(name, base_values(preset), preset).rows()
     found = {row["row"]: row for row in rows if row["seed"] == seed and row["value"] == rows[0]["value"]}
     if not found:
         raise DataError(f"no row of {name} has run with seed {seed}: `vqlcmd table run {name}`")
-    return found
+    return {row: found[row] for row in load(name).rows if row in found}
 
 
 def fetch_model(revision: str, folder: Path) -> Path:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from vqlcmd.images.crops import Recipe, crop_views
 from vqlcmd.images.manifest import Manifest, check, shortened
 from vqlcmd.images.sources import DIGITS, KINDS, BuiltIn, ImageSource
-from vqlcmd.rng import address
+from vqlcmd.rng import CounterRNG, address
 from vqlcmd.runtime.errors import DataError
 
 ROOT_VARIABLE = "VQLCMD_IMAGES"
@@ -166,6 +166,16 @@ def subsample(count: int, limit: int | None, seed: int, purpose: str) -> np.ndar
     if limit is None or limit >= count:
         return np.arange(count)
     return np.sort(np.random.default_rng(address(seed, purpose)).choice(count, limit, replace=False))
+
+
+def over_classes(labels: np.ndarray) -> np.ndarray:
+    """All positions in a seeded order in which every class comes once before any comes again, as far as it reaches."""
+    drawn = CounterRNG(0, "previews", torch.arange(len(labels))).uniform("order").numpy().argsort(kind="stable")
+    by_class = drawn[labels[drawn].argsort(kind="stable")]
+    _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    turn = np.empty(len(labels), dtype=np.int64)
+    turn[by_class] = np.arange(len(labels)) - np.repeat(first, counts)
+    return drawn[turn[drawn].argsort(kind="stable")]
 
 
 def load_all(

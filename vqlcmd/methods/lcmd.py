@@ -20,6 +20,7 @@ from vqlcmd.diffusion.transformer import Transformer
 from vqlcmd.diffusion.weighting import WEIGHTINGS
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.machine import autocast
 
 Step = Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, CounterRNG], Tensor]
 
@@ -180,5 +181,5 @@ class LCMD(Method):
 
     def psi_hat(self, logits_BNK: Tensor) -> Tensor:
         """The expected embedding, sum_k P(x_i = k) e_k: (B, N, D). Equation 2."""
-        with torch.autocast(logits_BNK.device.type, enabled=False):
+        with autocast(logits_BNK.device.type, enabled=False):
             return logits_BNK.float().softmax(dim=2) @ self.table

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,24 @@ def _abandoned(side: Path, path: Path) -> bool:
     """Whether `side` is a side file of `path` whose writer, a process of this machine, is dead."""
     owner = side.name.removeprefix(f".{path.stem}.").removesuffix(path.suffix).split(".")
     return len(owner) == 2 and owner[0] == _HOST and owner[1].isdigit() and not psutil.pid_exists(int(owner[1]))
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put what is in `source` in the place of the folder `target`, whole or not at all; `source` stays."""
+    side = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(side, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, side, copy_function=_link)
+    shutil.rmtree(target, ignore_errors=True)
+    side.replace(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without hard links.
+        shutil.copy2(source, target)
 
 
 def sha256(path: Path) -> str:
