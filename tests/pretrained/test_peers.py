@@ -20,8 +20,8 @@ import yaml
 from torch import Tensor, nn
 
 from tests.factory import normal
-from vqlcmd.torchvision_guard import guard_torchvision
 from vqlcmd.pretrained import convert
+from vqlcmd.torchvision_guard import guard_torchvision
 
 PACKAGES = ("taming", "diffusers", "einops")
 MISSING = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
