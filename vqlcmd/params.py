@@ -1,44 +1,35 @@
 """params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
 
-import re
+import functools
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.param_errors import line
+from vqlcmd.runtime.param_types import (
+    Count,
+    Digest,
+    Finite,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Whole,
+    one_of,
+)
 from vqlcmd.runtime.yaml_file import read_yaml
 
 
-def _whole(value: object) -> object:
-    # `-S train_steps=1e3` arrives as 1000.0.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _digest(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        return value.lower()
-    raise ValueError(f"{value!r} is no SHA-256 of 64 hexadecimal digits: `sha256sum FILE` prints it, null checks none")
-
-
-Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
-Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Images(_Section):
+class Images(Section):
     """How pictures become squares: shared by the tokenizer, the tokens and the reference."""
 
-    size: Annotated[int, BeforeValidator(_whole), Field(ge=8, le=4096)]
+    size: Annotated[Whole, Field(ge=8, le=4096)]
     resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
     crop: Literal["center", "random", "adm", "ten_crop"]
     flip: bool
@@ -53,7 +44,7 @@ class Images(_Section):
         return self
 
 
-class VqganFit(_Section):
+class VqganFit(Section):
     """Fitting a small VQGAN where no checkpoint is named."""
 
     steps: Count
@@ -64,11 +55,11 @@ class VqganFit(_Section):
     limit: Count
 
 
-class Vqgan(_Section):
+class Vqgan(Section):
     """The tokenizer: a checkpoint, or an architecture to fit. docs/tokenizers.md has the formats."""
 
     checkpoint: str | None
-    sha256: Annotated[str, BeforeValidator(_digest)] | None
+    sha256: Digest | None
     config: str | None
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
     seed: Seed
@@ -78,11 +69,11 @@ class Vqgan(_Section):
     attn_resolutions: list[Count]
     z_channels: Count
     embed_dim: Count
-    n_embed: Annotated[int, BeforeValidator(_whole), Field(ge=2, le=65_536)]
+    n_embed: Annotated[Whole, Field(ge=2, le=65_536)]
     fit: VqganFit
 
 
-class Tokenize(_Section):
+class Tokenize(Section):
     """Images to token shards."""
 
     holdout: Share
@@ -90,7 +81,7 @@ class Tokenize(_Section):
     batch_size: Count
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """The ends of the noise schedule, in log SNR."""
 
     log_snr_min: Finite
@@ -105,7 +96,7 @@ class Schedule(_Section):
         return self
 
 
-class Network(_Section):
+class Network(Section):
     """The transformer."""
 
     layers: Count
@@ -124,13 +115,13 @@ class Network(_Section):
         return self
 
 
-class Train(_Section):
+class Train(Section):
     """Optimisation."""
 
     batch_size: Count
     learning_rate: Positive
     embedding_lr_scale: Positive
-    warmup: Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+    warmup: Annotated[Whole, Field(ge=0)]
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)]
     weight_decay: NonNegative | None
     betas: list[Share] | None
@@ -150,30 +141,40 @@ class Train(_Section):
         return self
 
 
-class Discrete(_Section):
+class Discrete(Section):
     """The chains of d3pm and vq_diffusion."""
 
-    timesteps: Annotated[int, BeforeValidator(_whole), Field(ge=2)]
+    timesteps: Annotated[Whole, Field(ge=2)]
     schedule: Literal["released", "paper"]
 
 
-class Sample(_Section):
-    """How many images, how many at once, and what single methods have beside the sampler."""
+class Sample(Section):
+    """How many images, how many at once; and for each method with knobs of its own, those: `sample.METHOD.KNOB`."""
 
     count: Count
     batch_size: Count
-    temperature: NonNegative
-    truncation: Annotated[float, Field(gt=0, le=1)]
+
+    @classmethod
+    @functools.cache
+    def complete(cls) -> type["Sample"]:
+        """This section with those of the methods, which declare their knobs themselves."""
+        knobs = importlib.import_module("vqlcmd.methods").knobs()
+        own: dict[str, Any] = {name: (model, ...) for name, model in knobs.items()}
+        return create_model("Sample", __base__=Sample, **own)
 
 
-class Bound(_Section):
+def _sample(value: object) -> Sample:
+    return Sample.complete().model_validate(value)
+
+
+class Bound(Section):
     """Precision of the bound: noise levels per held-out image."""
 
-    levels: Annotated[int, BeforeValidator(_whole), Field(ge=2)]
+    levels: Annotated[Whole, Field(ge=2)]
     batch_size: Count
 
 
-class ProxyFit(_Section):
+class ProxyFit(Section):
     """The small classifier that takes Inception's place where its weights are not at hand."""
 
     limit: Count
@@ -182,7 +183,7 @@ class ProxyFit(_Section):
     learning_rate: Positive
 
 
-class Reference(_Section):
+class Reference(Section):
     """Features of real images and of their reconstructions."""
 
     seed: Seed
@@ -192,7 +193,7 @@ class Reference(_Section):
     proxy: ProxyFit
 
 
-class Evaluate(_Section):
+class Evaluate(Section):
     """The metrics."""
 
     features: Literal["proxy", "inception"]
@@ -202,20 +203,20 @@ class Evaluate(_Section):
     batch_size: Count
 
 
-class ModelParams(_Section):
+class ModelParams(Section):
     """What shapes a trained model, apart from its tokens: the knobs of the paper's tables, and three sections."""
 
     seed: Seed
-    method: Literal["lcmd", "d3pm", "vq_diffusion", "maskgit", "autoregressive"]
+    method: Annotated[str, one_of("vqlcmd.methods:METHODS")]
     s: Finite
     lambda_rec: NonNegative
     lambda_diff: NonNegative
     lambda_cm: NonNegative
     lambda_ce: NonNegative
-    weighting: Literal["simple", "vlb"]
+    weighting: Annotated[str, one_of("vqlcmd.diffusion.weighting:WEIGHTINGS")]
     drop: Share
-    dropping: Literal["fixed", "random", "linear"]
-    embedding: Literal["learned", "unit", "codebook"]
+    dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]
+    embedding: Annotated[str, one_of("vqlcmd.diffusion.embedding:KINDS")]
     embedding_dim: Count
     train_steps: Count
     schedule: Schedule
@@ -230,35 +231,33 @@ class ModelParams(_Section):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. A method leaves what it does not have unread, but refuses a sampler that is not its own."""
+    """How to sample; `own` are the knobs of the method itself. A method refuses a sampler that it does not have."""
 
-    steps: int = 50
-    sampler: str = "ancestral"
-    guidance: float = 0.0
-    temperature: float = 4.5
-    """MaskGIT's: of the Gumbel noise on what is revealed first."""
-    truncation: float = 0.86
-    """VQ-Diffusion's: codes are kept while the mass before them is below this share."""
+    steps: int
+    sampler: str
+    guidance: float
+    own: Mapping[str, Any]
 
 
 class Params(ModelParams):
     """All of params.yaml."""
 
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-    sampler: Literal["ancestral", "ddim"]
+    sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
     sample_steps: Count
     guidance: NonNegative
     images: Images
     vqgan: Vqgan
     tokenize: Tokenize
-    sample: Sample
+    sample: Annotated[SerializeAsAny[Sample], PlainValidator(_sample)]
     bound: Bound
     reference: Reference
     evaluate: Evaluate
 
     def sampling(self) -> Sampling:
-        """The knobs of sampling together."""
-        return Sampling(self.sample_steps, self.sampler, self.guidance, self.sample.temperature, self.sample.truncation)
+        """The knobs of sampling together, with those of the chosen method."""
+        own = self.sample.model_dump().get(self.method, {})
+        return Sampling(self.sample_steps, self.sampler, self.guidance, own)
 
     @model_validator(mode="after")
     def _possible(self) -> "Params":

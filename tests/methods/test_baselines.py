@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from tests.diffusion.test_markov import by_bayes, matrix, states
-from tests.factory import CODES, TOKENS, build, integers, made, normal
+from tests.factory import CODES, TOKENS, build, integers, made, normal, sampling
 from vqlcmd.diffusion.markov import Kernel
 from vqlcmd.methods.d3pm import kept
 from vqlcmd.methods.vq_diffusion import SCHEDULES, truncated
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import distributed
 from vqlcmd.runtime.errors import ConfigError
@@ -72,10 +71,10 @@ def test_times_are_the_steps_from_one_to_t_each_alike(name: str) -> None:
 def test_more_steps_than_the_chain_has_are_refused_in_one_line(name: str) -> None:
     """sample() says it too, and not only who asks before."""
     method = made(name)
-    method.check(Sampling(T))
+    method.check(sampling(T))
     for ask in (method.check, lambda how: method.sample(LABEL, NOISE, how)):
         with pytest.raises(ConfigError, match=r"^sample_steps 21 is more than the 20 steps .* discrete.timesteps: "):
-            ask(Sampling(T + 1))
+            ask(sampling(T + 1))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +258,7 @@ def test_truncation_always_keeps_the_best_code_of_each_token() -> None:
 
 
 def test_the_sampler_truncates_vq_diffusions_prediction_and_no_other() -> None:
-    how = {truncation: Sampling(5, truncation=truncation) for truncation in (1e-9, 0.5, 1.0)}
+    how = {truncation: sampling(5, truncation=truncation) for truncation in (1e-9, 0.5, 1.0)}
     for name, differ in (("vq_diffusion", True), ("d3pm", False), ("maskgit", False)):
         method = made(name)
         samples = [method.sample(LABEL, NOISE, each) for each in how.values()]

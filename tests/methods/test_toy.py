@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.factory import build
+from tests.factory import build, sampling
 from vqlcmd.diffusion import gaussian, losses
 from vqlcmd.diffusion.schedule import Schedule
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 
 N, K = 3, 4
@@ -70,7 +69,7 @@ def noise_alone(n: int) -> float:
 
 
 def drawn(model: Any, n: int, sampler: str = "ancestral", steps: int = 100) -> Tensor:
-    return model.sample(None, CounterRNG(0, "toy", torch.arange(n)), Sampling(steps, sampler))
+    return model.sample(None, CounterRNG(0, "toy", torch.arange(n)), sampling(steps, sampler))
 
 
 def exact_tokens(n: int) -> Tensor:

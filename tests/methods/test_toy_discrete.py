@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.factory import build
+from tests.factory import build, sampling
 from tests.methods.test_toy import ENTROPY, STATES, K, N, P, exact_tokens, noise_alone, number, total_variation
 from vqlcmd.diffusion.markov import Kernel
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 
 T = 100
@@ -98,7 +97,7 @@ def timid(model: Any) -> Any:
 
 
 def drawn(model: Any, n: int, steps: int, known: Tensor | None = None, temperature: float = 1e4) -> Tensor:
-    how = Sampling(steps, temperature=temperature, truncation=1.0)
+    how = sampling(steps, temperature=temperature, truncation=1.0)
     return model.sample(None, CounterRNG(0, "toy", torch.arange(n)), how, known)
 
 

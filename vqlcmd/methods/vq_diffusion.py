@@ -3,9 +3,10 @@
 Section 8 of docs/method.md. Shapes: B images, N tokens, K codes, T steps.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,6 +15,7 @@ from vqlcmd.diffusion.discrete import DiscreteDiffusion
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import distributed
+from vqlcmd.runtime.param_types import Section
 
 SEEN = 10
 """Every step must have been drawn more often than this before its loss decides how often it is drawn."""
@@ -37,11 +39,21 @@ def _released(timesteps: int) -> tuple[Tensor, Tensor]:
 SCHEDULES = {"paper": _paper, "released": _released}
 
 
+class Knobs(Section):
+    """What VQ-Diffusion's sampling has of its own."""
+
+    truncation: Annotated[
+        float,
+        Field(gt=0, le=1, description="Codes are kept while the mass before them is below this share; 1 keeps all."),
+    ]
+
+
 class VQDiffusion(DiscreteDiffusion):
     """States are the K codes and [mask]; steps are drawn by how large their loss was."""
 
     betas = (0.9, 0.96)
     weight_decay = 0.045
+    knobs = Knobs
     history: Tensor
     drawn: Tensor
 
@@ -69,7 +81,7 @@ class VQDiffusion(DiscreteDiffusion):
         return self.kernel.posterior(p_BNK, x_BN, s, t)
 
     def predicted(self, logits_BNK: Tensor, how: Sampling) -> Tensor:
-        return truncated(logits_BNK.softmax(dim=2), how.truncation)
+        return truncated(logits_BNK.softmax(dim=2), how.own["truncation"])
 
     def draw_steps(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Steps t (B,) in 1..T from uniform numbers (B,), and the probability (B,) of each."""

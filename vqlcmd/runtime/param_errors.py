@@ -16,16 +16,22 @@ def line(problem: Any, model: type[BaseModel]) -> str:
         return f"`{key}` is not a parameter: {remedy}"
     if problem["type"] == "missing":
         return f"`{key}` is missing: add it, presets/digits.yaml has every key"
-    rule = problem["msg"].removeprefix("Value error, ")
     if not location or problem["type"] == "value_error":
-        return rule if not location else f"`{key}`: {rule}"
+        return rule(problem) if not location else f"`{key}`: {rule(problem)}"
+    return f"`{key}` is {problem['input']!r}, but must be {rule(problem)}: change it there or with -S {key}=VALUE"
+
+
+def rule(problem: Any) -> str:
+    """What a value must be, as it follows on "must be"."""
     if problem["type"] == "string_pattern_mismatch":
-        rule = "a name of letters, digits, _ and -"
-    rule = rule.removeprefix("Input should be ").replace("a valid ", "a ")
-    return f"`{key}` is {problem['input']!r}, but must be {rule}: change it there or with -S {key}=VALUE"
+        return "a name of letters, digits, _ and -"
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return text.replace("a valid ", "a ")
 
 
 def _keys_beside(location: list[str], model: Any) -> list[str]:
     for part in location[:-1]:
         model = model.model_fields[part].annotation
+        # A section that other modules have a part in says what it is with them.
+        model = getattr(model, "complete", lambda model=model: model)()
     return list(model.model_fields)
