@@ -30,8 +30,8 @@ TINY: dict[str, Any] = {
     "embedding": "learned",
     "embedding_dim": DIM,
     "train_steps": 10,
-    "schedule": {"log_snr_min": -12.0, "log_snr_max": 6.0},
-    "discrete": {"timesteps": 20, "schedule": "released"},
+    "schedule": {"name": "cosine", "log_snr_min": -12.0, "log_snr_max": 6.0},
+    "discrete": {"timesteps": 20, "schedule": {"d3pm": "cosine", "vq_diffusion": "released"}},
     "network": {"layers": 1, "heads": 2, "width": 16, "dropout": 0.0},
     "train": {
         "batch_size": 4,

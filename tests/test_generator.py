@@ -88,10 +88,12 @@ def test_what_the_model_cannot_do_is_one_line(saved: Make, name: str, options: d
     assert str(caught.value).startswith(says)
 
 
-def test_in_painting_starts_from_the_same_values_but_guides_only_to_a_class(saved: Make) -> None:
+def test_in_painting_starts_from_the_same_values_but_guides_only_to_a_class(
+    saved: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, seen = saved(method="lcmd", **OPTIONS), []
     original = model.method.sample
-    model.method.sample = lambda *args: seen.append(args[2]) or original(*args)
+    monkeypatch.setattr(model.method, "sample", lambda *args: seen.append(args[2]) or original(*args))
     image, hole = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.ones(8, 8, dtype=torch.bool)
     for class_ in (1, None):
         model.inpaint(image, hole, class_, 1)

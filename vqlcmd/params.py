@@ -11,6 +11,7 @@ from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, cre
 
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.param_errors import line
+from vqlcmd.runtime.param_sections import Discrete, Network, Schedule, Train
 from vqlcmd.runtime.param_types import (
     Count,
     Digest,
@@ -79,73 +80,6 @@ class Tokenize(Section):
     holdout: Share
     shard_images: Count
     batch_size: Count
-
-
-class Schedule(Section):
-    """The ends of the noise schedule, in log SNR."""
-
-    log_snr_min: Finite
-    log_snr_max: Finite
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Schedule":
-        if self.log_snr_min >= self.log_snr_max:
-            raise ValueError(
-                f"log_snr_min {self.log_snr_min:g} must lie below log_snr_max {self.log_snr_max:g}: lower it"
-            )
-        return self
-
-
-class Network(Section):
-    """The transformer."""
-
-    layers: Count
-    heads: Count
-    width: Count
-    dropout: Share
-
-    @model_validator(mode="after")
-    def _divisible(self) -> "Network":
-        if self.width % self.heads:
-            raise ValueError(
-                f"width {self.width} must be a multiple of heads {self.heads}: choose {self.heads} times a number"
-            )
-        if self.width % 2:
-            raise ValueError(f"width {self.width} must be even: half sines, half cosines")
-        return self
-
-
-class Train(Section):
-    """Optimisation."""
-
-    batch_size: Count
-    learning_rate: Positive
-    embedding_lr_scale: Positive
-    warmup: Annotated[Whole, Field(ge=0)]
-    final_lr_ratio: Annotated[float, Field(ge=0, le=1)]
-    weight_decay: NonNegative | None
-    betas: list[Share] | None
-    clip: Positive
-    ema: Share
-    init_std: Positive
-    use_classes: bool
-    class_drop: Share
-    precision: Literal["float32", "bf16"]
-    log_every: Count
-    save_every: Count
-
-    @model_validator(mode="after")
-    def _two_betas(self) -> "Train":
-        if self.betas is not None and len(self.betas) != 2:
-            raise ValueError(f"betas {self.betas} must be two numbers, such as [0.9, 0.999], or null")
-        return self
-
-
-class Discrete(Section):
-    """The chains of d3pm and vq_diffusion."""
-
-    timesteps: Annotated[Whole, Field(ge=2)]
-    schedule: Literal["released", "paper"]
 
 
 class Sample(Section):
@@ -223,6 +157,12 @@ class ModelParams(Section):
     discrete: Discrete
     network: Network
     train: Train
+
+    @model_validator(mode="after")
+    def _schedule_has_the_shift(self) -> "ModelParams":
+        build = importlib.import_module("vqlcmd.diffusion.schedule").build_schedule
+        build(shift=self.s, **self.schedule.model_dump())
+        return self
 
     def model_part(self) -> "ModelParams":
         """These alone, without what a subclass adds."""

@@ -7,10 +7,10 @@ import torch
 
 from tests.factory import normal
 from vqlcmd.diffusion.collapse import DECODABLE_AT, decodable, effective_rank, geometry, statistics
-from vqlcmd.diffusion.schedule import Schedule
+from vqlcmd.diffusion.schedule import Cosine
 from vqlcmd.rng import CounterRNG
 
-SCHEDULE = Schedule(-2.0, -30, 30)
+SCHEDULE = Cosine(-2.0, -30, 30)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])

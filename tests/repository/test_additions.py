@@ -89,3 +89,27 @@ def test_a_knob_of_sampling_is_its_methods_file_and_the_parameters(copy: Copy) -
     assert "--sharpness is 0, but must be greater than 0" in copy.run(*command, "x.png", "--sharpness", "0").stderr
     copy.test("tests/methods/test_contracts.py", "tests/test_generator.py", "-k", "maskgit")
     copy.test("tests/repository/test_presets.py", "-k", "whole_parameter_file or says_whose")
+
+
+def test_a_noise_schedule_is_its_file_and_the_parameters(copy: Copy) -> None:
+    file = "vqlcmd/diffusion/schedule.py"
+    copy.edit(
+        file,
+        'SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear}',
+        "@dataclass(frozen=True)\n"
+        "class Cubic(Linear):\n"
+        "    def log_snr(self, t: Tensor) -> Tensor:\n"
+        "        return super().log_snr((1 - (1 - t.double()) ** 3))\n\n"
+        "    def time(self, log_snr: Tensor) -> Tensor:\n"
+        "        return 1 - (1 - super().time(log_snr)).clamp_min(0) ** (1 / 3)\n\n\n"
+        'SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear, "cubic": Cubic}',
+    )
+    check = ("-c", "from vqlcmd.params import load_params; print(load_params().schedule.name)")
+    copy.edit("params.yaml", "  name: cosine ", "  name: cubical ")
+    assert "'cubical', but must be 'cosine', 'linear' or 'cubic'" in copy.run(*check).stderr
+    copy.edit("params.yaml", "  name: cubical ", "  name: cubic ")
+    copy.edit("params.yaml", "\ns: -1 ", "\ns: 0 ")
+    assert copy.run(*check).stdout.strip() == "cubic"
+    assert copy.code_files == {file}
+    copy.test("tests/diffusion/test_schedule.py", "-k", "Cubic")
+    copy.test("tests/methods/test_toy.py", "-k", "cubic")

@@ -11,7 +11,6 @@ import typer.main
 import yaml
 
 from tests.pipeline_imports import ROOT
-from tests.repository.test_pipeline import FLOORS
 from vqlcmd.cli.main import app
 from vqlcmd.experiments.table import read_table, runs
 from vqlcmd.params import load_params

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +33,8 @@ class Method(nn.Module, ABC):
     """What `sampler` can be."""
     knobs: ClassVar[type[Section]] = Section
     """What else its sampling takes, with ranges and a description each: `sample.METHOD` in params.yaml."""
+    schedules: ClassVar[Mapping[str, Any]] = {}
+    """Of a Markov chain: SCHEDULES of its file, by name, for `discrete.schedule.METHOD`."""
     supports_inpainting: ClassVar[bool] = True
     """Whether `sample` can hold tokens fixed."""
 

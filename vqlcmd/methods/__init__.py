@@ -42,6 +42,11 @@ def knobs() -> dict[str, type[Section]]:
     return {name: model for name, model in found.items() if model.model_fields}
 
 
+def schedules() -> dict[str, str]:
+    """Where the schedules of methods that are Markov chains are listed, {method: "module:NAME"}."""
+    return {name: f"vqlcmd.methods.{name}:SCHEDULES" for name in METHODS if method_class(name).schedules}
+
+
 def samplers() -> list[str]:
     """Every value of `sampler` that some method has."""
     return list(dict.fromkeys(sampler for name in METHODS for sampler in method_class(name).samplers))

@@ -15,7 +15,7 @@ from vqlcmd.diffusion import collapse, gaussian, losses
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
 from vqlcmd.diffusion.guidance import guided, with_known_tokens
 from vqlcmd.diffusion.method import Method
-from vqlcmd.diffusion.schedule import Schedule
+from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.diffusion.transformer import Transformer
 from vqlcmd.diffusion.weighting import WEIGHTINGS
 from vqlcmd.params import ModelParams, Sampling
@@ -51,7 +51,7 @@ class LCMD(Method):
             }.items()
             if weight > 0
         }
-        self.schedule = Schedule(params.s, params.schedule.log_snr_min, params.schedule.log_snr_max)
+        self.schedule = build_schedule(shift=params.s, **params.schedule.model_dump())
         self.weighting = WEIGHTINGS[params.weighting](self.schedule)
         self.dropping = DROPPING[params.dropping]
         self.embedding = build_embedding(params.embedding, codebook_KD, params.embedding_dim, params.train.init_std)

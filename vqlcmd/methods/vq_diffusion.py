@@ -3,6 +3,7 @@
 Section 8 of docs/method.md. Shapes: B images, N tokens, K codes, T steps.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -35,8 +36,8 @@ def _released(timesteps: int) -> tuple[Tensor, Tensor]:
     return torch.cat([one, keep]), torch.cat([0 * one, mask])
 
 
-# (keep, mask) at times 0 to T.
-SCHEDULES = {"paper": _paper, "released": _released}
+SCHEDULES: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {"paper": _paper, "released": _released}
+"""T to (keep, mask) at times 0 to T: what `discrete.schedule.vq_diffusion` is checked against."""
 
 
 class Knobs(Section):
@@ -54,11 +55,12 @@ class VQDiffusion(DiscreteDiffusion):
     betas = (0.9, 0.96)
     weight_decay = 0.045
     knobs = Knobs
+    schedules = SCHEDULES
     history: Tensor
     drawn: Tensor
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
-        keep, mask = SCHEDULES[params.discrete.schedule](params.discrete.timesteps)
+        keep, mask = SCHEDULES[params.discrete.schedule["vq_diffusion"]](params.discrete.timesteps)
         super().__init__(params, codebook_KD, tokens, classes, keep=keep, mask=mask, extra_states=1)
         self.weights = {"vb": 1.0, "aux": 1e-3}
         self.register_buffer("history", torch.zeros(params.discrete.timesteps))

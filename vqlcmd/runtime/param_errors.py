@@ -31,7 +31,8 @@ def rule(problem: Any) -> str:
 
 def _keys_beside(location: list[str], model: Any) -> list[str]:
     for part in location[:-1]:
-        model = model.model_fields[part].annotation
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
         # A section that other modules have a part in says what it is with them.
         model = getattr(model, "complete", lambda model=model: model)()
-    return list(model.model_fields)
+    return list(getattr(model, "model_fields", {}))
