@@ -25,6 +25,7 @@ TINY: dict[str, Any] = {
     "lambda_cm": 1.0,
     "lambda_ce": 0.5,
     "weighting": "simple",
+    "consistency_step": "model",
     "drop": 0.2,
     "dropping": "fixed",
     "embedding": "learned",

@@ -148,6 +148,7 @@ class ModelParams(Section):
     lambda_cm: NonNegative
     lambda_ce: NonNegative
     weighting: Annotated[str, one_of("vqlcmd.diffusion.weighting:WEIGHTINGS")]
+    consistency_step: Annotated[str, one_of("vqlcmd.diffusion.consistency:STEPS")]
     drop: Share
     dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]
     embedding: Annotated[str, one_of("vqlcmd.diffusion.embedding:KINDS")]

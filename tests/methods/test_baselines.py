@@ -130,7 +130,7 @@ def test_the_loss_is_the_divergence_of_the_posteriors_written_out(name: str, sch
         assert method.weights == {"vb": 1.0, "aux": 0.001}
         importance = history.clamp_min(float(history[1])).sqrt() + 1e-4
         weight = importance.sum() / importance[t - 1] / steps
-        other = weight * (1 + (1 - t / steps)) * cross_entropy
+        other = weight * (2 - (t - 1) / steps) * cross_entropy
     assert torch.allclose(terms["vb"], weight * torch.tensor(vb, dtype=torch.float64), rtol=1e-4, atol=1e-6)
     assert torch.allclose(terms["ce" if name == "d3pm" else "aux"], other, rtol=1e-4)
 

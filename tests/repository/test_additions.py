@@ -97,19 +97,19 @@ def test_a_noise_schedule_is_its_file_and_the_parameters(copy: Copy) -> None:
         file,
         'SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear}',
         "@dataclass(frozen=True)\n"
-        "class Cubic(Linear):\n"
+        "class Bent(Linear):\n"
         "    def log_snr(self, t: Tensor) -> Tensor:\n"
-        "        return super().log_snr((1 - (1 - t.double()) ** 3))\n\n"
+        "        return super().log_snr((t.double() + t.double() ** 2) / 2)\n\n"
         "    def time(self, log_snr: Tensor) -> Tensor:\n"
-        "        return 1 - (1 - super().time(log_snr)).clamp_min(0) ** (1 / 3)\n\n\n"
-        'SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear, "cubic": Cubic}',
+        "        return ((1 + 8 * super().time(log_snr)).sqrt() - 1) / 2\n\n\n"
+        'SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear, "bent": Bent}',
     )
     check = ("-c", "from vqlcmd.params import load_params; print(load_params().schedule.name)")
-    copy.edit("params.yaml", "  name: cosine ", "  name: cubical ")
-    assert "'cubical', but must be 'cosine', 'linear' or 'cubic'" in copy.run(*check).stderr
-    copy.edit("params.yaml", "  name: cubical ", "  name: cubic ")
+    copy.edit("params.yaml", "  name: cosine ", "  name: bend ")
+    assert "'bend', but must be 'cosine', 'linear' or 'bent'" in copy.run(*check).stderr
+    copy.edit("params.yaml", "  name: bend ", "  name: bent ")
     copy.edit("params.yaml", "\ns: -1 ", "\ns: 0 ")
-    assert copy.run(*check).stdout.strip() == "cubic"
+    assert copy.run(*check).stdout.strip() == "bent"
     assert copy.code_files == {file}
-    copy.test("tests/diffusion/test_schedule.py", "-k", "Cubic")
-    copy.test("tests/methods/test_toy.py", "-k", "cubic")
+    copy.test("tests/diffusion/test_schedule.py", "-k", "Bent")
+    copy.test("tests/methods/test_toy.py", "-k", "bent")

@@ -6,6 +6,7 @@ is little beside them. Shapes: N tokens, D embedding size, W width, K codes.
 
 from dataclasses import dataclass
 
+from vqlcmd.diffusion.consistency import STEPS
 from vqlcmd.params import Params
 from vqlcmd.tokenizer.blocks import Architecture
 
@@ -77,7 +78,7 @@ class Costs:
 
 
 class LCMDCosts(Costs):
-    """VQ-LCMD: the student at two times, the teacher at two more, and the expected embedding of each answer."""
+    """VQ-LCMD: the student at two times, the teacher at one or two more, and the expected embedding of each answer."""
 
     def __init__(self, params: Params, sizes: Sizes):
         super().__init__(params, sizes)
@@ -88,7 +89,8 @@ class LCMDCosts(Costs):
         if self.params.lambda_diff:
             total += 3 * self.sizes.expectation
         if self.params.lambda_cm:
-            total += 2 * self.sizes.forward + self.sizes.expectation
+            back = STEPS[self.params.consistency_step].passes
+            total += (1 + back) * self.sizes.forward + back * self.sizes.expectation
         return total
 
     def sampling(self, calls: int) -> int:

@@ -68,7 +68,7 @@ class VQDiffusion(DiscreteDiffusion):
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
-        """The bound's term at one step per image, and (1 + (1 - t / T)) -log p(x_0 | x_t), over T times P(t)."""
+        """The bound's term at one step per image, and (2 - (t - 1) / T) -log p(x_0 | x_t), over T times P(t)."""
         t, probability = self.draw_steps(rng.stratified("time", self.batch_size))
         x_BN = self.diffuse(tokens_BN, t, rng)
         logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, rng))
@@ -76,7 +76,7 @@ class VQDiffusion(DiscreteDiffusion):
         if self.training:
             self._seen.append((t, vb.detach() * self.tokens))
         weight = 1 / (self.kernel.timesteps * probability)
-        aux = (2 - self.network_time(t)) * losses.cross_entropy(logits_BNK, tokens_BN)
+        aux = (2 - self.network_time(t - 1)) * losses.cross_entropy(logits_BNK, tokens_BN)
         return {"vb": weight * vb, "aux": weight * aux}
 
     def reverse(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor) -> Tensor:
