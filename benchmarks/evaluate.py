@@ -14,8 +14,8 @@ from benchmarks.measure import Report, alongside, apart, flags, gigabytes, memor
 from benchmarks.tokenize import architecture
 from stages import evaluate as stage
 from vqlcmd.evaluation import proxy_classifier
-from vqlcmd.evaluation.extractors import guard_torchvision
-from vqlcmd.evaluation.metrics import precision_recall
+from vqlcmd.evaluation.fidelity import guard_torchvision
+from vqlcmd.evaluation.metrics.precision_recall import precision_recall
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.machine import disable_malloc_trim

@@ -1,4 +1,4 @@
-"""samples, vqgan, reference -> metrics/evaluate.json: FID, Inception Score, precision, recall, and their protocol."""
+"""samples, vqgan, reference -> metrics/evaluate.json, metrics/protocol.json: how good samples are, and how we know."""
 
 import sys
 from typing import Any
@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 
 from vqlcmd.evaluation import metrics
-from vqlcmd.evaluation.extractors import extractors
+from vqlcmd.evaluation.comparison import Comparison, ImageSet, Samples
+from vqlcmd.evaluation.extractors import Extractor, extractors
 from vqlcmd.evaluation.moments import Moments, Statistics
-from vqlcmd.params import load_params
+from vqlcmd.evaluation.nearest import Nearest, nearest_training
+from vqlcmd.evaluation.protocol import protocol
+from vqlcmd.params import Evaluate, load_params
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import sha256, write_json
 from vqlcmd.runtime.progress import Progress
-from vqlcmd.runtime.safetensors_file import load_weights
+from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
@@ -23,87 +26,101 @@ from vqlcmd.tokens import shards
 
 def run() -> None:
     """Decode the samples on the fly and compare their features with those of the real images."""
-    params = load_params()
-    settings = params.evaluate
+    settings = load_params().evaluate
+    metrics.select(settings.metrics)
     header = shards.read_header(paths.SAMPLES)
     samples = shards.read_split(paths.SAMPLES, "samples")
     if header["vqgan_digest"] != sha256(paths.VQGAN):
         raise DataError(f"{paths.SAMPLES} belongs to another VQGAN than {paths.VQGAN}: run `dvc repro`")
     reference, about = load_weights(paths.REFERENCE / "features.safetensors", "reference")
-    network, precise = extractors(settings, paths.proxy_weights, device())
-    for name, used in (("weights_digest", network), ("precision_weights_digest", precise)):
+    networks = extractors(settings, paths.proxy_weights, device())
+    for name, used in zip(("weights_digest", "precision_weights_digest"), networks, strict=True):
         if about.get(name) != used.digest:
-            raise DataError(f"{paths.REFERENCE} was made with another {used.name}: run `dvc repro`")
-    tokenizer = vqgan.load(paths.VQGAN, device())
+            raise DataError(f"{paths.REFERENCE} was made with other weights than those of {used.name}: run `dvc repro`")
 
-    moments, near, logits = Moments(), list[Tensor](), list[Tensor]()
+    generated = _generated(samples, settings, networks, len(reference["real_features"]))
+    real, reconstructed = (_known(reference, about, kind) for kind in ("real", "reconstructed"))
+    training, heldout = (shards.read_split(paths.TOKENS, name) for name in ("train", "heldout"))
+    near = nearest_training(
+        generated.precision_features,
+        reconstructed.precision_features,
+        torch.isin(reference["index"], training.index),
+        torch.isin(reference["index"], heldout.index),
+        device(),
+    )
+    labels = samples.labels if header["classes"] else None
+    compared = {
+        "samples": Comparison(
+            generated, real, settings, device(), Samples(samples.tokens, labels, training.tokens, near)
+        ),
+        "reconstructions": Comparison(reconstructed, real, settings, device()),
+    }
+    measured = {name: metrics.measure(comparison) for name, comparison in compared.items()}
+    _write_pairs(samples.tokens, reference, near, settings.nearest.pairs)
+    write_json(
+        paths.METRICS / "protocol.json",
+        # A list, in which DVC looks for no metrics.
+        [protocol(name, comparison, networks, about["statistics"]) for name, comparison in compared.items()],
+    )
+    write_json(
+        paths.METRICS / "evaluate.json",
+        {
+            **measured["samples"],
+            "reconstruction": measured["reconstructions"],
+            "proxy_heldout_accuracy": about["proxy_accuracy"],
+            "generated_images": generated.count,
+            "real_images": real.count,
+            "steps": header["steps"],
+            "nfe": header["nfe"],
+            "parameters": header["parameters"],
+        },
+    )
+    for note in measured["samples"].get("notes", []):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _generated(samples: shards.Split, settings: Evaluate, networks: tuple[Extractor, Extractor], kept: int) -> ImageSet:
+    """All samples through the networks; features are kept of no more than of the real images."""
+    network, precise = networks
+    tokenizer = vqgan.load(paths.VQGAN, device())
+    moments, near, precise_near, logits = Moments(), list[Tensor](), list[Tensor](), list[Tensor]()
     with Progress("evaluate", len(samples)) as progress:
         for tokens in samples.tokens.split(settings.batch_size):
             shown = to_uint8(tokenizer.decode(tokens.long().to(device())))
             layers = network(shown)
-            # Precision and recall look at no more images than there are real ones.
-            wanted = len(reference["real_features"]) - moments.count
+            wanted = kept - moments.count
             if wanted > 0:
-                near.append((layers if precise is network else precise(shown[:wanted])).features[:wanted])
+                near.append(layers.features[:wanted])
+                precise_near.append(near[-1] if precise is network else precise(shown[:wanted]).features)
             if layers.logits is not None:
                 logits.append(layers.logits)
             moments.add(layers.features)
             progress.update(moments.count, len(tokens))
-
-    def compare(found: Statistics | None, features: Tensor, scores: Tensor | None) -> dict[str, Any]:
-        precision, recall = metrics.precision_recall(
-            features, reference["real_features"], settings.neighbours, device()
-        ) or (None, None)
-        score = metrics.inception_score(scores) if scores is not None else None
-        measured = {
-            "fid": metrics.frechet_distance(found, _statistics(reference, "real", about)),
-            "is": score[0] if score else None,
-            "is_std": score[1] if score else None,
-            "precision": precision,
-            "recall": recall,
-        }
-        return metrics.named(measured, settings.features, settings.precision_features)
-
-    scores, features = torch.cat(logits) if logits else None, torch.cat(near)
-    measured = compare(moments.statistics(), features, scores)
-    if settings.features == "proxy" and header["classes"] and scores is not None:
-        measured["class_accuracy_proxy"] = metrics.class_accuracy(scores, samples.labels)
-    training = shards.read_split(paths.TOKENS, "train")
-    write_json(
-        paths.METRICS / "evaluate.json",
-        {
-            **measured,
-            "reconstruction": compare(
-                _statistics(reference, "reconstructed", about),
-                reference["reconstructed_features"],
-                reference.get("reconstructed_logits"),
-            ),
-            "proxy_heldout_accuracy": about["proxy_accuracy"],
-            "repeated_training_tokens": metrics.share_of_repeats(samples.tokens, training.tokens),
-            "steps": header["steps"],
-            "nfe": header["nfe"],
-            "parameters": header["parameters"],
-            "protocol": metrics.protocol(
-                extractor=network.name,
-                weights_digest=network.digest,
-                precision_extractor=precise.name,
-                precision_weights_digest=precise.digest,
-                generated=len(samples),
-                real=about["images"]["real"],
-                precision_images=(len(features), len(reference["real_features"])),
-                statistics=about["statistics"],
-                k=settings.neighbours,
-                batch_size=settings.batch_size,
-                device=device().type,
-            ),
-        },
-    )
+    scores = torch.cat(logits) if logits else None
+    return ImageSet(len(samples), moments.statistics(), torch.cat(near), torch.cat(precise_near), scores)
 
 
-def _statistics(reference: dict[str, Tensor], name: str, about: dict[str, Any]) -> Statistics | None:
-    if f"{name}_mean" not in reference:
-        return None
-    return Statistics(reference[f"{name}_mean"], reference[f"{name}_covariance"], about["images"][name] or 0)
+def _known(reference: dict[str, Tensor], about: dict[str, Any], kind: str) -> ImageSet:
+    """What the reference stage found of the real or the reconstructed images."""
+    statistics, count, precise = None, about["images"][kind], reference[f"{kind}_features"]
+    if f"{kind}_mean" in reference:
+        statistics = Statistics(reference[f"{kind}_mean"], reference[f"{kind}_covariance"], count or 0)
+    features = reference.get(f"{kind}_fid_features", precise)
+    return ImageSet(count, statistics, features, precise, reference.get(f"{kind}_logits"))
+
+
+def _write_pairs(sample_tokens: Tensor, reference: dict[str, Tensor], near: Nearest, count: int) -> None:
+    """Tokens of the samples that come nearest to a training image, and of that image, for a picture."""
+    chosen = near.closest(count)
+    rows = near.row[chosen]
+    pairs = {
+        "sample_tokens": sample_tokens[chosen].int(),
+        "training_tokens": reference["tokens"][rows].int(),
+        "distance": near.samples[chosen],
+        "sample": chosen,
+        "training_index": reference["index"][rows],
+    }
+    save_weights(paths.PAIRS, "pairs", pairs, {})
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""tokens, model, samples -> metrics/reconstructions.png, grid.png, embeddings.png, schedule.png."""
+"""tokens, model, samples, pairs -> metrics/reconstructions.png, grid.png, nearest.png, embeddings.png, schedule.png."""
 
 import sys
 
@@ -8,6 +8,7 @@ from vqlcmd import figures
 from vqlcmd.methods import load_method
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.distributed import device
+from vqlcmd.runtime.safetensors_file import load_weights
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokens import shards
@@ -26,16 +27,33 @@ def run() -> None:
         parts = tokens_BN.long().to(device()).split(BATCH)
         return torch.cat([to_uint8(tokenizer.decode(part)).cpu() for part in parts])
 
-    images, _ = shards.read_previews(paths.TOKENS)
+    images, labels = shards.read_previews(paths.TOKENS)
+    names = shards.read_header(paths.TOKENS)["classes"]
     tokens_BN = torch.cat([tokenizer.encode(to_float(part.to(device()))) for part in images.split(BATCH)])
     figures.image_grid(
-        torch.cat([images, decoded(tokens_BN)]), columns=len(images), path=paths.METRICS / "reconstructions.png"
+        torch.cat([images, decoded(tokens_BN)]),
+        columns=len(images),
+        path=paths.METRICS / "reconstructions.png",
+        captions=[names[label] for label in labels.tolist()] * 2 if names else None,
     )
 
-    classes = len(shards.read_header(paths.SAMPLES)["classes"])
-    columns = classes if 1 < classes <= 20 else 16
-    samples = shards.read_split(paths.SAMPLES, "samples").tokens[: ROWS * columns]
-    figures.image_grid(decoded(samples), columns, paths.METRICS / "grid.png")
+    names = shards.read_header(paths.SAMPLES)["classes"]
+    columns = len(names) if 1 < len(names) <= 20 else 16
+    samples = shards.read_split(paths.SAMPLES, "samples")
+    figures.image_grid(
+        decoded(samples.tokens[: ROWS * columns]),
+        columns,
+        paths.METRICS / "grid.png",
+        captions=[names[label] for label in samples.labels[: ROWS * columns].tolist()] if names else None,
+    )
+
+    pairs, _ = load_weights(paths.PAIRS, "pairs")
+    figures.nearest_pairs(
+        decoded(pairs["sample_tokens"]),
+        decoded(pairs["training_tokens"]),
+        pairs["distance"],
+        paths.METRICS / "nearest.png",
+    )
 
     method, about = load_method(paths.MODEL, torch.device("cpu"))
     figures.noise_schedule(method.alpha_bar, about["params"]["method"], paths.METRICS / "schedule.png")

@@ -1,7 +1,6 @@
 """images, vqgan -> data/reference: what evaluation needs to know of real images and of their reconstructions."""
 
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from vqlcmd.evaluation.extractors import Extractor, extractors
 from vqlcmd.evaluation.moments import Moments, read_statistics
 from vqlcmd.images import loader, manifest
 from vqlcmd.params import Params, load_params
-from vqlcmd.runtime import launcher, paths, resume
-from vqlcmd.runtime.distributed import any_rank, barrier, broadcast_object, device, in_order, rank, world
-from vqlcmd.runtime.errors import ConfigError, DataError, Interrupted
+from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.batches import collect
+from vqlcmd.runtime.distributed import barrier, device, rank, world
+from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.safetensors_file import save_weights
@@ -26,8 +26,6 @@ from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokens import shards
 
 KINDS = ("real", "reconstructed")
-SECONDS_BETWEEN_SAVES = 600.0
-"""A state may be gigabytes: it holds the features behind precision and recall."""
 
 
 def run() -> None:
@@ -57,14 +55,30 @@ def run() -> None:
 
     settings = params.model_dump(mode="json", include={"images", "evaluate", "reference"})
     del settings["images"]["skip_broken"]
-    digests = [network.digest for network in networks]
-    code = resume.sources(*paths.CODE)
-    name = resume.fingerprint(settings, digests, manifest.digest(listed), sha256(paths.VQGAN), code)
-    with resume.State(launcher.state_root() / "reference" / name, writer=rank() == 0) as state:
+    inputs = {
+        "networks": [network.digest for network in networks],
+        "manifest": manifest.digest(listed),
+        "vqgan": sha256(paths.VQGAN),
+    }
+    this = resume.Run("reference", settings, inputs, pipeline.code(params.model_dump(), "reference"))
+    chosen = loader.subsample(len(source), params.reference.limit, params.reference.seed, "reference")
+    near = loader.subsample(len(chosen), params.evaluate.precision_images, params.reference.seed, "precision")
+    kept = np.zeros(len(source), dtype=bool)
+    kept[chosen[near]] = True
+    with resume.State.of(this, writer=rank() == 0) as state:
         barrier()
-        found = _collect(params, source, tokenizer, networks, state)
+        found = _Found(params.images.skip_broken)
+        each = loader.images_per_batch(params.reference.batch_size, _recipe(params))
+        collect(
+            "reference",
+            len(chosen),
+            each,
+            lambda first: _seen(params, source, tokenizer, networks, chosen[first:], kept),
+            found,
+            state,
+        )
         if rank() == 0:
-            loader.raise_if_broken(found.broken, found.total, params.images.skip_broken)
+            loader.raise_if_broken(found.broken, len(chosen), params.images.skip_broken)
             about = {
                 "classes": list(listed.classes),
                 "features": params.evaluate.features,
@@ -74,6 +88,7 @@ def run() -> None:
                 "proxy_accuracy": accuracy,
                 "images": {name: found.moments[name].count for name in KINDS},
                 "statistics": {"file": given.name, "sha256": sha256(given)} if given else None,
+                **({"resumed_across": state.edits} if state.edits else {}),
             }
             measured = {name: found.moments[name].statistics() for name in KINDS}
             if statistics is not None:
@@ -93,8 +108,11 @@ def run() -> None:
 class _Found:
     """What process 0 collects: moments of all images, features and logits of those that are kept."""
 
-    def __init__(self, total: int):
-        self.total, self.done, self.broken = total, 0, dict[str, str]()
+    seconds_between_saves = 600.0
+    """A state may be gigabytes: it holds the features behind precision and recall."""
+
+    def __init__(self, skip_broken: bool):
+        self._skip_broken, self.broken = skip_broken, dict[str, str]()
         self.moments = {name: Moments() for name in KINDS}
         self._kept: dict[str, list[Tensor]] = {}
 
@@ -110,53 +128,20 @@ class _Found:
 
     def state_dict(self) -> dict[str, Any]:
         moments = {name: each.state_dict() for name, each in self.moments.items()}
-        return {"done": self.done, "broken": self.broken, "moments": moments, "kept": self._kept}
+        return {"broken": self.broken, "moments": moments, "kept": self._kept}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.done, self.broken, self._kept = saved["done"], saved["broken"], saved["kept"]
+    def load_state_dict(self, saved: dict[str, Any]) -> bool:
+        # What could not be read may be readable now; only who leaves it out goes on without another look.
+        if saved["broken"] and not self._skip_broken:
+            return False
+        self.broken, self._kept = saved["broken"], saved["kept"]
         for name, each in self.moments.items():
             each.load_state_dict(saved["moments"][name])
+        return True
 
-
-def _collect(
-    params: Params,
-    source: loader.ImageSource,
-    tokenizer: vqgan.VQGAN,
-    networks: tuple[Extractor, Extractor],
-    state: resume.State,
-) -> _Found:
-    """At the images that count, from the first one or from where the same run stopped."""
-    settings = params.reference
-    chosen = loader.subsample(len(source), settings.limit, settings.seed, "reference")
-    found = _Found(len(chosen))
-    saved = state.load() if rank() == 0 else None
-    # What could not be read may be readable now; only who leaves it out goes on without another look.
-    if saved and (params.images.skip_broken or not saved["broken"]):
-        found.load_state_dict(saved)
-    found.done = broadcast_object(found.done)
-    kept = np.zeros(len(source), dtype=bool)
-    kept[chosen[loader.subsample(len(chosen), params.evaluate.precision_images, settings.seed, "precision")]] = True
-    each = loader.images_per_batch(settings.batch_size, _recipe(params))
-    batches = -(-(len(chosen) - found.done) // each)
-    saved_at = time.monotonic()
-
-    with launcher.graceful() as stop, Progress("reference", len(chosen), quiet=rank() > 0) as progress:
-        for pieces in in_order(_seen(params, source, tokenizer, networks, chosen[found.done :], kept), batches):
-            for piece in pieces:
-                found.add(piece)
-            before, found.done = found.done, min(found.done + each * world(), len(chosen))
-            progress.update(found.done, found.done - before)
-            stopping = any_rank(stop()) and found.done < len(chosen)
-            # At the end only for who finds broken images, and then leaves them out without another look at the others.
-            ended = found.done == len(chosen) and found.broken
-            if stopping or ended or time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
-                state.save(found.state_dict())
-                saved_at = time.monotonic()
-            if stopping:
-                raise Interrupted(
-                    f"stopped after {found.done} of {len(chosen)} images; the same command goes on from there"
-                )
-    return found
+    def wants_saving(self, finished: bool) -> bool:
+        # For who finds broken images at the end, and then leaves them out without another look at the others.
+        return finished and bool(self.broken)
 
 
 def _seen(
@@ -183,8 +168,11 @@ def _seen(
         found.clear()
         if len(batch.index):
             pixels = batch.images.to(device())
-            decoded = to_uint8(tokenizer.decode(tokenizer.encode(to_float(pixels))))
+            tokens_BN = tokenizer.encode(to_float(pixels))
+            decoded = to_uint8(tokenizer.decode(tokens_BN))
             rows = torch.from_numpy(kept[batch.index.numpy()])
+            if rows.any():
+                piece["kept"] |= {"index": batch.index[rows], "tokens": tokens_BN.cpu()[rows].int()}
             for name, shown in zip(KINDS, (pixels, decoded), strict=True):
                 layers = network(shown)
                 piece[name] = layers.features
@@ -192,6 +180,8 @@ def _seen(
                     own = precise is network
                     near = layers.features[rows] if own else precise(shown[rows.to(shown.device)]).features
                     piece["kept"][f"{name}_features"] = near
+                    if not own:
+                        piece["kept"][f"{name}_fid_features"] = layers.features[rows]
                     if name == "reconstructed" and layers.logits is not None:
                         piece["kept"]["reconstructed_logits"] = layers.logits[rows]
         yield piece
@@ -199,7 +189,7 @@ def _seen(
 
 def _recipe(params: Params) -> loader.Recipe:
     """One square of each image, whatever the tokens are made of: the metrics count images."""
-    return loader.Recipe(params.images.size, params.images.resize, params.images.crop).one_view()
+    return loader.Recipe.of(**params.images.model_dump()).one_view()
 
 
 def _fit_proxy(params: Params, source: loader.ImageSource, classes: int) -> float | None:

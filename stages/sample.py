@@ -1,21 +1,24 @@
 """model -> data/samples (token shards)."""
 
+import json
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from vqlcmd.costs import memory
 from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
-from vqlcmd.params import Params, load_params
+from vqlcmd.params import ModelParams, Params, load_params
 from vqlcmd.rng import CounterRNG
-from vqlcmd.runtime import launcher, paths, resume
-from vqlcmd.runtime.distributed import any_rank, barrier, device, rank, world
-from vqlcmd.runtime.errors import ConfigError, DataError, Interrupted
-from vqlcmd.runtime.files import atomic_write, sha256
-from vqlcmd.runtime.progress import Progress
+from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.batches import collect
+from vqlcmd.runtime.distributed import barrier, device, rank, world
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.files import sha256
 from vqlcmd.tokens import shards
 
 
@@ -29,22 +32,29 @@ def run() -> None:
     classes = len(about["class_names"])
     if params.guidance and not classes:
         raise ConfigError(f"guidance is {params.guidance:g}, which needs classes, and this model has none: set it to 0")
+    memory.require_sampling(
+        memory.method_costs(
+            ModelParams.model_validate_json(json.dumps(about["params"]), strict=False),
+            params.sampling(),
+            tokens=about["tokens"],
+            codes=about["codes"],
+            codebook_dim=about["params"]["embedding_dim"],
+            classes=classes,
+        ),
+        min(params.sample.batch_size, params.sample.count),
+        device(),
+    )
     settings = params.model_dump(mode="json", include={"seed", "sampler", "sample_steps", "guidance", "sample"})
-    name = resume.fingerprint(settings, sha256(paths.MODEL), resume.sources(*paths.CODE))
-    with resume.State(launcher.state_root() / "sample" / name, writer=rank() == 0) as state:
+    this = resume.Run("sample", settings, sha256(paths.MODEL), pipeline.code(params.model_dump(), "sample"))
+    with resume.State.of(this, writer=rank() == 0) as state:
         barrier()
-        _draw(params, method, classes, state.directory)
+        found = _Found()
+        size = params.sample.batch_size
+        collect("sample", params.sample.count, size, lambda first: _drawn(params, method, classes, first), found, state)
         if rank() == 0:
-            missing = [path for path in _batches(state.directory, params) if not path.exists()]
-            if missing:
-                raise DataError(
-                    f"{missing[0]}, which another process wrote, is not there: "
-                    "VQLCMD_STATE must be a folder that all machines share"
-                )
             index = torch.arange(params.sample.count)
             labels = index % classes if classes else torch.zeros_like(index)
-            batches = [np.load(path) for path in _batches(state.directory, params)]
-            tokens = torch.from_numpy(np.concatenate(batches).astype(np.int32))
+            edits = [*about.get("resumed_across", []), *state.edits]
             header = {
                 "tokens": about["tokens"],
                 "codes": about["codes"],
@@ -54,39 +64,47 @@ def run() -> None:
                 "nfe": method.nfe(params.sampling()),
                 "vqgan_digest": about["vqgan_digest"],
                 **settings,
+                **({"resumed_across": edits} if edits else {}),
             }
-            samples = {"samples": shards.Split(tokens, labels, index)}
+            samples = {"samples": shards.Split(found.tokens(), labels, index)}
             shards.write_shards(paths.SAMPLES, samples, header, params.sample.count)
+        barrier()
         state.finish()
 
 
-def _batches(directory: Path, params: Params) -> list[Path]:
-    return [directory / f"{start:09}.npy" for start in range(0, params.sample.count, params.sample.batch_size)]
+class _Found:
+    """What process 0 collects: the tokens of one batch after another, which are saved after every one."""
+
+    seconds_between_saves = 0.0
+
+    def __init__(self) -> None:
+        self._batches: list[Tensor] = []
+
+    def tokens(self) -> Tensor:
+        return torch.cat(self._batches)
+
+    def add(self, piece: Tensor) -> None:
+        self._batches.append(piece)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self._batches}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> bool:
+        self._batches = saved["batches"]
+        return True
+
+    def wants_saving(self, finished: bool) -> bool:
+        return finished
 
 
-def _draw(params: Params, method: Method, classes: int, directory: Path) -> None:
-    """Write each batch's tokens into a file of its own, so that an interrupted run goes on where it stopped."""
-    waiting = _batches(directory, params)
-    rounds = range(0, len(waiting), world())
-    with launcher.graceful() as stop, Progress("sample", params.sample.count, quiet=rank() > 0) as progress:
-        for first in rounds:
-            number = first + rank()
-            start = number * params.sample.batch_size
-            rows = torch.arange(start, start + params.sample.batch_size, device=device())
-            rows = rows[rows < params.sample.count]
-            # Every process passes here equally often, with or without a batch of its own: the group stays in step.
-            if number < len(waiting) and not waiting[number].exists():
-                label = rows % classes if classes else None
-                tokens = method.sample(label, CounterRNG(params.seed, "sample", rows), params.sampling())
-                with atomic_write(waiting[number]) as side:
-                    np.save(side, tokens.cpu().numpy().astype(np.uint16))
-            done = min((first + world()) * params.sample.batch_size, params.sample.count)
-            progress.update(done, len(rows) * world())
-            if any_rank(stop()) and done < params.sample.count:
-                raise Interrupted(
-                    f"stopped after {done} of {params.sample.count} images; the same command goes on from there"
-                )
-    barrier()
+def _drawn(params: Params, method: Method, classes: int, first: int) -> Iterator[Tensor]:
+    """This process's batches of the images from `first` on: tokens int32 (n, N)."""
+    size, count = params.sample.batch_size, params.sample.count
+    for start in range(first + size * rank(), count, size * world()):
+        rows = torch.arange(start, min(start + size, count), device=device())
+        label = rows % classes if classes else None
+        tokens = method.sample(label, CounterRNG(params.seed, "sample", rows), params.sampling())
+        yield tokens.cpu().int()
 
 
 def main() -> int:

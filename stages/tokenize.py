@@ -1,18 +1,20 @@
 """images, vqgan -> data/tokens (packed shards, header, codebook, a few images)."""
 
+import math
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vqlcmd.images import loader, manifest
 from vqlcmd.params import Params, load_params
-from vqlcmd.runtime import launcher, paths, resume
-from vqlcmd.runtime.distributed import any_rank, barrier, broadcast_object, device, in_order, rank, world
-from vqlcmd.runtime.errors import Interrupted
+from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.batches import collect
+from vqlcmd.runtime.distributed import barrier, device, rank, world
 from vqlcmd.runtime.files import sha256
-from vqlcmd.runtime.progress import Progress
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_float
 from vqlcmd.tokens import shards
@@ -32,27 +34,29 @@ def run() -> None:
     settings = params.model_dump(mode="json", include={"images", "tokenize"})
     # Who finds broken images at the end may leave them out without a second look at the others.
     del settings["images"]["skip_broken"]
-    code = resume.sources(*paths.CODE)
-    name = resume.fingerprint(settings, manifest.digest(listed), sha256(paths.VQGAN), code)
-    with resume.State(launcher.state_root() / "tokenize" / name, writer=rank() == 0) as state:
+    inputs = {"manifest": manifest.digest(listed), "vqgan": sha256(paths.VQGAN)}
+    this = resume.Run("tokenize", settings, inputs, pipeline.code(params.model_dump(), "tokenize"))
+    with resume.State.of(this, writer=rank() == 0) as state:
         barrier()
-        writer = shards.ShardWriter(paths.TOKENS, params.tokenize.shard_images, state.directory / "shards")
-        broken = _encode(params, source, tokenizer, state, writer)
+        found = _Found(params, state.directory / "shards")
+        each = loader.images_per_batch(params.tokenize.batch_size, _recipe(params))
+        collect("tokenize", len(source), each, lambda first: _encoded(params, source, tokenizer, first), found, state)
         if rank() == 0:
-            loader.raise_if_broken(broken, len(source), params.images.skip_broken)
-            records = _recipe(params).crop_views * (2 if params.images.flip else 1)
+            loader.raise_if_broken(found.broken, len(source), params.images.skip_broken)
+            records = _recipe(params).views * (2 if params.images.flip else 1)
             side = params.images.size // tokenizer.architecture.downsampling
-            writer.finish(
+            found.writer.finish(
                 {
                     "tokens": side**2,
                     "grid": [side] * 2,
                     "codes": len(tokenizer.codebook),
                     "classes": list(listed.classes),
                     "images": params.images.model_dump(mode="json"),
-                    "manifest": {"name": listed.name, "digest": manifest.digest(listed)},
-                    "vqgan_digest": sha256(paths.VQGAN),
-                    "skipped": broken,
+                    "manifest": {"name": listed.name, "digest": inputs["manifest"]},
+                    "vqgan_digest": inputs["vqgan"],
+                    "skipped": found.broken,
                     **({"records_per_image": records} if records > 1 else {}),
+                    **({"resumed_across": state.edits} if state.edits else {}),
                 },
                 codebook_KD=tokenizer.codebook.cpu(),
                 previews=_previews(params, source),
@@ -61,45 +65,42 @@ def run() -> None:
         state.finish()
 
 
+class _Found:
+    """What process 0 collects: shards, and the names of images that cannot be read."""
+
+    seconds_between_saves = math.inf
+
+    def __init__(self, params: Params, keep: Path):
+        self._params, self.broken = params, dict[str, str]()
+        self.writer = shards.ShardWriter(paths.TOKENS, params.tokenize.shard_images, keep)
+        self._written = 0
+
+    def add(self, piece: tuple[shards.Split, dict[str, str]]) -> None:
+        split, unreadable = piece
+        self.broken |= unreadable
+        held = shards.heldout(split.index, self._params.tokenize.holdout)
+        for name, rows in (("train", ~held), ("heldout", held)):
+            self.writer.add(name, shards.Split(split.tokens[rows], split.labels[rows], split.index[rows]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"broken": self.broken, "writer": self.writer.state_dict()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> bool:
+        # What could not be read may be readable now; only who leaves it out goes on without another look.
+        if saved["broken"] and not self._params.images.skip_broken:
+            return False
+        if not self.writer.load_state_dict(saved["writer"]):
+            return False
+        self.broken, self._written = saved["broken"], self.writer.shards
+        return True
+
+    def wants_saving(self, finished: bool) -> bool:
+        written, self._written = self._written, self.writer.shards
+        return finished or self.writer.shards > written
+
+
 def _recipe(params: Params) -> loader.Recipe:
-    return loader.Recipe(params.images.size, params.images.resize, params.images.crop)
-
-
-def _encode(
-    params: Params,
-    source: loader.ImageSource,
-    tokenizer: vqgan.VQGAN,
-    state: resume.State,
-    writer: shards.ShardWriter,
-) -> dict[str, str]:
-    """All images into the writer of process 0, from the start or from where the same run stopped; the broken ones."""
-    saved = state.load() if rank() == 0 else None
-    # What could not be read may be readable now; only who leaves it out goes on without another look.
-    usable = saved and (params.images.skip_broken or not saved["broken"]) and writer.load_state_dict(saved["writer"])
-    broken: dict[str, str] = saved["broken"] if saved and usable else {}
-    done, written = broadcast_object(saved["done"] if saved and usable else 0), writer.shards
-    each = loader.images_per_batch(params.tokenize.batch_size, _recipe(params))
-    batches = -(-(len(source) - done) // each)
-
-    def save() -> None:
-        state.save({"done": done, "broken": broken, "writer": writer.state_dict()})
-
-    with launcher.graceful() as stop, Progress("tokenize", len(source), quiet=rank() > 0) as progress:
-        for pieces in in_order(_encoded(params, source, tokenizer, done), batches):
-            for split, unreadable in pieces:
-                broken |= unreadable
-                held = shards.heldout(split.index, params.tokenize.holdout)
-                for name, rows in (("train", ~held), ("heldout", held)):
-                    writer.add(name, shards.Split(split.tokens[rows], split.labels[rows], split.index[rows]))
-            before, done = done, min(done + each * world(), len(source))
-            progress.update(done, done - before)
-            if writer.shards > written or done == len(source):
-                written = writer.shards
-                save()
-            if any_rank(stop()) and done < len(source):
-                save()
-                raise Interrupted(f"stopped after {done} of {len(source)} images; the same command goes on from there")
-    return broken
+    return loader.Recipe.of(**params.images.model_dump())
 
 
 def _encoded(
@@ -135,10 +136,12 @@ def _tokens(tokenizer: vqgan.VQGAN, pixels: Tensor, mirrors: int) -> Tensor:
 
 
 def _previews(params: Params, source: loader.ImageSource) -> dict[str, Tensor]:
-    """The first images that can be read, and their classes, for the picture of reconstructions."""
-    batches = loader.stream(source, _recipe(params).one_view(), batch_size=PREVIEWS, broken={})
+    """PREVIEWS images that can be read, drawn by seed over the classes, and their classes, in the classes' order."""
+    order = loader.over_classes(source.labels)
+    batches = loader.stream(source, _recipe(params).one_view(), batch_size=PREVIEWS, broken={}, indices=order)
     first = next(batch for batch in batches if len(batch.index))
-    return {"images": first.images[:PREVIEWS], "labels": first.labels[:PREVIEWS]}
+    by_class = first.labels.argsort(stable=True)
+    return {"images": first.images[by_class], "labels": first.labels[by_class]}
 
 
 def main() -> int:

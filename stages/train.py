@@ -1,18 +1,26 @@
-"""tokens, the method's knobs -> data/model (EMA weights) and metrics/train.tsv."""
+"""tokens, the method's knobs -> data/model (EMA weights, snapshots), metrics/train.tsv and metrics/train.json."""
 
+import math
 import sys
+from pathlib import Path
 
 import torch
 
 from vqlcmd import methods
+from vqlcmd.costs import memory
 from vqlcmd.diffusion import transformer
+from vqlcmd.diffusion.method import Method
+from vqlcmd.loggers import LOGGERS
 from vqlcmd.methods import save_method
-from vqlcmd.params import load_params
-from vqlcmd.runtime import launcher, paths, resume
-from vqlcmd.runtime.distributed import device, rank
-from vqlcmd.runtime.files import write_tsv
+from vqlcmd.params import Train, load_params
+from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.distributed import barrier, device, rank, world
+from vqlcmd.runtime.files import replace_folder, write_json, write_tsv
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
+
+NOT_RESULTS = ("save_every", "logger")
+"""Of the section `train`: how a run is kept and watched, which no result depends on."""
 
 
 def run() -> None:
@@ -25,18 +33,48 @@ def run() -> None:
     split = streaming.open_split(paths.TOKENS, "train", device(), paths.token_memory())
     heldout = shards.read_split(paths.TOKENS, "heldout").to(device())
     classes = shards.class_count(header, params.train.use_classes, params.guidance)
+    share = params.train.batch_size // world()
+    memory.require_training(
+        memory.method_costs(
+            params.model_part(),
+            params.sampling(),
+            tokens=header["tokens"],
+            codes=len(codebook_KD),
+            codebook_dim=codebook_KD.shape[1],
+            classes=classes,
+        ),
+        min(paths.micro_batch() or share, share),
+        device(),
+    )
     torch.manual_seed(params.seed)
     method = methods.build(params, codebook_KD, header["tokens"], classes).to(device())
     method.check(params.sampling())
 
     settings = params.model_part().model_dump(mode="json")
-    del settings["train"]["save_every"]
-    name = resume.fingerprint(settings, header, resume.sources(*paths.CODE))
+    for key in NOT_RESULTS:
+        del settings["train"][key]
+    this = resume.Run("train", settings, header, pipeline.code(params.model_dump(), "train"))
+    writer = rank() == 0
     with (
-        resume.State(launcher.state_root() / "train" / name, writer=rank() == 0) as state,
+        resume.State.of(this, writer=writer) as state,
+        LOGGERS[params.train.logger if writer else "none"](resume.state_root() / "logs" / this.name, settings) as log,
         launcher.graceful() as stop,
     ):
-        teacher, rows = train(
+        # Not in data/model, which DVC empties before a run, and before one that goes on.
+        kept = state.directory / "model"
+
+        def keep(name: str, average: Method) -> None:
+            if writer:
+                save_method(kept / f"{name}.safetensors", average, params, header, codebook_KD, state.edits)
+
+        def watch(rows: list[dict[str, float]]) -> None:
+            if writer:
+                write_tsv(paths.METRICS / "train.tsv", rows)
+                write_json(paths.METRICS / "train.json", rows[-1] | _reasons(rows[-1]))
+                log(rows[-1])
+
+        barrier()
+        teacher, _ = train(
             method,
             split,
             heldout,
@@ -46,11 +84,32 @@ def run() -> None:
             state=state,
             stop=stop,
             micro_batch=paths.micro_batch(),
+            keep=keep,
+            watch=watch,
         )
-        if rank() == 0:
-            save_method(paths.MODEL, teacher, params, header, codebook_KD)
-            write_tsv(paths.METRICS / "train.tsv", rows)
+        keep("model", teacher)
+        if writer:
+            _check_kept(kept, params.train)
+            replace_folder(kept, paths.MODEL.parent)
         state.finish()
+
+
+def _check_kept(kept: Path, settings: Train) -> None:
+    """Remove what a run with other parameters, from which this one was resumed, kept; say what it did not keep."""
+    wanted = {"model"} | {f"snapshots/{step}" for step in settings.snapshots}
+    wanted |= {f"ema-{decay}" for decay in settings.ema[1:]}
+    files = {path.relative_to(kept).with_suffix("").as_posix(): path for path in kept.rglob("*.safetensors")}
+    for name in files.keys() - wanted:
+        files[name].unlink()
+    for name in sorted(wanted - files.keys()):
+        print(f"train: no {name}.safetensors, since that step was over when the run was resumed", file=sys.stderr)
+
+
+def _reasons(row: dict[str, float]) -> dict[str, str]:
+    """Why a number of `row` is null."""
+    if math.isnan(row["heldout_loss"]):
+        return {"heldout_loss_null": "no image is held out: tokenize.holdout is 0, or too small for so few images"}
+    return {}
 
 
 def main() -> int:

@@ -30,7 +30,7 @@ def _take(params: Params, checkpoint: str) -> None:
     if path.resolve() == paths.VQGAN.resolve():
         raise ConfigError(f"vqgan.checkpoint is {checkpoint}, which this stage writes: name a copy elsewhere")
     config = Path(settings.config).expanduser() if settings.config else None
-    tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256)
+    tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256, settings.pixel_range)
     architecture = tokenizer.architecture
     factor = architecture.downsampling
     if params.images.size % factor:
@@ -40,9 +40,14 @@ def _take(params: Params, checkpoint: str) -> None:
     if architecture.in_channels != 3:
         raise ConfigError(f"{checkpoint} is for {architecture.in_channels} channels, images have 3: name another one")
     vqgan.save(tokenizer, paths.VQGAN, provenance)
-    write_json(paths.METRICS / "vqgan.json", {"fitted": False})
+    assumed = provenance.get("assumed", {})
+    write_json(paths.METRICS / "vqgan.json", {"fitted": False, "assumed": assumed})
     side, codes = params.images.size // factor, architecture.n_embed
     print(f"vqgan: {provenance['file']} as {provenance['format']}, {side} x {side} tokens of {codes} codes")
+    if "codes" in provenance:
+        print(f"vqgan: the file lists {codes} of its {provenance['codes']} codes as used, and only these are tokens")
+    for name, taken in assumed.items():
+        print(f"vqgan: warning: neither tensors nor a configuration tell {name}; taken for it: {taken}")
     if settings.sha256 is None:
         print(f"vqgan: to have it checked from now on, set vqgan.sha256: {provenance['sha256']}")
 
@@ -58,7 +63,7 @@ def _fit(params: Params) -> None:
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     pictures = loader.load_all(
         loader.open_images(listed, paths.images_root()),
-        loader.Recipe(params.images.size, params.images.resize, params.images.crop).one_view(),
+        loader.Recipe.of(**params.images.model_dump()).one_view(),
         limit=settings.fit.limit,
         seed=settings.seed,
         workers=paths.workers(),

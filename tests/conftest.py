@@ -17,6 +17,8 @@ from tests.tokenizers import SMALL, seeded
 from vqlcmd.runtime.yaml_file import read_yaml
 from vqlcmd.tokenizer import vqgan
 
+# Stages run in folders of their own, which hold no code.
+os.environ["PYTHONPATH"] = str(ROOT)
 STAGES = ("vqgan", "tokenize", "train", "sample", "bound", "reference", "evaluate", "figures")
 TINY: dict[str, Any] = {
     "embedding_dim": 8,
@@ -91,8 +93,6 @@ def _no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "WORLD_SIZE",
     ):
         monkeypatch.delenv(name, raising=False)
-    # Stages run in folders of their own, as they do in a checkout.
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture(scope="session")

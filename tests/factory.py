@@ -43,12 +43,14 @@ TINY: dict[str, Any] = {
         "betas": [0.9, 0.99],
         "clip": 1.0,
         "ema": 0.9,
+        "snapshots": [],
         "init_std": 1.0,
         "use_classes": True,
         "class_drop": 0.1,
         "precision": "float32",
         "log_every": 4,
         "save_every": 5,
+        "logger": "none",
     },
 }
 

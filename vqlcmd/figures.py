@@ -1,30 +1,87 @@
 """Pictures, with the same bytes for the same values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.files import atomic_write
 
+SHOWN_CODES = 1024
+"""Of more codes a seeded draw stands for all in a picture of distances."""
 
-def image_grid(images: Tensor, columns: int, path: Path, gap: int = 2) -> None:
-    """Images (n, 3, S, S) uint8, row by row, as one PNG on white; small ones are enlarged towards 64 pixels."""
-    count, _, side, _ = images.shape
-    rows = -(-count // columns)
-    canvas = np.full((rows * (side + gap) + gap, columns * (side + gap) + gap, 3), 255, dtype=np.uint8)
-    for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        top, left = (gap + (number // columns) * (side + gap), gap + (number % columns) * (side + gap))
-        canvas[top : top + side, left : left + side] = image
+
+def image_grid(images: Tensor, columns: int, path: Path, captions: Sequence[str] | None = None, gap: int = 2) -> None:
+    """Images (n, 3, S, S) uint8, row by row, as one PNG on white; small ones are enlarged towards 64 pixels.
+
+    `captions` are n words, one for each image: they stand above a row whose words are not those of the row above.
+    """
+    side = images.shape[2]
     enlarge = max(64 // side, 1)
-    picture = Image.fromarray(canvas).resize(
-        (canvas.shape[1] * enlarge, canvas.shape[0] * enlarge), Image.Resampling.NEAREST
-    )
+    step, edge, strip = (side + gap) * enlarge, gap * enlarge, 18
+    words = [" ".join(word.split()) for word in captions or ()]
+    rows = [range(start, min(start + columns, len(images))) for start in range(0, len(images), columns)]
+    lines = [[words[number] for number in row] if words else [] for row in rows]
+    above = [bool(line) and (not number or line != lines[number - 1]) for number, line in enumerate(lines)]
+    canvas = Image.new("RGB", (columns * step + edge, len(rows) * step + edge + strip * sum(above)), "white")
+    pen, font, top = ImageDraw.Draw(canvas), _font(12), edge
+    for row, line, captioned in zip(rows, lines, above, strict=True):
+        for column, word in enumerate(line if captioned else ()):
+            middle = edge + column * step + side * enlarge / 2
+            pen.text((middle, top + strip / 2), _fitting(word, font, step - 4), "black", font, anchor="mm")
+        top += strip if captioned else 0
+        for column, number in enumerate(row):
+            picture = Image.fromarray(images[number].permute(1, 2, 0).numpy())
+            large = picture.resize((side * enlarge, side * enlarge), Image.Resampling.NEAREST)
+            canvas.paste(large, (edge + column * step, top))
+        top += step
     with atomic_write(path) as side_file:
-        picture.save(side_file, format="PNG")
+        canvas.save(side_file, format="PNG")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    # One that every installation has, with more alphabets than Pillow's own.
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _fitting(word: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    if font.getlength(word) <= width:
+        return word
+    kept = next((n for n in range(len(word) - 1, 0, -1) if font.getlength(word[:n] + "\u2026") <= width), 0)
+    return word[:kept] + "\u2026"
+
+
+def distances(table_KD: Tensor) -> tuple[Tensor, str]:
+    """|e_i - e_j| of the codes, or of a seeded draw of SHOWN_CODES of them, in order; and which: "" for all."""
+    codes = len(table_KD)
+    if codes > SHOWN_CODES:
+        drawn = CounterRNG(0, "figures", torch.arange(codes)).uniform("codes").argsort()[:SHOWN_CODES]
+        table_KD = table_KD[drawn.sort().values]
+    return torch.cdist(table_KD, table_KD), f"{SHOWN_CODES:,} of {codes:,} codes" if codes > SHOWN_CODES else ""
+
+
+def nearest_pairs(samples: Tensor, training: Tensor, distances: Tensor, path: Path) -> None:
+    """Samples (n, 3, S, S) uint8 above the training images nearest to them, with the distance (n,) of each pair."""
+    columns = max(min(len(samples), 6), 1)
+    rows = max(-(-len(samples) // columns), 1)
+    figure, axes = _figure(2 * rows, columns, (1.5 * columns, 3.4 * rows))
+    axes = np.asarray(axes).reshape(2 * rows, columns)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for number, (sample, image, distance) in enumerate(zip(samples, training, distances.tolist(), strict=True)):
+        row, column = divmod(number, columns)
+        for below, shown in enumerate((sample, image)):
+            axes[2 * row + below, column].imshow(shown.permute(1, 2, 0).numpy(), interpolation="nearest")
+        axes[2 * row, column].set_title(f"{distance:.3g}", fontsize=8)
+    figure.suptitle("samples, and below each the nearest training image with the distance", fontsize=9)
+    _save(figure, path)
 
 
 def noise_schedule(signal: Callable[[Tensor], Tensor], name: str, path: Path) -> None:
@@ -52,16 +109,19 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
         norms = table.norm(dim=1).numpy()
         # Rows of one length differ by rounding alone, which is no range for bins.
         middle, half = float(norms.mean()), max(float(np.ptp(norms)) / 2, 0.05 * float(norms.mean()), 1e-6)
-        left.hist(norms, bins=40, range=(middle - 2 * half, middle + 2 * half))
+        left.hist(norms, bins=40, range=(max(middle - 2 * half, 0), middle + 2 * half))
         left.set(title=f"{name}: norms", xlabel="norm", ylabel="codes")
-        picture = right.imshow(torch.cdist(table, table).numpy(), cmap="viridis", vmin=0)
-        right.set(title=f"{name}: distances", xlabel="code", ylabel="code")
+        matrix, which = distances(table)
+        picture = right.imshow(matrix.numpy(), cmap="viridis", vmin=0)
+        of = which and f" of {which}"
+        right.set(title=f"{name}: distances{of}", xlabel="code", ylabel="code")
         figure.colorbar(picture, ax=right)
     _save(figure, path)
 
 
-def collapse(curves: dict[str, dict[str, list[float]]], matrices: dict[str, Tensor], path: Path) -> None:
+def collapse(curves: dict[str, dict[str, list[float]]], tables: dict[str, Tensor], path: Path) -> None:
     """Statistics of embeddings over training steps, a line per run; below, each run's distances on one scale."""
+    matrices = {run: distances(table_KD) for run, table_KD in tables.items()}
     names = list(dict.fromkeys(name for each in curves.values() for name in each if name != "step"))
     columns = 4
     lines, below = -(-len(names) // columns), -(-len(matrices) // columns)
@@ -73,13 +133,15 @@ def collapse(curves: dict[str, dict[str, list[float]]], matrices: dict[str, Tens
         for run, each in curves.items():
             if name in each:
                 axis.plot(each["step"], each[name], label=run)
-        axis.set(title=name, xlabel="step", ylim=(0, None))
+        # From 0, with room for a line that stays at 0 or at the top.
+        high = max((value for each in curves.values() for value in each.get(name, ()) if isfinite(value)), default=0.0)
+        axis.set(title=name, xlabel="step", ylim=(-0.05 * (high or 1.0), 1.05 * (high or 1.0)))
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
-    largest = max(float(matrix_KK.max()) for matrix_KK in matrices.values())
-    for axis, (run, matrix_KK) in zip(axes[lines:].flat, matrices.items(), strict=False):
+    largest = max(float(matrix.max()) for matrix, _ in matrices.values())
+    for axis, (run, (matrix, which)) in zip(axes[lines:].flat, matrices.items(), strict=False):
         axis.set_visible(True)
-        picture = axis.imshow(matrix_KK.numpy(), cmap="viridis", vmin=0, vmax=largest)
-        axis.set_title(run, fontsize=8)
+        picture = axis.imshow(matrix.numpy(), cmap="viridis", vmin=0, vmax=largest)
+        axis.set_title(f"{run}\n{which}" if which else run, fontsize=8)
         figure.colorbar(picture, ax=axis, shrink=0.7)
     _save(figure, path)
 

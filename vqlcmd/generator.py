@@ -11,9 +11,9 @@ from torch import Tensor
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
 from vqlcmd.params import Sampling
+from vqlcmd.params.errors import rule
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError, DataError
-from vqlcmd.runtime.param_errors import rule
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 

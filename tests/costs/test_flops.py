@@ -1,6 +1,6 @@
-"""Operations: the closed forms are what PyTorch counts when the thing itself runs."""
+"""FLOPs: what is counted in small, without numbers, is what PyTorch counts when the whole thing runs."""
 
-import dataclasses
+import time
 from typing import Any
 
 import pytest
@@ -10,13 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.factory import METHODS, build, integers, params
-from tests.tokenizers import SMALL
-from vqlcmd.costs.flops import COSTS, Costs, Sizes, tokenizer_flops
-from vqlcmd.costs.plan import FAMILIES, INCEPTION, VGG16, Data, Plan, plan, proxy_flops
-from vqlcmd.diffusion.transformer import Transformer
+from tests.repository.test_presets import preset
+from vqlcmd.costs.flops import polynomial
+from vqlcmd.costs.plan import INCEPTION, VGG16, Data, Plan, plan
+from vqlcmd.experiments.table import overridden
+from vqlcmd.params import check_params
 from vqlcmd.rng import CounterRNG
-from vqlcmd.tokenizer.blocks import Architecture
-from vqlcmd.tokenizer.vqgan import VQGAN
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.yaml_file import read_yaml
 
 # A network whose every size is another number.
 SHAPE = {"layers": 3, "heads": 2, "width": 24, "dropout": 0.1}
@@ -45,25 +46,11 @@ def made(classes: int = 0, **overrides: Any) -> Any:
     return build(tokens=TOKENS, codes=CODES, classes=classes, **{**TINY, **overrides})
 
 
-@pytest.mark.parametrize(
-    ("sizes", "dropout"),
-    [
-        (Sizes(tokens=9, codes=7, inputs=6, classes=0, layers=2, heads=2, width=16), 0.0),
-        (Sizes(tokens=9, codes=7, inputs=6, classes=3, layers=3, heads=4, width=24), 0.1),
-        (Sizes(tokens=256, codes=1024, inputs=256, classes=0, layers=15, heads=8, width=512), 0.1),
-    ],
-    ids=["small", "small with classes", "56M"],
-)
-def test_a_pass_and_its_gradients_cost_what_pytorch_counts(sizes: Sizes, dropout: float) -> None:
-    counter, plain = counted()
-    with counter, plain:
-        network = Transformer(**dataclasses.asdict(sizes), dropout=dropout)
-        z_BND = torch.zeros(1, sizes.tokens, sizes.inputs, requires_grad=True)
-        label = torch.zeros(1, dtype=torch.int64) if sizes.classes else None
-        logits = network(z_BND, torch.zeros(1), label)
-        assert counter.get_total_flops() == sizes.forward
-        logits.sum().backward()
-    assert counter.get_total_flops() == sizes.trained
+def test_a_polynomial_is_found_again_from_as_many_values_as_it_has_coefficients() -> None:
+    for at in (1, 2, 3, 10, 10**9):
+        assert polynomial([7], at) == 7
+        assert polynomial([5, 8], at) == 2 + 3 * at
+        assert polynomial([6, 17, 34], at) == 3 * at**2 + 2 * at + 1
 
 
 ABLATIONS: list[tuple[dict[str, Any], int]] = [
@@ -83,7 +70,7 @@ def test_a_training_step_costs_what_pytorch_counts(changes: dict[str, Any], clas
     with counter, plain:
         terms = method(integers(CODES, BATCH, TOKENS), label, CounterRNG(0, "train", torch.arange(BATCH), 0), teacher)
         torch.stack([term.mean() for term in terms.values()]).sum().backward()
-    assert counter.get_total_flops() == BATCH * planned(classes, **changes).costs.training()
+    assert counter.get_total_flops() == BATCH * planned(classes, **changes).costs.training
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
@@ -95,41 +82,43 @@ def test_samples_and_bounds_cost_what_pytorch_counts(name: str, guidance: float)
     counter, plain = counted()
     with counter, plain:
         method.sample(label, CounterRNG(0, "sample", rows), found.params.sampling())
-    assert counter.get_total_flops() == BATCH * found.costs.sampling(found.calls)
+    assert counter.get_total_flops() == BATCH * found.costs.sampling
     counter, plain = counted()
     with counter, plain:
         method.bound(integers(CODES, BATCH, TOKENS), label, CounterRNG(0, "bound", rows), found.params.bound.levels)
-    assert counter.get_total_flops() == BATCH * found.costs.bound()
+    assert counter.get_total_flops() == BATCH * found.costs.bound
 
 
-def test_at_the_papers_size_vq_lcmd_trains_at_eight_passes_and_the_others_at_three() -> None:
-    sizes = Sizes(tokens=256, codes=1024, inputs=256, classes=0, layers=15, heads=8, width=512)
-    for name in METHODS:
-        passes = COSTS.get(name, Costs)(params(method=name), sizes).training() / sizes.forward
-        assert passes == pytest.approx(8 if name == "lcmd" else 3, rel=0.01)
+@pytest.mark.parametrize("name", METHODS)
+def test_at_the_papers_size_vq_lcmd_trains_at_eight_passes_and_the_others_at_three(name: str) -> None:
+    found = plan(check_params(overridden(read_yaml(preset("ffhq")), {"method": name}), name), Data(1, 0)).costs
+    assert found.training / found.forward == pytest.approx(8 if name == "lcmd" else 3, rel=0.01)
 
 
-SHAPES = [(Architecture(), 64), (SMALL, 16), (SMALL, 32)]
-SHAPES += [
-    (dataclasses.replace(SMALL, embed_dim=SMALL.z_channels, variant=variant), 16) for variant in FAMILIES.values()
-]
+def test_a_plan_of_any_depth_and_any_number_of_steps_is_a_few_small_runs() -> None:
+    """By the clock: a run of 100,000 blocks or 100,000 steps would take minutes."""
+    changes = {"network": {**SHAPE, "layers": 100_000}, "sample_steps": 100_000, "bound": {"levels": 50_000}}
+    deep, start = planned(3, **changes).costs, time.monotonic()
+    assert deep.forward < deep.training < deep.bound < deep.sampling
+    assert time.monotonic() - start < 30
 
 
-@pytest.mark.parametrize(("shape", "size"), SHAPES)
-def test_the_tokenizer_costs_what_pytorch_counts(shape: Architecture, size: int) -> None:
-    counter, plain = counted()
-    with counter, plain:
-        tokenizer = VQGAN(shape)
-        tokenizer.encode(torch.zeros(1, 3, size, size))
-        encode = counter.get_total_flops()
-        side = size // shape.downsampling
-        tokenizer.decode_latents(torch.zeros(1, shape.embed_dim, side, side))
-    assert tokenizer_flops(shape, size) == (encode, counter.get_total_flops() - encode)
+def test_planning_leaves_the_global_random_state_alone() -> None:
+    before = torch.random.get_rng_state()
+    found = planned(3)
+    assert found.costs.parameters
+    assert found.work()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_network_that_no_memory_could_hold_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"width 2,000,000,000 .* lower network.width"):
+        assert planned(network={**SHAPE, "width": 2 * 10**9}).costs.parameters
 
 
 @pytest.mark.slow
 def test_inception_costs_what_pytorch_counts_in_torchvisions_network_of_the_same_layers() -> None:
-    from vqlcmd.evaluation.extractors import guard_torchvision
+    from vqlcmd.evaluation.fidelity import guard_torchvision
 
     guard_torchvision()
     from torchvision.models import inception_v3
@@ -143,7 +132,7 @@ def test_inception_costs_what_pytorch_counts_in_torchvisions_network_of_the_same
 
 @pytest.mark.slow
 def test_vgg16_costs_what_pytorch_counts_in_torchvisions_network_without_its_last_layer() -> None:
-    from vqlcmd.evaluation.extractors import guard_torchvision
+    from vqlcmd.evaluation.fidelity import guard_torchvision
 
     guard_torchvision()
     from torchvision.models import vgg16
@@ -154,13 +143,3 @@ def test_vgg16_costs_what_pytorch_counts_in_torchvisions_network_without_its_las
         network.classifier[6] = torch.nn.Identity()
         assert network(torch.zeros(1, 3, 224, 224)).shape[1] == VGG16[0]
     assert counter.get_total_flops() == VGG16[2]
-
-
-def test_the_proxy_classifier_costs_what_pytorch_counts_but_for_its_head() -> None:
-    from vqlcmd.evaluation.proxy_classifier import ProxyClassifier
-
-    for size in (16, 100):
-        counter, _ = counted()
-        with counter:
-            ProxyClassifier(0).features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-        assert counter.get_total_flops() == proxy_flops(size)

@@ -1,6 +1,7 @@
 """vqlcmd plan: what it announces is what PyTorch saves and files take, and it runs and writes nothing."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from tests.pipeline_imports import ROOT
 from vqlcmd import methods
 from vqlcmd.cli.plan import Machine
 from vqlcmd.costs.flops import Sizes
-from vqlcmd.costs.plan import FAMILIES, Data, activations, architecture, plan
+from vqlcmd.costs.gpus import GPUS
+from vqlcmd.costs.memory import activations
+from vqlcmd.costs.plan import FAMILIES, Data, architecture, plan
 from vqlcmd.methods import save_method
 from vqlcmd.params import Params
 from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.tokenizer.blocks import Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN
 from vqlcmd.tokens import shards
@@ -128,12 +132,12 @@ def test_published_families_have_the_parameters_that_the_tokenizers_page_lists(
 def test_every_method_can_be_planned_without_its_weights() -> None:
     for name in METHODS:
         real = methods.build(model_params(method=name, **TINY), codebook(CODES, 7), TOKENS, 3)
-        assert planned(3, method=name).parameters == sum(parameter.numel() for parameter in real.parameters())
+        assert planned(3, method=name).costs.parameters == sum(parameter.numel() for parameter in real.parameters())
 
 
 def test_devices_share_what_can_be_shared() -> None:
     rates = {("cuda", "bf16"): 100.0}
-    one, two = (Machine("cuda", devices, 0, 0, rates) for devices in (1, 2))
+    one, two = (Machine("cuda", devices, 0, 0, rates, "") for devices in (1, 2))
     assert one.seconds(40.0, "bf16", shared=True) == 1.0
     assert two.seconds(40.0, "bf16", shared=True) == 0.5
     assert two.seconds(40.0, "bf16", shared=False) == 1.0
@@ -151,6 +155,43 @@ def test_the_command_prints_a_plan_and_writes_nothing(monkeypatch: pytest.Monkey
     for words in ("246,431,232", "1,281,167 images", "1000 classes", "102 calls", "dvc gc -w", "rm -r .state", "years"):
         assert words in done.output
     assert sorted(ROOT.rglob("data/**")) == before
+
+
+def test_published_gpus_are_planned_by_arithmetic_without_touching_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """142 EFLOP of bf16 at 40% of eight times 989.5 TFLOP/s are 12.4 hours and a few minutes."""
+    from vqlcmd.cli.main import app
+
+    def measured() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(vqlcmd.cli.plan, "_machine", measured)
+    monkeypatch.setenv("COLUMNS", "200")
+    with inside(ROOT):
+        done = CliRunner().invoke(app, ["plan", "--preset", "imagenet", "--gpu", "H100", "--count", "8"])
+        assert done.exit_code == 0, done.output
+        hours = 142e18 / (0.4 * 8 * 989.5e12) / 3600
+        train = next(line for line in done.output.splitlines() if " train " in line and " E " in line)
+        assert re.search(rf" {hours:.1f}\d* h|{hours:.0f}\.\d h", train), train
+        for words in ("8 x h100", "Arithmetic, not measured", "80 GB are there", "data sheet"):
+            assert words in done.output, words
+        for options, said in (
+            (["--gpu", "h10"], "h100"),
+            (["--gpu", "h100", "--count", "3"], "--count"),
+            (["--count", "2"], "--gpu"),
+        ):
+            done = CliRunner().invoke(app, ["plan", "--preset", "imagenet", *options])
+            assert isinstance(done.exception, ConfigError)
+            assert said in str(done.exception)
+
+
+def test_published_rates_are_those_of_a_machine_that_can_exist() -> None:
+    """bf16 in tensor cores is 2 to 16 times float32 outside of them, in every generation there has been."""
+    for name, gpu in GPUS.items():
+        assert 1.9 < gpu.bf16 / gpu.float32 <= 16.1, name
+        assert 1e9 < gpu.memory < 1e12, name
+        assert gpu.source, name
 
 
 def test_data_that_nobody_has_counted_need_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

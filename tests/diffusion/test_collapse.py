@@ -5,8 +5,19 @@ import math
 import pytest
 import torch
 
+from benchmarks.measure import apart, peak_memory
 from tests.factory import normal
-from vqlcmd.diffusion.collapse import DECODABLE_AT, decodable, effective_rank, geometry, statistics
+from vqlcmd.diffusion import collapse
+from vqlcmd.diffusion.collapse import (
+    BLOCK,
+    DECODABLE_AT,
+    decodable,
+    effective_rank,
+    geometry,
+    pairwise_distances,
+    statistics,
+    statistics_memory,
+)
 from vqlcmd.diffusion.schedule import Cosine
 from vqlcmd.rng import CounterRNG
 
@@ -85,3 +96,46 @@ def test_geometry_is_the_part_of_the_statistics_that_needs_no_noise() -> None:
     assert set(whole) - set(found) == {f"decodable_{log_snr}" for log_snr in DECODABLE_AT}
     assert found.items() <= whole.items()
     assert found["embedding_rank"] == effective_rank(table)
+
+
+@pytest.mark.parametrize("codes", [2, 3, 64, 1024, 4096])
+def test_distances_of_one_block_are_those_of_the_dense_computation_to_the_bit(codes: int) -> None:
+    """What the demo's curves hold: 64 codes."""
+    table = normal(codes, 32)
+    dense = torch.pdist(table)
+    assert pairwise_distances(table) == (float(dense.mean()), float(dense.min()))
+    z, means = normal(codes, 32, seed=1), normal(codes, 32, seed=2)
+    assert math.isqrt(BLOCK) >= 4096
+    rows = torch.cat([torch.cdist(part, means) for part in z.split(BLOCK // codes)])
+    assert torch.equal(rows, torch.cdist(z, means))
+
+
+def test_distances_in_blocks_are_those_of_the_dense_computation(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, eps = normal(130, 16), normal(130, 16, seed=1)
+    # The closest two lie in different blocks, closer than a matrix product can tell.
+    table[7], table[101] = 5.0, 5.0 + 1e-5
+    dense, share = torch.pdist(table), decodable(table, SCHEDULE, 0, eps)
+    monkeypatch.setattr(collapse, "BLOCK", 31**2)
+    mean, least = pairwise_distances(table)
+    assert mean == pytest.approx(float(dense.mean()), rel=1e-5)
+    assert least == pytest.approx(float(dense.min()), rel=1e-3)
+    assert decodable(table, SCHEDULE, 0, eps) == share
+
+
+def largest_table() -> dict[str, float]:
+    """Statistics of 65,536 codes, and the memory that they took beside the table and its noise."""
+    table, eps = normal(65_536, 8), normal(65_536, 8, seed=1)
+    pairwise_distances(table[:128])
+    before, expected = peak_memory(), float((table[:4096, None] - table[None, 4096:4104]).norm(dim=2).mean())
+    mean, _ = pairwise_distances(table)
+    share = decodable(table, SCHEDULE, 2, eps)
+    return {"bytes": peak_memory() - before, "mean": mean, "expected": expected, "share": share}
+
+
+@pytest.mark.slow
+def test_statistics_of_65536_codes_take_bounded_memory() -> None:
+    """All distances at once would be 17 GB."""
+    found = apart(largest_table)
+    assert found["bytes"] < statistics_memory(65_536) < 300e6
+    assert found["mean"] == pytest.approx(found["expected"], rel=0.02)
+    assert 0 < found["share"] < 1

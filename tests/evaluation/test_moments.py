@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqlcmd.evaluation.metrics import frechet_distance
+from vqlcmd.evaluation.metrics.fid import frechet_distance
 from vqlcmd.evaluation.moments import Moments, Statistics, read_statistics
 from vqlcmd.runtime.errors import DataError
 

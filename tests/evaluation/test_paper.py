@@ -14,8 +14,11 @@ from torch import Tensor
 
 from stages import evaluate, reference
 from tests.conftest import TINY, inside, merge, run_stages, write_params
-from vqlcmd.evaluation import metrics
-from vqlcmd.evaluation.extractors import Layers, extractor, guard_torchvision
+from vqlcmd.evaluation import distances
+from vqlcmd.evaluation.extractors import Layers, extractor
+from vqlcmd.evaluation.fidelity import guard_torchvision
+from vqlcmd.evaluation.metrics.fid import frechet_distance
+from vqlcmd.evaluation.metrics.precision_recall import precision_recall
 from vqlcmd.evaluation.moments import Moments, Statistics
 from vqlcmd.images import loader, manifest
 from vqlcmd.images.crops import Recipe
@@ -66,10 +69,19 @@ def measured(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
 
 
-def statistics(features: Tensor) -> Statistics | None:
+def protocol(folder: Path) -> dict[str, Any]:
+    """That of the samples."""
+    of_samples, of_reconstructions = json.loads((folder / "metrics/protocol.json").read_text(encoding="utf-8"))
+    assert (of_samples["of"], of_reconstructions["of"]) == ("samples", "reconstructions")
+    return of_samples
+
+
+def statistics(features: Tensor) -> Statistics:
     moments = Moments()
     moments.add(features)
-    return moments.statistics()
+    found = moments.statistics()
+    assert found is not None
+    return found
 
 
 @pytest.mark.usefixtures("colours")
@@ -81,16 +93,19 @@ def test_fid_counts_all_images_and_precision_and_recall_as_many_of_each_as_asked
     real, generated = real_images(copy, limit=60), generated_images(copy)
     network, precise = Colours("", "", 97, has_logits=False), Colours("", "", 41, has_logits=False)
     ours, theirs = (statistics(network(shown).features) for shown in (generated, real))
-    assert found["fid_inception"] == pytest.approx(metrics.frechet_distance(ours, theirs), rel=1e-4)
+    assert found["fid_inception"] == pytest.approx(frechet_distance(ours, theirs), rel=1e-4)
     kept = real[loader.subsample(60, 30, 0, "precision")]
     one, two = (precise(shown).features for shown in (generated[:30], kept))
-    shares = metrics.precision_recall(one, two, k=2)
+    shares = precision_recall(one, two, k=2)
     assert (found["precision_vgg16"], found["recall_vgg16"]) == pytest.approx(shares, rel=1e-5)
     assert "precision_inception" not in found
-    protocol = found["protocol"]
-    assert (protocol["generated_images"], protocol["real_images"]) == (50, 60)
-    assert (protocol["precision_generated_images"], protocol["precision_real_images"]) == (30, 30)
-    assert (protocol["weights_sha256"], protocol["precision_weights_sha256"]) == ("a", "b")
+    made = protocol(copy)
+    assert (made["generated_images"], made["real_images"]) == (50, 60)
+    assert (made["precision_generated_images"], made["precision_real_images"]) == (30, 30)
+    assert (made["extractor"], made["precision_extractor"], made["neighbours"]) == ("inception", "vgg16", 2)
+    assert (made["weights_sha256"], made["precision_weights_sha256"]) == ("a", "b")
+    assert made["torch"].startswith(torch.__version__.partition("+")[0])
+    assert (found["generated_images"], found["real_images"]) == (50, 60)
     assert set(found["reconstruction"]) >= {"fid_inception", "is_inception", "precision_vgg16", "recall_vgg16"}
 
 
@@ -101,15 +116,15 @@ def test_published_statistics_take_the_place_of_the_real_images(copy: Path) -> N
     np.savez(path, mu=exact.mean(axis=0), sigma=np.cov(exact, rowvar=False))
     write_params(copy, merge(TINY, {"evaluate": PAPER}))
     run_stages(copy, "reference", "evaluate")
-    own = measured(copy)
+    own, before = measured(copy), protocol(copy)
     changes = {"reference": {"statistics": str(path), "limit": 40}, "evaluate": PAPER}
     write_params(copy, merge(TINY, changes))
     run_stages(copy, "reference", "evaluate")
     found = measured(copy)
     assert found["fid_inception"] == pytest.approx(own["fid_inception"], rel=1e-5)
-    assert found["protocol"]["real_images"] is None
-    assert found["protocol"]["statistics"] == {"file": "published.npz", "sha256": sha256(path)}
-    assert own["protocol"]["statistics"] is None
+    assert protocol(copy)["real_images"] is None
+    assert protocol(copy)["statistics"] == {"file": "published.npz", "sha256": sha256(path)}
+    assert before["statistics"] is None
 
 
 @pytest.mark.usefixtures("colours")
@@ -151,7 +166,7 @@ def test_statistics_of_inception_are_refused_for_a_proxy(copy: Path) -> None:
 def test_a_reference_of_another_extractor_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Colours("proxy", "other", 97, has_logits=True)
     monkeypatch.setattr(evaluate, "extractors", lambda *_: (other, other))
-    with pytest.raises(DataError, match="made with another proxy classifier: run `dvc repro`"):
+    with pytest.raises(DataError, match="made with other weights than those of proxy: run `dvc repro`"):
         run_stages(copy, "evaluate")
 
 
@@ -161,13 +176,13 @@ def test_precision_and_recall_are_torch_fidelitys(k: int, chunk: int, monkeypatc
     guard_torchvision()
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    monkeypatch.setattr(distances, "CHUNK", chunk)
     draws = torch.Generator().manual_seed(k)
     one = torch.randn(150, 6, generator=draws)
     two = 1.3 * torch.randn(110, 6, generator=draws) + 0.8
     expected = prc_features_to_metric(one, two, prc_neighborhood=k, verbose=False)
     assert 0.1 < expected["precision"] < 0.95
-    assert metrics.precision_recall(one, two, k) == pytest.approx((expected["precision"], expected["recall"]), abs=1e-4)
+    assert precision_recall(one, two, k) == pytest.approx((expected["precision"], expected["recall"]), abs=1e-4)
 
 
 class Pictures(torch.utils.data.Dataset[Tensor]):
@@ -233,8 +248,8 @@ def test_with_inception_and_vgg16_the_numbers_are_those_of_torch_fidelity(
     expected = torch_fidelity.calculate_metrics(**both, prc=True, prc_neighborhood=2, **how)
     assert found["precision_vgg16"] == pytest.approx(expected["precision"], abs=1e-4)
     assert found["recall_vgg16"] == pytest.approx(expected["recall"], abs=1e-4)
-    assert found["protocol"]["weights_sha256"] == sha256(files["weights"])
-    assert found["protocol"]["precision_weights_sha256"] == sha256(files["vgg16"])
+    assert protocol(copy)["weights_sha256"] == sha256(files["weights"])
+    assert protocol(copy)["precision_weights_sha256"] == sha256(files["vgg16"])
     with inside(copy):
         tensors, about = load_weights(paths.REFERENCE / "features.safetensors", "reference")
     assert tensors["real_mean"].shape == (2048,)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqlcmd.evaluation.extractors import extractor, guard_torchvision, register_proxy
+from vqlcmd.evaluation.extractors import extractor
+from vqlcmd.evaluation.fidelity import guard_torchvision, register_proxy
 from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier, accuracy, fit_proxy, load_proxy, save_proxy
 from vqlcmd.runtime.errors import ConfigError, DataError
 
@@ -158,7 +159,7 @@ def test_registering_the_proxy_again_changes_nothing() -> None:
 
 
 def test_unknown_extractors_and_missing_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'vgg' is not one of proxy, inception, vgg16"):
+    with pytest.raises(ConfigError, match="'vgg' is not one of proxy, inception, efficientnet, dinov2, clip, vgg16"):
         extractor("vgg")
     with pytest.raises(DataError, match="reference stage"):
         extractor("proxy")

@@ -198,7 +198,7 @@ def test_a_picture_of_the_right_size_stays_as_it_is(crop: str) -> None:
     for resize in (*FILTERS, "bilinear_no_antialias"):
         recipe = Recipe(16, resize, crop)  # pyright: ignore[reportArgumentType]
         found = crop_views(image, recipe, 3)
-        assert (found.shape, found.dtype) == ((recipe.crop_views, 3, 16, 16), np.uint8)
+        assert (found.shape, found.dtype) == ((recipe.views, 3, 16, 16), np.uint8)
         np.testing.assert_array_equal(found[0], np.asarray(image).transpose(2, 0, 1)[:, :16, :16])
 
 
@@ -207,7 +207,7 @@ def test_one_square_stands_for_an_image_from_elsewhere_whatever_the_recipe() -> 
     of = {crop: prepare(image, Recipe(16, "bicubic", crop)) for crop in ("center", "random", "adm", "ten_crop")}
     assert (of["random"] == of["center"]).all()
     assert (of["ten_crop"] == of["adm"]).all()
-    assert (Recipe(16, "box", "random").one_view().crop, Recipe(16, "box", "ten_crop").one_view().crop_views) == (
+    assert (Recipe(16, "box", "random").one_view().crop, Recipe(16, "box", "ten_crop").one_view().views) == (
         "random",
         1,
     )

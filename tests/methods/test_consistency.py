@@ -1,4 +1,4 @@
-"""What consistency matching teaches, by where it steps back: on the distribution of test_toy.py, which can be listed."""
+"""What consistency matching teaches, by the way it steps back, on the distribution of test_toy.py."""
 
 import copy
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.factory import build, integers, made, normal, sampling
-from tests.methods.test_toy import STATES, TABLE, K, N, P, method, noise_alone, total_variation
+from tests.methods.test_toy import STATES, TABLE, K, N, P, method, total_variation
 from vqlcmd.diffusion import gaussian
 from vqlcmd.diffusion.consistency import STEPS, Noised
 from vqlcmd.rng import CounterRNG
@@ -83,7 +83,7 @@ SQUARE = torch.tensor([[1.5, 0.0], [0.0, 1.5], [-1.5, 0.0], [0.0, -1.5]])
 @pytest.mark.parametrize("name", STEPS)
 def test_along_the_model_a_confident_lie_agrees_with_itself_and_along_the_others_it_is_seen(name: str) -> None:
     """A step toward the nearest code keeps it the nearest one, so that L_rec and L_cm are both 0."""
-    lambdas = {"lambda_rec": 1.0, "lambda_diff": 0.0, "lambda_cm": 1.0, "lambda_ce": 1.0}
+    lambdas: dict[str, Any] = {"lambda_rec": 1.0, "lambda_diff": 0.0, "lambda_cm": 1.0, "lambda_ce": 1.0}
     model = method(consistency_step=name, drop=0.0, train={"batch_size": 1000}, **lambdas)
     model.embedding.weight.data.copy_(SQUARE)
     model.network = Nearest(model.schedule)
@@ -100,7 +100,7 @@ def test_the_step_along_the_data_is_the_ddim_step_along_the_true_embedding() -> 
     now = Noised(gaussian.diffuse(model.schedule, psi, t, eps), psi, eps, t)
     rng = CounterRNG(0, "toy", torch.arange(B))
     z_s = STEPS["data"].move(model.schedule, now, s, unused, rng)
-    assert torch.allclose(z_s, gaussian.ddim_step(model.schedule, now.z_BND, psi, s, t), atol=1e-5)
+    assert torch.allclose(z_s, gaussian.ddim_step(model.schedule, now.z, psi, s, t), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -143,7 +143,7 @@ def learned(name: str, steps: int) -> float:
         tokens = STATES[torch.multinomial(P, 256, replacement=True, generator=draws)]
         optimizer.zero_grad()
         terms = model(tokens, None, CounterRNG(0, "train", torch.arange(256), step), teacher)
-        sum(term.mean() for term in terms.values()).backward()
+        torch.stack([term.mean() for term in terms.values()]).sum().backward()
         optimizer.step()
         schedule.step()
         update_average(teacher, model, step, 0.99)

@@ -21,6 +21,13 @@ from vqlcmd.runtime.errors import ConfigError, DataError, UserError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.tokenizer import vqgan
 
+UNSAID = {
+    "assumed": {
+        "pixel_range": "from -1 to 1; with files of aMUSEd or open-muse set vqgan.pixel_range",
+        "tanh_out": "none after the last convolution",
+    }
+}
+
 
 def test_without_a_configuration_everything_is_inferred(tmp_path: Path) -> None:
     found, provenance = convert.read(tamings(tmp_path))
@@ -39,7 +46,7 @@ def _without(*names: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     ("change", "pieces"),
     [
         (_without("encoder.conv_in.weight"), ["encoder.conv_in.weight is missing"]),
-        (_without("decoder.up.1.upsample.conv.bias"), ["missing: decoder.up.1.upsample.conv.bias: get"]),
+        (_without("decoder.up.1.upsample.conv.bias"), ["missing: decoder.up.1.upsample.conv.bias: download"]),
         (_without("encoder.mid.attn_1.q.weight"), ["missing: encoder.mid.attn_1.q.weight"]),
         (_without("encoder.mid.block_2.conv1.bias"), ["missing: encoder.mid.block_2.conv1.bias"]),
         (_without("post_quant_conv.bias", "encoder.norm_out.bias"), ["encoder.norm_out.bias, post_quant_conv.bias"]),
@@ -57,7 +64,7 @@ def _without(*names: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
             ["no multiples of the first one, 40"],
         ),
         (_without("quantize.embedding.weight"), ["an autoencoder without a codebook"]),
-        (lambda held: {"quantize.embed.weight": torch.zeros(3, 3)}, ["Gumbel"]),
+        (lambda held: {"quantize.embed.weight": torch.zeros(3, 3)}, ["such as quantize.embed.weight: name a VQGAN"]),
         (lambda held: {"bert.encoder.weight": torch.zeros(3)}, ["such as bert.encoder.weight: name a VQGAN"]),
         (
             lambda held: {"quantize.embedding.weight": torch.zeros(4, 4), "encoder.patch.weight": torch.zeros(3)},
@@ -104,7 +111,7 @@ def test_a_digest_that_differs_is_named(tmp_path: Path) -> None:
     path = tamings(tmp_path)
     found, provenance = convert.read(path, digest=sha256(path))
     assert found.architecture.n_embed == 32
-    assert provenance == {"file": "last.ckpt", "sha256": sha256(path), "config": None, "format": "taming"}
+    assert provenance == {"file": "last.ckpt", "sha256": sha256(path), "config": None, "format": "taming", **UNSAID}
     refused(DataError, path, f"has SHA-256 {sha256(path)}, but vqgan.sha256 is {'0' * 64}", digest="0" * 64)
 
 
@@ -153,7 +160,8 @@ def test_the_stage_takes_a_published_file(tmp_path: Path, capsys: pytest.Capture
     made = tmp_path / "run" / "data" / "vqgan.safetensors"
     with safetensors.safe_open(made, framework="pt") as file:
         about = json.loads(file.metadata()["about"])
-    assert about["provenance"] == {"file": "last.ckpt", "sha256": sha256(path), "config": None, "format": "taming"}
+    told = {"file": "last.ckpt", "sha256": sha256(path), "config": None, "format": "taming", **UNSAID}
+    assert about["provenance"] == told
     assert str(tmp_path) not in json.dumps(about)
     said = capsys.readouterr().out
     assert "last.ckpt as taming, 4 x 4 tokens of 32 codes" in said

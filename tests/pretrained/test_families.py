@@ -24,7 +24,7 @@ IMAGES = normal(3, 3, 16, 16, seed=9).clamp(-1, 1)
 
 def lightning(held: dict[str, Tensor]) -> dict[str, Any]:
     extra = {"loss.discriminator.main.0.weight": torch.zeros(2, 3), "colorize": torch.zeros(3, 1, 1, 1)}
-    extra |= {"quantize.used": torch.arange(5), "model_ema.decay": torch.tensor(0.9), "loss.logvar": torch.zeros(())}
+    extra |= {"model_ema.decay": torch.tensor(0.9), "loss.logvar": torch.zeros(())}
     return {"epoch": 3, "state_dict": {**held, **extra}, "optimizer_states": [{"state": {0: torch.ones(3)}}]}
 
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tests.factory import normal
-from vqlcmd.pretrained.pickles import View, read_pickled
+from vqlcmd.pretrained.pickles import View
 from vqlcmd.pretrained.tensors import read_tensors
+from vqlcmd.pretrained.torch_files import read_pickled
 from vqlcmd.runtime.errors import DataError
 
 TENSORS = {

@@ -114,13 +114,13 @@ def test_a_killed_queue_row_goes_on_when_it_is_queued_again(clone: Path) -> None
     wait_for_state(clone)
     assert "has been killed" in run(clone, "dvc", "queue", "kill", "row")
     wait_for_row(clone, "row", "Failed")
-    assert list(clone.glob(".state/train/*/state.pt")), "a killed row keeps its state"
+    assert list(clone.glob(".state/train/*/[0-9]*.pt")), "a killed row keeps its state"
     run(clone, "dvc", "queue", "remove", "--failed")
     run(clone, *queue, "-S", "seed=7")
     start_worker(clone)
     wait_for_row(clone, "row", "Success")
     # Had the second run had another name for its state, the first one's would still lie there.
-    assert not list(clone.glob(".state/train/*/state.pt"))
+    assert not list(clone.glob(".state/train/*/[0-9]*.pt"))
     run(clone, "dvc", "exp", "apply", "row")
     assert sha256(clone / MODEL) == expected
     run(clone, "git", "reset", "--quiet", "--hard")
@@ -153,7 +153,7 @@ def wait_for_row(folder: Path, name: str, expected: str) -> None:
 
 def wait_for_state(folder: Path) -> None:
     deadline = time.monotonic() + 120
-    while not list(folder.glob(".state/train/*/state.pt")):
+    while not list(folder.glob(".state/train/*/[0-9]*.pt")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -6,15 +6,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.train import NOT_RESULTS
 from tests.pipeline_imports import ROOT, direct, transitive
+from vqlcmd.params import Train
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# How a stage runs and how parameters are read: no edit there changes what a stage makes of the same parameters.
-NEUTRAL = ("vqlcmd/runtime/", "vqlcmd/params.py", "vqlcmd/__init__.py", "stages/__init__.py")
+# How a stage runs, whether it is let run, and how parameters are read: no edit there changes what a stage makes of the
+# same parameters.
+NEUTRAL = (
+    "vqlcmd/runtime/",
+    "vqlcmd/costs/",
+    "vqlcmd/params/",
+    "vqlcmd/loggers.py",
+    "vqlcmd/__init__.py",
+    "stages/__init__.py",
+)
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
-    "runtime rng",
-    "params images tokenizer tokens figures",
+    "runtime rng lr_schedule",
+    "params loggers images tokenizer tokens figures efficientnet",
     "tokenizer_fit pretrained diffusion evaluation experiments",
     "methods training",
     "generator costs",
@@ -24,7 +34,7 @@ FLOORS = [
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
 # Read to refuse an impossible run before it starts, and kept in the model's header for whoever samples from it without
 # saying how; they change no weight, so that another way to sample trains nothing again.
-CHECKED_ONLY = {"train": {"guidance", "sampler", "sample_steps", "sample"}}
+CHECKED_ONLY = {"train": {"guidance", "sampler", "sample_steps", "sample", "train.logger"}}
 # Methods of Params that read more than one key.
 READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}}
 MOST_FILES = 14
@@ -112,6 +122,11 @@ def test_a_stage_reads_only_the_parameters_that_dvc_yaml_lists(stage: str) -> No
     for key in read - CHECKED_ONLY.get(stage, set()):
         covered = any(f"{key}.".startswith(f"{known}.") or f"{known}.".startswith(f"{key}.") for known in listed)
         assert covered, f"stages/{stage}.py reads params.{key}, which dvc.yaml does not list"
+
+
+def test_training_depends_on_all_of_its_section_but_how_it_is_kept_and_watched() -> None:
+    listed = {key.removeprefix("train.") for key in STAGES["train"]["params"] if key.startswith("train.")}
+    assert listed == set(Train.model_fields) - set(NOT_RESULTS)
 
 
 def test_no_python_file_is_over_300_lines() -> None:

@@ -70,7 +70,7 @@ def test_the_papers_presets_have_what_the_paper_prints(name: str, parameters: in
     params = load_params(preset(name))
     assert params.dataset == name
     found = plan(params, Data(*PUBLISHED[name]))
-    assert (found.parameters, params.sample_steps, found.sizes.classes) == (parameters, steps, classes)
+    assert (found.costs.parameters, params.sample_steps, found.sizes.classes) == (parameters, steps, classes)
     assert (found.sizes.tokens, found.sizes.codes, params.embedding_dim) == (256, 1024, 256)
     assert (params.lambda_rec, params.lambda_diff, params.lambda_cm, params.lambda_ce) == (1, 0.005, 1, 0)
     assert (params.train.batch_size, params.drop, params.dropping, params.network.dropout) == (128, 0.2, "fixed", 0.1)

@@ -1,5 +1,6 @@
 """The page on scaling: its figures are the plan's, its scripts work, and it knows all stages that share their work."""
 
+import inspect
 import re
 import subprocess
 from importlib import import_module
@@ -36,13 +37,13 @@ def test_what_grows_with_the_model_is_what_the_plan_prints(row: str) -> None:
     found = made(row.strip("`") if "=" in row else "")
     costs, memory = found.costs, found.memory(on_cpu=False)
     assert SIZES[row] == [
-        f"{found.parameters:,}",
+        f"{found.costs.parameters:,}",
         str(found.sizes.tokens),
-        *map(_si, (found.sizes.forward, costs.training(), costs.sampling(found.calls))),
+        *map(_si, (costs.forward, costs.training, costs.sampling)),
         *map(_bytes, (found.state(), memory.per_image)),
     ]
-    assert found.state() == 16 * found.parameters
-    assert memory.fixed == 20 * found.parameters
+    assert found.state() == 16 * found.costs.parameters
+    assert memory.fixed == 20 * found.costs.parameters
 
 
 @pytest.mark.parametrize("row", IMAGES)
@@ -59,21 +60,30 @@ def test_what_grows_with_the_images_is_what_the_plan_prints(row: str) -> None:
 @pytest.mark.parametrize("name", PAPER)
 def test_the_measured_table_has_the_plans_of_the_presets(name: str) -> None:
     parameters, shown, *_ = FULL[name]
-    assert parameters == f"{plan(load_params(preset(name)), Data(1, 1000 if name == 'imagenet' else 0)).parameters:,}"
+    assert (
+        parameters
+        == f"{plan(load_params(preset(name)), Data(1, 1000 if name == 'imagenet' else 0)).costs.parameters:,}"
+    )
     assert shown == f"{planned(load_params(preset(name))) / 1e9:.2f} GB"
 
 
-def test_the_formula_of_a_pass_is_the_codes() -> None:
-    s = made("").sizes
+def test_the_formula_of_a_pass_is_what_pytorch_counts() -> None:
+    found = made("")
+    s = found.sizes
     n, d, w, k, layers = s.tokens, s.inputs, s.width, s.codes, s.layers
     written = r"N (2DW + 24LW^2 + 2WK) + 4LWN^2 + 4LW^2"
     assert f"$$ {written} $$" in TEXT
-    assert n * (2 * d * w + 24 * layers * w**2 + 2 * w * k) + 4 * layers * w * n**2 + 4 * layers * w**2 == s.forward
+    assert (
+        n * (2 * d * w + 24 * layers * w**2 + 2 * w * k) + 4 * layers * w * n**2 + 4 * layers * w**2
+        == found.costs.forward
+    )
 
 
 def test_the_stages_that_share_their_work_are_those_of_the_code() -> None:
     said = {name.strip("`"): row[0] == "yes" for names, row in SHARED.items() for name in names.split(", ")}
-    assert said == {stage: getattr(import_module(f"stages.{stage}"), "PARALLEL", False) for stage in STAGES}
+    assert said == {
+        stage: "parallel=True" in inspect.getsource(import_module(f"stages.{stage}").main) for stage in STAGES
+    }
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -44,7 +44,7 @@ def finish(folder: Path, stage: str, **environment: str) -> str:
 def wait_for_state(folder: Path, process: subprocess.Popen[str]) -> None:
     """Until training has saved something, and is some steps further."""
     deadline = time.monotonic() + 60
-    while not list(folder.glob(".state/train/*/state.pt")):
+    while not list(folder.glob(".state/train/*/[0-9]*.pt")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)

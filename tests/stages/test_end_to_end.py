@@ -46,8 +46,8 @@ def test_the_metrics_are_numbers_in_their_ranges(finished: Path) -> None:
     for name in ("precision_proxy", "recall_proxy", "class_accuracy_proxy"):
         assert 0 <= found[name] <= 1
     assert found["nfe"] == TINY["sample_steps"] + 1
-    assert found["protocol"]["generated_images"] == TINY["sample"]["count"]
-    assert found["protocol"]["real_images"] == 1797
+    assert found["generated_images"] == TINY["sample"]["count"]
+    assert found["real_images"] == 1797
     assert 0 < bound["standard_error"] < bound["nats_per_token"]
 
 

@@ -64,7 +64,7 @@ def wait_until(ready: Callable[[], bool]) -> None:
 
 
 def wait_for_shards(folder: Path) -> None:
-    wait_until(lambda: bool(list(folder.glob(".state/tokenize/*/state.pt"))))
+    wait_until(lambda: bool(list(folder.glob(".state/tokenize/*/[0-9]*.pt"))))
 
 
 def test_two_processes_make_the_same_shards_byte_for_byte(slow: Path, fresh: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_signal_to_all_processes_at_once_leaves_a_state_and_no_traceback(fresh
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text
     assert "Traceback" not in text
-    assert list(fresh.glob(f".state/{stage}/*/state.pt"))
+    assert list(fresh.glob(f".state/{stage}/*/[0-9]*.pt"))
 
 
 def test_when_a_worker_dies_nobody_writes_on_and_the_next_start_goes_on(slow: Path, fresh: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_interrupted_reference_ends_as_the_uninterrupted_one(copy: Path) -> N
     process.terminate()
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text
-    assert list(copy.glob(".state/reference/*/state.pt")), text
+    assert list(copy.glob(".state/reference/*/[0-9]*.pt")), text
     finish(copy, "reference")
     assert sha256(copy / "data/reference/features.safetensors") == expected
     assert not list(copy.glob(".state/reference/*"))

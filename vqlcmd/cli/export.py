@@ -28,6 +28,7 @@ from vqlcmd.tokens import shards
 PICTURES = {
     "grid.png": "samples, classes in columns",
     "reconstructions.png": "real images above their reconstructions by the VQGAN",
+    "nearest.png": "samples above the training images that they come nearest to",
     "embeddings.png": "norms and distances: VQGAN codebook above, learned embeddings below",
     "schedule.png": "the noise schedule",
 }
@@ -63,7 +64,7 @@ def sample_images(out: Path, class_: int | None, count: int, **how: Any) -> None
 def inpaint_image(image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
     """One picture: `image` as the model sees it, what is kept of it, and `count` results."""
     settings = shards.read_header(paths.TOKENS)["images"]
-    recipe = Recipe(settings["size"], settings["resize"], settings["crop"])
+    recipe = Recipe.of(**settings)
     picture, holes = _picture(image), _picture(mask)
     if picture.size != holes.size:
         raise ConfigError(
@@ -105,11 +106,11 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
     """Curves and distance matrices of the embeddings in a table's rows."""
     found = runner.curves(name, preset, seed)
     with tempfile.TemporaryDirectory() as folder:
-        matrices = {}
+        tables = {}
         for row, result in found.items():
             method, _ = load_method(runner.fetch_model(result["revision"], Path(folder)), torch.device("cpu"))
-            matrices[row] = torch.cdist(method.table, method.table)
-    figures.collapse({row: result["curves"] for row, result in found.items()}, matrices, out)
+            tables[row] = method.table
+    figures.collapse({row: result["curves"] for row, result in found.items()}, tables, out)
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
 
 
@@ -136,7 +137,11 @@ def print_report() -> None:
     table = Table(title="Generated images, and the VQGAN's reconstructions as the mark to reach")
     for column in ("metric", "generated", "reconstructed"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    for name in (key for key in found if key.startswith(("fid", "is_", "precision", "recall", "class_accuracy"))):
+    for name in (
+        key
+        for key in found
+        if key.startswith(("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest"))
+    ):
         table.add_row(name, _number(found[name]), _number(found["reconstruction"].get(name)))
     table.add_row("repeated_training_tokens", _number(found["repeated_training_tokens"]), "")
     table.add_row(
@@ -145,6 +150,8 @@ def print_report() -> None:
     table.add_row("nfe per image", str(found["nfe"]), "")
     console = Console()
     console.print(table)
+    for note in found.get("notes", []):
+        console.print(f"note: {note}", highlight=False)
     for name, text in PICTURES.items():
         console.print(f"{paths.METRICS / name}  {text}", highlight=False)
 

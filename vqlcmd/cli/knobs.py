@@ -63,7 +63,7 @@ def _checked(knobs: dict[str, str], own: list[str]) -> dict[str, Any]:
 
     from pydantic import TypeAdapter, ValidationError
 
-    from vqlcmd.runtime.param_errors import rule
+    from vqlcmd.params.errors import rule
 
     values: dict[str, Any] = {}
     for name, text in knobs.items():

@@ -175,11 +175,13 @@ def plan(
     preset: Annotated[str | None, typer.Option(help="presets/NAME.yaml instead of params.yaml.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="How many images, where no scan has counted them.")] = None,
     classes: Annotated[int | None, typer.Option(min=0, help="How many classes they have.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="A GPU by its published rates, such as h100: arithmetic.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,
 ) -> None:
     """What a run would cost on this machine: parameters, FLOPs, memory, disk, time. Runs nothing."""
     from vqlcmd.cli.plan import print_plan
 
-    print_plan(preset, images, classes)
+    print_plan(preset, images, classes, gpu, count)
 
 
 tables = typer.Typer(help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True)

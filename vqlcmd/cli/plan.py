@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from vqlcmd.costs import gpus
 from vqlcmd.costs.plan import Data, Plan, plan
 from vqlcmd.images import manifest
 from vqlcmd.params import Params, load_params
@@ -27,19 +28,22 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 REACHED = {("cpu", "float32"): 0.7, ("cpu", "bf16"): 0.2, ("cuda", "float32"): 0.5, ("cuda", "bf16"): 0.4}
 """Share of the rate of a bare matrix product that networks reach. CPU: seen on a two-core Xeon. GPU: a guess."""
 SECONDS = 0.5
+UNCOUNTED = "Reading picture files and whatever is no matrix product is not counted."
 UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SPANS = ((365 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min"))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is: the kind of device, how many, bytes free in its memory and on the disk, FLOP/s."""
+    """What there is: the kind of device, how many, bytes free in its memory and on the disk, FLOP/s, in words."""
 
     kind: str
     devices: int
-    memory: int
-    disk: int
+    memory: float
+    disk: int | None
+    """None where it is not known."""
     rates: dict[tuple[str, str], float]
+    words: str
 
     def seconds(self, flops: float, precision: str, *, shared: bool) -> float:
         """How long so many FLOPs take."""
@@ -47,8 +51,13 @@ class Machine:
         return flops / (rate * (self.devices if shared else 1))
 
 
-def print_plan(preset: str | None, images: int | None, classes: int | None) -> None:
-    """The plan of params.yaml, or of presets/NAME.yaml, for this machine."""
+def print_plan(
+    preset: str | None, images: int | None, classes: int | None, gpu: str | None = None, count: int | None = None
+) -> None:
+    """The plan of params.yaml, or of presets/NAME.yaml, for this machine, or for `count` published GPUs."""
+    if count is not None and gpu is None:
+        raise ConfigError(f"--count {count} is of GPUs that one does not sit at: say --gpu NAME too")
+    elsewhere = _published(gpu, count or 1) if gpu else None
     path = Path("presets") / f"{preset}.yaml" if preset else Path("params.yaml")
     params = load_params(path)
     data, source = _data(params, images, classes)
@@ -60,11 +69,16 @@ def print_plan(preset: str | None, images: int | None, classes: int | None) -> N
         f"of {made.sizes.codes:,} codes"
     )
     console.print(_work(made))
-    machine = _machine()
+    machine = elsewhere or _machine()
+    if params.train.batch_size % machine.devices:
+        raise ConfigError(
+            f"train.batch_size {params.train.batch_size} is no multiple of {machine.devices} GPUs: set --count to "
+            "a number that divides it"
+        )
     console.print(_memory(made, machine))
     console.print(_disk(made, machine))
     console.print(_time(made, machine))
-    console.print(_assumption(machine))
+    console.print(machine.words)
 
 
 def _data(params: Params, images: int | None, classes: int | None) -> tuple[Data, str]:
@@ -85,17 +99,43 @@ def _machine() -> Machine:
     import psutil
 
     kind, on_gpu = device().type, torch.cuda.is_available()
+    rates = {(kind, precision): _rate(kind, dtype) for precision, dtype in DTYPES.items()}
+    devices = max(torch.cuda.device_count(), 1)
+    name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     return Machine(
         kind=kind,
-        devices=max(torch.cuda.device_count(), 1),
+        devices=devices,
         memory=torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available,
         disk=shutil.disk_usage(Path()).free,
-        rates={(kind, precision): _rate(kind, dtype) for precision, dtype in DTYPES.items()},
+        rates=rates,
+        words=f"{devices} x {name}. Measured just now on bare matrix products (on a CPU one thread's, times the "
+        f"threads): {_rates(rates)}. {UNCOUNTED}",
+    )
+
+
+def _published(name: str, count: int) -> Machine:
+    gpu = gpus.find(name)
+    rates = {("cuda", "float32"): gpu.float32, ("cuda", "bf16"): gpu.bf16}
+    return Machine(
+        kind="cuda",
+        devices=count,
+        memory=gpu.memory,
+        disk=None,
+        rates=rates,
+        words=f"{count} x {name.lower()}. Arithmetic, not measured: published dense peaks ({gpu.source}), "
+        f"{_rates(rates)}. {UNCOUNTED}",
+    )
+
+
+def _rates(rates: dict[tuple[str, str], float]) -> str:
+    return "; ".join(
+        f"{kind} {precision} {_si(rate)}FLOP/s, of which {REACHED[kind, precision]:.0%} are assumed"
+        for (kind, precision), rate in rates.items()
     )
 
 
 def _rate(kind: str, dtype: torch.dtype) -> float:
-    """Operations a second of the best of many matrix products; on a CPU of one thread's, times the threads."""
+    """FLOP/s of the best of many matrix products; on a CPU of one thread's, times the threads."""
     # Short products of one thread: some of them run undisturbed on a busy machine too.
     side, threads, best = (512 if kind == "cpu" else 8192), torch.get_num_threads(), 0.0
     wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
@@ -117,15 +157,15 @@ def _rate(kind: str, dtype: torch.dtype) -> float:
 
 def _work(made: Plan) -> Table:
     table = _table("Parameters, and FLOPs an image (T is 10^12, P 10^15, E 10^18)", "what", "amount", "note")
-    costs, sizes, batch = made.costs, made.sizes, made.params.train.batch_size
-    passes = costs.training() / sizes.forward
-    table.add_row("network", f"{made.parameters:,}", "parameters, with the table of embeddings")
+    costs, batch = made.costs, made.params.train.batch_size
+    passes = costs.training / costs.forward
+    table.add_row("network", f"{costs.parameters:,}", "parameters, with the table of embeddings")
     table.add_row("tokenizer", f"{made.tokenizer_parameters:,}", "parameters, as the section vqgan describes it")
-    table.add_row("one pass of the network", _si(sizes.forward), "")
+    table.add_row("one pass of the network", _si(costs.forward), "")
     table.add_row(
-        "training", _si(costs.training()), f"{passes:.1f} passes; a step of {batch}: {_si(batch * costs.training())}"
+        "training", _si(costs.training), f"{passes:.1f} passes; a step of {batch}: {_si(batch * costs.training)}"
     )
-    table.add_row("sampling", _si(costs.sampling(made.calls)), f"{made.calls} calls of the network")
+    table.add_row("sampling", _si(costs.sampling), f"{costs.nfe} calls of the network")
     table.add_row("encoding", _si(made.encode), f"{made.views} of them for each picture")
     table.add_row("decoding", _si(made.decode), "")
     return table
@@ -135,7 +175,8 @@ def _memory(made: Plan, machine: Machine) -> Table:
     where = "GPU memory" if machine.kind == "cuda" else "memory"
     memory, batch = made.memory(machine.kind == "cpu"), made.params.train.batch_size // machine.devices
     fits = min(memory.images(machine.memory), batch)
-    table = _table(f"Training: {where}, of which {_bytes(machine.memory)} are free now", "what", "amount", "note")
+    free = "free now" if machine.disk is not None else "there"
+    table = _table(f"Training: {where}, of which {_bytes(machine.memory)} are {free}", "what", "amount", "note")
     table.add_row("weights, gradients", _bytes(memory.weights + memory.gradients), "")
     table.add_row("two moments, moving average", _bytes(memory.moments + memory.average), "")
     note = "in float32; in bf16 less" if made.params.train.precision == "bf16" else ""
@@ -146,12 +187,18 @@ def _memory(made: Plan, machine: Machine) -> Table:
     advice = "all of them" if fits == batch else f"set VQLCMD_MICRO_BATCH={fits}" if fits else "not even one"
     table.add_row("images that fit at once", str(fits), advice)
     table.add_row("tokens", _bytes(made.disk()["data/tokens"]), "where they do not fit, they are streamed")
+    table.add_row(
+        "distances of embeddings",
+        _bytes(made.statistics_memory()),
+        f"of {made.sizes.codes:,} codes, at each row of train.tsv",
+    )
     table.add_row("evaluate, at its end", _bytes(made.evaluation_memory()), "features of real and generated images")
     return table
 
 
 def _disk(made: Plan, machine: Machine) -> Table:
-    table = _table(f"Disk, of which {_bytes(machine.disk)} are free here", "what", "amount", "note")
+    free = "" if machine.disk is None else f", of which {_bytes(machine.disk)} are free here"
+    table = _table(f"Disk{free}", "what", "amount", "note")
     files = made.disk()
     for name, size in files.items():
         table.add_row(name, _bytes(size), "")
@@ -169,25 +216,14 @@ def _disk(made: Plan, machine: Machine) -> Table:
 
 
 def _time(made: Plan, machine: Machine) -> Table:
-    table = _table("Time on this machine: arithmetic, not a measurement", "stage", "FLOPs", "precision", "time")
+    where = "this machine" if machine.disk is not None else "such a machine"
+    table = _table(f"Time on {where}: arithmetic, not a measurement", "stage", "FLOPs", "precision", "time")
     for stage, work in made.work().items():
         if not work.flops:
             continue
         seconds = machine.seconds(work.flops, work.precision, shared=work.shared)
         table.add_row(stage, _si(work.flops), work.precision, _span(seconds))
     return table
-
-
-def _assumption(machine: Machine) -> str:
-    name = torch.cuda.get_device_name() if machine.kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    rates = [
-        f"{kind} {precision} {_si(rate)} FLOP/s, of which {REACHED[kind, precision]:.0%} are assumed"
-        for (kind, precision), rate in machine.rates.items()
-    ]
-    return (
-        f"{machine.devices} x {name}. Measured just now on bare matrix products (on a CPU one thread's, times the "
-        f"threads): {'; '.join(rates)}. Reading picture files and whatever is no matrix product is not counted."
-    )
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -1,14 +1,28 @@
-"""What a pass through the networks costs, in FLOPs: closed forms, and what each method makes of them.
+"""FLOPs of the networks: each runs on PyTorch's meta device, where tensors have shapes and no numbers, and is counted.
 
-An operation is one multiplication or one addition, and those of matrix products and convolutions are counted: the rest
-is little beside them. Shapes: N tokens, D embedding size, W width, K codes.
+A FLOP is one multiplication or one addition, and those of matrix products and convolutions are counted: the rest is
+little beside them. Shapes: N tokens, D embedding size, W width, K codes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 
-from vqlcmd.diffusion.consistency import STEPS
-from vqlcmd.params import Params
-from vqlcmd.tokenizer.blocks import Architecture
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vqlcmd import methods
+from vqlcmd.diffusion.method import Method
+from vqlcmd.diffusion.transformer import Transformer
+from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.errors import ConfigError
+
+META = torch.device("meta")
 
 
 @dataclass(frozen=True)
@@ -23,131 +37,171 @@ class Sizes:
     heads: int
     width: int
 
-    @property
-    def per_token(self) -> int:
-        """Operations of a pass that every token costs: the linear layers."""
-        return 2 * self.inputs * self.width + self.layers * 24 * self.width**2 + 2 * self.width * self.codes
 
-    @property
-    def modulation(self) -> int:
-        """Operations of a pass that AdaLN costs on one condition, once an image."""
-        return self.layers * 4 * self.width**2
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Gives PyTorch's counter of what runs inside, which knows no fused attention: plain products, as many FLOPs."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
-    @property
-    def once(self) -> int:
-        """Operations of a pass that do not grow with its tokens: AdaLN on time and, where there are any, on classes."""
-        return self.modulation * (2 if self.classes else 1)
 
-    def attention(self, pairs: int) -> int:
-        """Operations for so many pairs of a query and a key: their product, and the weighted sum."""
-        return self.layers * 4 * self.width * pairs
+def polynomial(first: Sequence[int], at: int) -> int:
+    """f(at) of the polynomial f with f(1), f(2), ... = `first`, by Newton's forward differences."""
+    total, binomial, differences = 0, 1, list(first)
+    for order in range(len(first)):
+        total += binomial * differences[0]
+        binomial = binomial * (at - 1 - order) // (order + 1)
+        differences = [later - earlier for earlier, later in pairwise(differences)]
+    return total
 
-    @property
+
+class MethodCosts:
+    """FLOPs an image of a method, and its parameters, each computed when it is asked for.
+
+    Nothing here knows a method: its own `forward`, `sample` and `bound` run, on one image. Counts are exact without a
+    run at full size, because they are polynomials in what is made small: all blocks cost the same, all steps of a
+    sampler do, and attention is the one thing that grows with the square of the tokens.
+    """
+
+    def __init__(self, params: ModelParams, how: Sampling, levels: int, sizes: Sizes, codebook_dim: int):
+        self.params, self._how, self._levels, self.sizes, self._dim = params, how, levels, sizes, codebook_dim
+
+    @cached_property
+    def nfe(self) -> int:
+        """Passes through the network that one sample costs."""
+        return self._build(1).nfe(self._how)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Of the method, with its table of embeddings."""
+        return self._at_depth(lambda depth: sum(each.numel() for each in self._build(depth).parameters()))
+
+    @cached_property
+    def buffers(self) -> int:
+        """Bytes of what the method holds beside its parameters."""
+        return sum(each.nbytes for each in self._build(1).buffers())
+
+    @cached_property
     def forward(self) -> int:
-        """Operations of one pass of N tokens."""
-        return self.tokens * self.per_token + self.once + self.attention(self.tokens**2)
+        """One pass of N tokens."""
 
-    @property
-    def trained(self) -> int:
-        """Operations of a pass and its gradients: three passes, less the gradient of the time, which nothing needs."""
-        return 3 * self.forward - self.modulation
+        def run(depth: int) -> int:
+            shape = vars(replace(self.sizes, layers=depth))
+            with META, counting() as counter:
+                network = Transformer(**shape, dropout=self.params.network.dropout)
+                network(torch.empty(1, self.sizes.tokens, self.sizes.inputs), torch.empty(1), self._label())
+            return counter.get_total_flops()
 
-    @property
-    def expectation(self) -> int:
-        """Operations of psi_hat, equation 2."""
-        return 2 * self.tokens * self.codes * self.inputs
+        return self._at_depth(run)
 
-
-class Costs:
-    """Operations an image of a method that looks once at an image in training, and once a step in sampling."""
-
-    students = 1
-    """Passes with gradients in training."""
-
-    def __init__(self, params: Params, sizes: Sizes):
-        self.params, self.sizes = params, sizes
-
+    @cached_property
     def training(self) -> int:
-        return self.sizes.trained
+        """A training step: the loss terms and their gradients."""
+        return self._at_depth(self._step)
 
-    def sampling(self, calls: int) -> int:
-        return calls * self.sizes.forward
+    @cached_property
+    def students(self) -> int:
+        """Images that go through the network with gradients for each image of a training step."""
+        learned = 0
 
+        def look(_: object, __: object, logits_BNK: Tensor) -> None:
+            nonlocal learned
+            learned += len(logits_BNK) if logits_BNK.requires_grad else 0
+
+        method = self._build(1).train()
+        networks = [each for each in method.modules() if isinstance(each, Transformer)]
+        assert networks, f"{type(method).__name__} has no network"
+        for each in networks:
+            each.register_forward_hook(look)
+        method(self._tokens(), self._label(), self._rng(), method)
+        return learned
+
+    @cached_property
+    def sampling(self) -> int:
+        """A sample, in the steps and with the guidance asked for."""
+        return self._at_depth(self._sampled)
+
+    @cached_property
+    def sampling_bytes(self) -> int:
+        """The least that a sample adds while it is drawn: the largest input and output of a layer, side by side."""
+        largest = 0
+
+        def look(_: object, given: tuple[object, ...], made: object) -> None:
+            nonlocal largest
+            largest = max(largest, sum(each.nbytes for each in (*given, made) if isinstance(each, Tensor)))
+
+        one, two = (replace(self._how, steps=steps) for steps in (1, 2))
+        method = self._build(1)
+        by_token = method.nfe(one) == method.nfe(two)
+        method = self._build(1, 2 if by_token else None).eval()
+        for each in method.modules():
+            each.register_forward_hook(look)
+        method.sample(self._label(), self._rng(), one)
+        return largest
+
+    @cached_property
     def bound(self) -> int:
-        return self.params.bound.levels * self.sizes.forward
+        """The bound on one image."""
+        return self._at_depth(lambda depth: polynomial([self._bounded(depth, few) for few in (1, 2)], self._levels))
+
+    def _at_depth(self, count: Callable[[int], int]) -> int:
+        return polynomial([count(1), count(2)], self.sizes.layers)
+
+    def _step(self, depth: int) -> int:
+        method = self._build(depth).train()
+        with counting() as counter:
+            terms = method(self._tokens(), self._label(), self._rng(), method)
+            torch.stack([term.mean() for term in terms.values()]).sum().backward()
+        return counter.get_total_flops()
+
+    def _sampled(self, depth: int) -> int:
+        one, two = (replace(self._how, steps=steps) for steps in (1, 2))
+        method = self._build(depth)
+        calls, more = method.nfe(one), method.nfe(two)
+        if calls == more:
+            # No steps but tokens: each looks at those before it.
+            return polynomial([self._draw(depth, tokens, one) for tokens in (1, 2, 3)], self.sizes.tokens)
+        first, second = (self._draw(depth, self.sizes.tokens, how) for how in (one, two))
+        return first + (self.nfe - calls) * (second - first) // (more - calls)
+
+    def _draw(self, depth: int, tokens: int, how: Sampling) -> int:
+        method = self._build(depth, tokens).eval()
+        with counting() as counter:
+            method.sample(self._label(), self._rng(), how)
+        return counter.get_total_flops()
+
+    def _bounded(self, depth: int, levels: int) -> int:
+        method = self._build(depth).eval()
+        with counting() as counter:
+            method.bound(self._tokens(), self._label(), self._rng(), levels)
+        return counter.get_total_flops()
+
+    def _build(self, depth: int, tokens: int | None = None) -> Method:
+        network = self.params.network.model_copy(update={"layers": depth})
+        params = self.params.model_copy(update={"network": network})
+        try:
+            with META:
+                codebook_KD = torch.empty(self.sizes.codes, self._dim)
+                return methods.build(params, codebook_KD, tokens or self.sizes.tokens, self.sizes.classes)
+        except RuntimeError as error:
+            # Even of a tensor without memory, bytes are counted in 64 bits.
+            raise ConfigError(
+                f"a network of width {self.sizes.width:,} with embedding_dim {self.sizes.inputs:,} is larger than any "
+                f"memory: lower network.width or embedding_dim ({str(error).splitlines()[0][:100]})"
+            ) from None
+
+    def _tokens(self) -> Tensor:
+        return torch.empty(1, self.sizes.tokens, dtype=torch.int64, device=META)
+
+    def _label(self) -> Tensor | None:
+        return torch.empty(1, dtype=torch.int64, device=META) if self.sizes.classes else None
+
+    def _rng(self) -> CounterRNG:
+        return _NoNumbers(0, "count", torch.empty(1, dtype=torch.int64, device=META))
 
 
-class LCMDCosts(Costs):
-    """VQ-LCMD: the student at two times, the teacher at one or two more, and the expected embedding of each answer."""
+class _NoNumbers(CounterRNG):
+    """The shapes of random numbers: ten rounds of mixing are hundreds of operations, and none of them counts."""
 
-    def __init__(self, params: Params, sizes: Sizes):
-        super().__init__(params, sizes)
-        self.students = 2 if params.lambda_rec else 1
-
-    def training(self) -> int:
-        total = self.students * self.sizes.trained
-        if self.params.lambda_diff:
-            total += 3 * self.sizes.expectation
-        if self.params.lambda_cm:
-            back = STEPS[self.params.consistency_step].passes
-            total += (1 + back) * self.sizes.forward + back * self.sizes.expectation
-        return total
-
-    def sampling(self, calls: int) -> int:
-        return super().sampling(calls) + self.params.sample_steps * self.sizes.expectation
-
-    def bound(self) -> int:
-        levels = self.params.bound.levels
-        return (levels + 1) * self.sizes.forward + levels * self.sizes.expectation
-
-
-class AutoregressiveCosts(Costs):
-    """Token by token in sampling, with the keys and values of those before; the bound is one pass."""
-
-    def sampling(self, calls: int) -> int:
-        sizes = self.sizes
-        pairs = sizes.tokens * (sizes.tokens + 1) // 2
-        return calls * (sizes.per_token + sizes.once) + calls // sizes.tokens * sizes.attention(pairs)
-
-    def bound(self) -> int:
-        return self.sizes.forward
-
-
-COSTS: dict[str, type[Costs]] = {"lcmd": LCMDCosts, "autoregressive": AutoregressiveCosts}
-"""Of the methods that do not cost what Costs says."""
-
-
-def tokenizer_flops(a: Architecture, size: int) -> tuple[int, int]:
-    """Operations to encode and to decode an image of `size` pixels a side."""
-    v, widths = a.variant, [a.ch * mult for mult in a.ch_mult]
-    last, side, coarsest = widths[-1], size // a.downsampling, len(widths) - 1
-
-    def conv(width_in: int, width: int, kernel: int, side: int) -> int:
-        return 2 * width_in * width * kernel**2 * side**2
-
-    def residual(width_in: int, width: int, side: int) -> int:
-        cut = width if v.shortcut == "output" else width_in
-        shortcut = conv(cut, width, 1, side) if width_in != width else 0
-        return conv(width_in, width, 3, side) + conv(width, width, 3, side) + shortcut
-
-    def attend(width: int, side: int) -> int:
-        return 4 * conv(width, width, 1, side) + 4 * width * side**4
-
-    def level(i: int, width_in: int, blocks: int) -> int:
-        attended = blocks * attend(widths[i], size >> i) if a.resolution >> i in a.attn_resolutions else 0
-        inner = (blocks - 1) * residual(widths[i], widths[i], size >> i)
-        return residual(width_in, widths[i], size >> i) + inner + attended
-
-    middle = v.mid_blocks * residual(last, last, side) + (attend(last, side) if v.mid_attention else 0)
-    encode = conv(a.in_channels, a.ch, 3, size) + middle + conv(last, a.z_channels, v.latent_kernel, side)
-    encode += 2 * side**2 * a.n_embed * a.embed_dim
-    decode = conv(a.z_channels, last, 3, side) + middle + conv(widths[0], a.in_channels, 3, size)
-    for i, width in enumerate(widths):
-        encode += level(i, widths[i - 1] if i else a.ch, a.num_res_blocks)
-        encode += conv(width, width, 3, size >> (i + 1)) if i < coarsest and not v.pooled else 0
-        decode += level(i, widths[i + 1] if i < coarsest else last, a.num_res_blocks + v.extra_blocks)
-        decode += conv(width, width, 3, size >> (i - 1)) if i else 0
-    if v.quant_convs:
-        encode += conv(a.z_channels, a.embed_dim, 1, side)
-        decode += conv(a.embed_dim, a.z_channels, 1, side)
-    return encode, decode
+    def _mixed(self, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        return {draw: self.rows.new_empty(len(self.rows), -(-count // 4) * 4) for draw, count in counts.items()}

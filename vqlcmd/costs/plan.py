@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vqlcmd import methods
-from vqlcmd.costs.flops import COSTS, Costs, Sizes, tokenizer_flops
-from vqlcmd.evaluation.metrics import CHUNK
-from vqlcmd.evaluation.proxy_classifier import DIMENSIONS
+from vqlcmd.costs.flops import META, MethodCosts, Sizes, counting
+from vqlcmd.costs.memory import FLOAT, TrainingMemory, method_costs, training_memory
+from vqlcmd.diffusion.collapse import statistics_memory
+from vqlcmd.evaluation.distances import CHUNK
+from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier
 from vqlcmd.images.crops import Recipe
 from vqlcmd.params import Params
 from vqlcmd.pretrained.families import LAYOUTS
@@ -18,7 +19,6 @@ from vqlcmd.tokenizer.blocks import TAMING, Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN
 from vqlcmd.tokens.streaming import BYTES_BESIDE_TOKENS
 
-FLOAT = 4
 FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
     "unleashing": replace(LAYOUTS["unleashing"].variant, quant_convs=False, extra_blocks=0),
     "maskgit": replace(
@@ -48,27 +48,8 @@ class Data:
 
 
 @dataclass(frozen=True)
-class KVCache:
-    """Bytes that training takes: P numbers of each kind, and what each image that goes through at once adds."""
-
-    weights: int
-    gradients: int
-    moments: int
-    average: int
-    per_image: int
-
-    @property
-    def fixed(self) -> int:
-        return self.weights + self.gradients + self.moments + self.average
-
-    def images(self, available: float) -> int:
-        """How many images fit at once into so many bytes."""
-        return max(int((available - self.fixed) // self.per_image), 0)
-
-
-@dataclass(frozen=True)
 class Work:
-    """Operations of a stage, their precision, and whether several processes share them."""
+    """FLOPs of a stage, their precision, and whether several processes share them."""
 
     flops: float
     precision: str = "float32"
@@ -81,21 +62,22 @@ class Plan:
 
     params: Params
     data: Data
-    sizes: Sizes
-    costs: Costs
-    calls: int
-    """Passes through the network that one sample costs."""
-    parameters: int
+    costs: MethodCosts
     tokenizer_parameters: int
     encode: int
     decode: int
-    """Operations of the tokenizer, an image."""
+    """FLOPs of the tokenizer, an image."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """What shapes the network."""
+        return self.costs.sizes
 
     @property
     def views(self) -> int:
         """Sequences of tokens that an image becomes: its squares, and their mirror images."""
         images = self.params.images
-        return Recipe(images.size, images.resize, images.crop).crop_views * (2 if images.flip else 1)
+        return Recipe.of(**images.model_dump()).views * (2 if images.flip else 1)
 
     @property
     def sequences(self) -> int:
@@ -119,11 +101,9 @@ class Plan:
             return DIMENSIONS, self.data.classes, proxy_flops(self.params.images.size)
         return {"inception": INCEPTION, "vgg16": VGG16}[name]
 
-    def memory(self, on_cpu: bool) -> KVCache:
+    def memory(self, on_cpu: bool) -> TrainingMemory:
         """Training in float32; in bf16 the activations take less."""
-        weights = FLOAT * self.parameters
-        per_image = activations(self.sizes, self.costs.students, stored=on_cpu and self.params.network.dropout > 0)
-        return KVCache(weights, weights, 2 * weights, weights, per_image)
+        return training_memory(self.costs, on_cpu)
 
     def disk(self) -> dict[str, int]:
         """Bytes of each file or folder that stays."""
@@ -133,17 +113,18 @@ class Plan:
         near, _, _ = self.look(self.params.evaluate.precision_features)
         _, kept = self.kept
         statistics = 2 * 8 * dimensions * (dimensions + 1)
+        models = len(self.params.train.ema) + len(self.params.train.snapshots)
         return {
             "data/vqgan.safetensors": FLOAT * self.tokenizer_parameters,
             "data/tokens": self.sequences * sequence + codebook,
-            "data/model": FLOAT * self.parameters + codebook,
+            "data/model": models * (FLOAT * self.costs.parameters + codebook),
             "data/samples": self.params.sample.count * sequence,
             "data/reference": statistics + FLOAT * kept * (2 * near + logits),
         }
 
     def state(self) -> int:
-        """Bytes of an unfinished training: the model, its moving average, and two moments of its gradients."""
-        return 4 * FLOAT * self.parameters
+        """Bytes of an unfinished training: the model, its moving averages, and two moments of its gradients."""
+        return (3 + len(self.params.train.ema)) * FLOAT * self.costs.parameters
 
     def evaluation_memory(self) -> int:
         """Bytes that evaluate holds: the reference, as many features of samples, their logits, rows of distances."""
@@ -152,6 +133,10 @@ class Plan:
         generated, real = self.kept
         rows = 2 * FLOAT * CHUNK * max(generated, real)
         return self.disk()["data/reference"] + FLOAT * (generated * near + self.params.sample.count * logits) + rows
+
+    def statistics_memory(self) -> int:
+        """Bytes that the distances of all embeddings take at each row of the curves, in blocks."""
+        return statistics_memory(self.sizes.codes)
 
     def work(self) -> dict[str, Work]:
         """What each stage computes. Decoding of picture files, and whatever is no matrix product, is not in it."""
@@ -168,12 +153,12 @@ class Plan:
             "vqgan": Work(self._fit()),
             "tokenize": Work(self.sequences * self.encode, shared=True),
             "train": Work(
-                params.train_steps * params.train.batch_size * self.costs.training(),
+                params.train_steps * params.train.batch_size * self.costs.training,
                 params.train.precision,
                 shared=True,
             ),
-            "sample": Work(count * self.costs.sampling(self.calls), shared=True),
-            "bound": Work(held * self.costs.bound()),
+            "sample": Work(count * self.costs.sampling, shared=True),
+            "bound": Work(held * self.costs.bound),
             "reference": Work(
                 self.real * (self.encode + self.decode + 2 * look)
                 + 2 * kept * extra
@@ -185,39 +170,36 @@ class Plan:
         }
 
     def _fit(self) -> int:
-        """Operations to fit a tokenizer, three passes a step: none where a checkpoint is named."""
+        """FLOPs to fit a tokenizer, three passes a step: none where a checkpoint is named."""
         fit = self.params.vqgan.fit
         return 0 if self.params.vqgan.checkpoint else 3 * fit.steps * fit.batch_size * (self.encode + self.decode)
 
 
 def plan(params: Params, data: Data) -> Plan:
-    """Builds the model and the tokenizer without memory for their weights, and counts."""
+    """What `params` would take with `data`."""
     shape = architecture(params)
-    sizes = Sizes(
+    costs = method_costs(
+        params.model_part(),
+        params.sampling(),
+        levels=params.bound.levels,
         tokens=shape.grid**2,
         codes=shape.n_embed,
-        inputs=params.embedding_dim,
+        codebook_dim=shape.embed_dim,
         classes=data.classes if params.train.use_classes else 0,
-        layers=params.network.layers,
-        heads=params.network.heads,
-        width=params.network.width,
     )
-    with torch.device("meta"):
-        codebook_KD = torch.empty(shape.n_embed, shape.embed_dim)
-        method = methods.build(params.model_part(), codebook_KD, sizes.tokens, sizes.classes)
-        tokenizer = VQGAN(shape)
-    encode, decode = tokenizer_flops(shape, params.images.size)
-    return Plan(
-        params=params,
-        data=data,
-        sizes=sizes,
-        costs=COSTS.get(params.method, Costs)(params, sizes),
-        calls=method.nfe(params.sampling()),
-        parameters=sum(parameter.numel() for parameter in method.parameters()),
-        tokenizer_parameters=sum(parameter.numel() for parameter in tokenizer.parameters()),
-        encode=encode,
-        decode=decode,
-    )
+    encode, decode, weights = tokenizer_flops(shape, params.images.size)
+    return Plan(params, data, costs, weights, encode, decode)
+
+
+def tokenizer_flops(shape: Architecture, size: int) -> tuple[int, int, int]:
+    """FLOPs to encode and to decode an image of `size` pixels a side; and the tokenizer's parameters."""
+    with META, counting() as counter:
+        tokenizer = VQGAN(shape).requires_grad_(False)
+        tokenizer.encode(torch.empty(1, shape.in_channels, size, size))
+        encode, side = counter.get_total_flops(), size // shape.downsampling
+        tokenizer.decode_latents(torch.empty(1, shape.embed_dim, side, side))
+        weights = sum(parameter.numel() for parameter in tokenizer.parameters())
+    return encode, counter.get_total_flops() - encode, weights
 
 
 def architecture(params: Params) -> Architecture:
@@ -236,20 +218,8 @@ def architecture(params: Params) -> Architecture:
     )
 
 
-def activations(sizes: Sizes, students: int, stored: bool) -> int:
-    """Bytes in float32 that the gradients of one image need; `stored` attention weights come with dropout on a CPU.
-
-    Of a block: 17 vectors of width W a token (norms, queries, keys, values, their mixture, twice four for the MLP), one
-    more with classes. One block's worth is added, in which the backward pass works.
-    """
-    vectors = sizes.tokens * sizes.width
-    block = 17 * vectors + (vectors if sizes.classes else 0)
-    block += 3 * sizes.heads * sizes.tokens**2 if stored else 0
-    ends = 2 * vectors + sizes.tokens * (2 * sizes.inputs + 3 * sizes.codes)
-    return FLOAT * students * ((sizes.layers + 1) * block + ends)
-
-
 def proxy_flops(size: int) -> int:
-    """Of the proxy classifier's three convolutions and its linear layer, on an image of at most 64 pixels a side."""
-    side = min(size, 64)
-    return 2 * 9 * (3 * 32 * side**2 + 32 * 64 * (side // 2) ** 2 + 64 * 64 * (side // 4) ** 2) + 2 * 1024 * DIMENSIONS
+    """FLOPs of the proxy classifier's features, an image of `size` pixels a side."""
+    with META, counting() as counter:
+        ProxyClassifier(0).features(torch.empty(1, 3, size, size, dtype=torch.uint8))
+    return counter.get_total_flops()

@@ -1,4 +1,9 @@
-"""Is the embedding table alive? Section 7 of docs/method.md. Shapes: K codes, D embedding size."""
+"""Is the embedding table alive? Section 7 of docs/method.md. Shapes: K codes, D embedding size, R rows of a block.
+
+Nothing here holds K x K numbers: distances are computed in blocks of `BLOCK` of them at most.
+"""
+
+import math
 
 import torch
 from torch import Tensor
@@ -9,6 +14,10 @@ from vqlcmd.rng import CounterRNG
 
 DECODABLE_AT = (-4, -2, 0, 2, 4)
 """Values of log SNR at which nearest-neighbour decoding is tried."""
+BLOCK = 2**24
+"""Distances at a time: 64 MB. A table of up to 4,096 codes is one block."""
+BUFFERS = 4
+"""Blocks' worth of memory that a distance takes while it is computed; a test measures."""
 
 
 def statistics(table_KD: Tensor, schedule: Schedule, rng: CounterRNG) -> dict[str, float]:
@@ -26,14 +35,41 @@ def statistics(table_KD: Tensor, schedule: Schedule, rng: CounterRNG) -> dict[st
 def geometry(table_KD: Tensor) -> dict[str, float]:
     """Norms, distances and effective rank of a table."""
     norms = table_KD.norm(dim=1)
-    distances = torch.pdist(table_KD.float())
+    mean, least = pairwise_distances(table_KD.float())
     return {
         "embedding_norm": float(norms.mean()),
         "embedding_norm_std": float(norms.std()),
-        "embedding_distance": float(distances.mean()),
-        "embedding_distance_min": float(distances.min()),
+        "embedding_distance": mean,
+        "embedding_distance_min": least,
         "embedding_rank": effective_rank(table_KD),
     }
+
+
+def pairwise_distances(table_KD: Tensor) -> tuple[float, float]:
+    """The mean and the least of |e_i - e_j| over pairs i < j of rows, in blocks.
+
+    Of two blocks the closest rows are found by matrix products, which round, and measured by their difference.
+    """
+    blocks, pairs = table_KD.split(math.isqrt(BLOCK)), len(table_KD) * (len(table_KD) - 1) // 2
+    mean, least = 0.0, math.inf
+    for first, rows_RD in enumerate(blocks):
+        for columns_RD in blocks[first:]:
+            if columns_RD is rows_RD:
+                distances = torch.pdist(rows_RD)
+                closest = distances.min() if len(rows_RD) > 1 else distances.new_tensor(math.inf)
+            else:
+                distances = torch.cdist(rows_RD, columns_RD)
+                row, column = divmod(int(distances.argmin()), len(columns_RD))
+                closest = (rows_RD[row] - columns_RD[column]).norm()
+            # One block is the mean itself, to the bit.
+            mean += float(distances.mean()) * (distances.numel() / pairs) if distances.numel() else 0.0
+            least = min(least, float(closest))
+    return mean, least
+
+
+def statistics_memory(codes: int) -> int:
+    """Bytes that the statistics of so many codes take beside the table."""
+    return 4 * BUFFERS * min(codes**2, BLOCK)
 
 
 def effective_rank(table_KD: Tensor) -> float:
@@ -50,5 +86,6 @@ def decodable(table_KD: Tensor, schedule: Schedule, log_snr: float, eps_KD: Tens
     t = schedule.time(torch.full((len(table_KD),), float(log_snr), device=table_KD.device))
     z_KD = gaussian.diffuse(schedule, table_KD[:, None], t, eps_KD[:, None])[:, 0]
     means_KD = schedule.alpha(t)[:, None].to(table_KD.dtype) * table_KD
-    nearest = torch.cdist(z_KD, means_KD).argmin(dim=1)
+    rows = max(BLOCK // len(table_KD), 1)
+    nearest = torch.cat([torch.cdist(z_RD, means_KD).argmin(dim=1) for z_RD in z_KD.split(rows)])
     return float((nearest == torch.arange(len(table_KD), device=table_KD.device)).float().mean())

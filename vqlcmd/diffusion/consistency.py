@@ -17,9 +17,9 @@ from vqlcmd.rng import CounterRNG
 class Noised:
     """z_t (B, N, D) and what it was made of: embeddings with dropped tokens as [mask], and noise; at times t (B,)."""
 
-    z_BND: Tensor
-    psi_BND: Tensor
-    eps_BND: Tensor
+    z: Tensor
+    psi: Tensor
+    eps: Tensor
     t: Tensor
 
 
@@ -29,18 +29,18 @@ Guess = Callable[[Tensor, Tensor], Tensor]
 
 def along_model(schedule: Schedule, now: Noised, s: Tensor, guess: Guess, rng: CounterRNG) -> Tensor:
     """One DDIM step along the teacher's own expected embedding: (B, N, D)."""
-    return gaussian.ddim_step(schedule, now.z_BND, guess(now.z_BND, now.t), s, now.t)
+    return gaussian.ddim_step(schedule, now.z, guess(now.z, now.t), s, now.t)
 
 
 def along_data(schedule: Schedule, now: Noised, s: Tensor, guess: Guess, rng: CounterRNG) -> Tensor:
     """z_s = alpha_s Psi(x) + sigma_s eps: one DDIM step along the true embedding, same noise, same dropped tokens."""
-    return gaussian.diffuse(schedule, now.psi_BND, s, now.eps_BND)
+    return gaussian.diffuse(schedule, now.psi, s, now.eps)
 
 
 def along_posterior(schedule: Schedule, now: Noised, s: Tensor, guess: Guess, rng: CounterRNG) -> Tensor:
     """z_s ~ q(z_s | z_t, Psi(x)): an ancestral step along the true embedding, with noise of its own."""
-    eps_BND = rng.normal("earlier_eps", *now.eps_BND.shape[1:])
-    return gaussian.ancestral_step(schedule, now.z_BND, now.psi_BND, s, now.t, eps_BND)
+    eps_BND = rng.normal("earlier_eps", *now.eps.shape[1:])
+    return gaussian.ancestral_step(schedule, now.z, now.psi, s, now.t, eps_BND)
 
 
 @dataclass(frozen=True)

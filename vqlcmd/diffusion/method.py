@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vqlcmd.params import Sampling
+from vqlcmd.params.types import Section
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError
-from vqlcmd.runtime.param_types import Section
 
 
 class Method(nn.Module, ABC):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqlcmd.runtime.machine import compiled
+from vqlcmd.runtime.machine import autocast, compiled
 
 
 def sinusoid(positions: Tensor, width: int) -> Tensor:
@@ -82,7 +82,7 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in parts_BNHd)
         device = x_BNW.device.type
         # On CPUs the fused kernel's backward pass in bf16 is many times slower than in float32.
-        with torch.autocast(device, enabled=device != "cpu" and torch.is_autocast_enabled(device)):
+        with autocast(device, enabled=device not in ("cpu", "meta") and torch.is_autocast_enabled(device)):
             if device == "cpu":
                 q, k, v = q.float(), k.float(), v.float()
             if memory is not None:

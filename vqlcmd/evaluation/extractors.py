@@ -1,74 +1,22 @@
-"""Feature extractors: the networks of torch-fidelity and the proxy classifier, behind one call.
+"""Feature extractors: the networks of torch-fidelity, EfficientNet and the proxy classifier, behind one call.
 
 Shapes: B images of a batch, S side, D features, C classes.
 """
 
-import importlib
-import pickle
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vqlcmd.evaluation.proxy_classifier import load_proxy
+from vqlcmd.evaluation.fidelity import register_efficientnet, register_proxy
+from vqlcmd.evaluation.networks import NETWORKS, weights_of
 from vqlcmd.params import Evaluate
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.tokenizer.pixels import full_precision
-
-PROXY = "vqlcmd-proxy"
-"""The proxy classifier's name in torch-fidelity's registry."""
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A network in torch-fidelity: its name there, the layers we read, and where its weights come from."""
-
-    registered: str
-    features: str
-    logits: str | None
-    url: str | None
-
-
-_NETWORKS = {
-    "proxy": _Network(PROXY, "features", "logits", None),
-    "inception": _Network(
-        "inception-v3-compat",
-        "2048",
-        "logits_unbiased",
-        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-    ),
-    "vgg16": _Network("vgg16", "fc2_relu", None, "https://download.pytorch.org/models/vgg16-397923af.pth"),
-}
-
-_declared: list[torch.library.Library] = []
-
-
-def guard_torchvision() -> None:
-    """Makes `import torchvision` work beside a CPU build of torch; where it works already, nothing is changed.
-
-    The default torchvision wheel links against CUDA, so beside a CPU torch its operators are missing and the import
-    fails on them, although transforms and models need none. Declaring the two it asks for is enough;
-    torchvision.ops and torchvision.io stay unusable.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "operator torchvision::" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        # The declarations live as long as the library object.
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(library)
-        importlib.import_module("torchvision")
 
 
 class Layers(NamedTuple):
@@ -82,7 +30,7 @@ class Layers(NamedTuple):
 class Extractor:
     """Maps uint8 images (B, 3, S, S) to their `Layers`.
 
-    `name` is proxy, inception or vgg16; `digest` is the SHA-256 of the weights file.
+    `name` is one of `networks.NETWORKS`; `digest` is the SHA-256 of the weights file.
     """
 
     name: str
@@ -98,7 +46,7 @@ class Extractor:
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.no_grad(), exact, full_precision():
             layers = self.network.convert_features_tuple_to_dict(self.network(images.to(self.device)))
-        source = _NETWORKS[self.name]
+        source = NETWORKS[self.name]
         return Layers(layers[source.features].cpu(), layers[source.logits].cpu() if self.has_logits else None)
 
     def collect(self, batches: Iterable[Tensor]) -> Layers:
@@ -111,29 +59,30 @@ class Extractor:
 
 
 def extractor(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
-    """The network `name` (proxy, inception or vgg16) with weights from a file, or from torch-fidelity's own download.
+    """The network `name` of `networks.NETWORKS` with weights from a file, a package or torch-fidelity's download.
 
     The proxy classifier always needs its file, and gives logits only if it was trained on classes. Raises ConfigError
-    for an unknown name, and DataError for weights that are missing, damaged, or cannot be downloaded.
+    for an unknown name or a package that is not installed, and DataError for weights that are missing, damaged, or
+    cannot be downloaded.
     """
-    if name not in _NETWORKS:
-        raise ConfigError(f"features: {name!r} is not one of {', '.join(_NETWORKS)}")
-    network = _NETWORKS[name]
-    registered = register_proxy()
+    if name not in NETWORKS:
+        raise ConfigError(f"features: {name!r} is not one of {', '.join(NETWORKS)}")
+    network = NETWORKS[name]
+    register_proxy()
+    register_efficientnet()
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
-    if weights is not None and not weights.is_file():
-        raise DataError(f"{weights}: no such file; it should hold the weights of {network.registered}")
-    if weights is None and network.url is None:
-        raise DataError(f"{registered} needs the weights file that the reference stage writes")
-    weights = weights or _download(network)
-    if network.registered != PROXY:
-        _check_holds_tensors_only(weights)
+    weights = weights_of(network, weights)
     build = FEATURE_EXTRACTORS_REGISTRY[network.registered]
     layers = [layer for layer in (network.features, network.logits) if layer is not None]
+    path = None if network.finds_file else str(weights)
     try:
-        module = build(network.registered, layers, feature_extractor_weights_path=str(weights), verbose=False)
-    except RuntimeError as error:
+        module = build(network.registered, layers, feature_extractor_weights_path=path, verbose=False)
+    except (RuntimeError, OSError, KeyError) as error:
+        if network.finds_file:
+            raise DataError(
+                f"cannot load {network.registered} ({error}); torch.hub looks for its code in {torch.hub.get_dir()}"
+            ) from error
         raise DataError(f"{weights}: not the weights of {network.registered}") from error
     module = module.requires_grad_(False).eval().to(device)
     has_logits = network.logits is not None and getattr(module, "labelled", True)
@@ -151,65 +100,3 @@ def extractors(
     if settings.precision_features == settings.features:
         return first, first
     return first, extractor(settings.precision_features, weights(settings.precision_features), device)
-
-
-@cache
-def register_proxy() -> str:
-    """Registers the proxy classifier with torch-fidelity, once per process, and returns its name there.
-
-    `torch_fidelity.calculate_metrics(feature_extractor=register_proxy(), feature_extractor_weights_path=...)` then
-    gives the numbers of this project; its inception score means nothing for a proxy classifier without classes.
-    """
-    guard_torchvision()
-    import torch_fidelity
-
-    class ProxyExtractor(torch_fidelity.FeatureExtractorBase):
-        def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: Any) -> None:
-            super().__init__(name, features_list)
-            self.proxy = load_proxy(Path(feature_extractor_weights_path))
-            self.labelled = self.proxy.labelled
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return "features", "logits"
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else "features"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, input: Tensor) -> tuple[Tensor, ...]:  # noqa: A002
-            features, logits = self.proxy(input)
-            layers = {"features": features, "logits": logits}
-            # torch-fidelity zips the answer with features_list, whose order depends on PYTHONHASHSEED.
-            return tuple(layers[layer] for layer in self.features_list)
-
-    torch_fidelity.register_feature_extractor(PROXY, ProxyExtractor)
-    return PROXY
-
-
-def _download(network: _Network) -> Path:
-    """Where torch-fidelity keeps the file, after a download if it is not there. Its name ends in its digest's start."""
-    assert network.url is not None
-    place = Path(torch.hub.get_dir()) / "checkpoints" / network.url.rpartition("/")[2]
-    if not place.is_file():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(network.url, str(place), place.stem.rpartition("-")[2], progress=False)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"cannot download the weights of {network.registered} ({error}); fetch {network.url} on another "
-                f"machine and put it at {place} ($TORCH_HOME/hub/checkpoints/{place.name})"
-            ) from error
-    return place
-
-
-def _check_holds_tensors_only(weights: Path) -> None:
-    """torch-fidelity unpickles whatever the file says; a file that is more than tensors is refused before that."""
-    try:
-        torch.load(weights, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise DataError(f"{weights}: not a file of weights (nothing but tensors, as torch.save writes them)") from error

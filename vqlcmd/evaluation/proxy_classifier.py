@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vqlcmd.lr_schedule import warmup_cosine
 from vqlcmd.runtime.errors import DataError, Diverged
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
@@ -129,7 +130,7 @@ def _convolution(channels_in: int, channels_out: int) -> list[nn.Module]:
 
 def _rise_and_fall(progress: float) -> float:
     """Factor of the learning rate: linear over the first fifth, then a half cosine down to zero."""
-    return progress / 0.2 if progress < 0.2 else 0.5 * (1 + math.cos(math.pi * (progress - 0.2) / 0.8))
+    return warmup_cosine(progress / 0.2, math.pi * (progress - 0.2) / 0.8)
 
 
 def _shifted(images: Tensor, draws: torch.Generator) -> Tensor:

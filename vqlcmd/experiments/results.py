@@ -53,6 +53,9 @@ class ResultsFile:
             file: call(["git", "show", f"{revision}:metrics/{file}"]).stdout
             for file in ("evaluate.json", "bound.json", "train.tsv")
         }
+        # Experiments of an earlier version have their protocol among the metrics.
+        apart = call(["git", "show", f"{revision}:metrics/protocol.json"], check=False)
+        protocol = {"protocol": json.loads(apart.stdout)} if apart.returncode == 0 else {}
         header, *lines = (line.split("\t") for line in shown["train.tsv"].splitlines())
         columns = {name: [line[index] for line in lines] for index, name in enumerate(header)}
         last = {name: float(values[-1]) for name, values in columns.items() if name.startswith("embedding") and values}
@@ -61,7 +64,7 @@ class ResultsFile:
             "preset": self.preset,
             "seed": run.seed,
             "overrides": run.overrides,
-            "metrics": {**last, **json.loads(shown["bound.json"]), **json.loads(shown["evaluate.json"])},
+            "metrics": {**last, **json.loads(shown["bound.json"]), **json.loads(shown["evaluate.json"]), **protocol},
             "curves": {name: [float(value) for value in columns[name]] for name in CURVES if name in columns},
             "revision": revision,
             "commit": call(["git", "rev-parse", f"{revision}^"]).stdout.strip(),

@@ -4,7 +4,6 @@ An experiment is named by the digest of its parameters and of the code it runs, 
 once, a table that was interrupted goes on, and results of other code are run again.
 """
 
-import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,8 @@ from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile, call
 from vqlcmd.experiments.table import Run, Table, differences, markdown, read_table, runs
 from vqlcmd.params import Params
-from vqlcmd.runtime import paths
+from vqlcmd.runtime import paths, pipeline
 from vqlcmd.runtime.errors import ConfigError, DataError
-from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.resume import fingerprint
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -87,12 +85,12 @@ def show_table(name: str, preset: str | None) -> str:
 
 
 def curves(name: str, preset: str | None, seed: int) -> dict[str, dict[str, Any]]:
-    """Of each row that has run: the curves of its embeddings, and where its model is."""
+    """Of each row that has run, in the table's order: the curves of its embeddings, and where its model is."""
     rows = ResultsFile(name, base_values(preset), preset).rows()
     found = {row["row"]: row for row in rows if row["seed"] == seed and row["value"] == rows[0]["value"]}
     if not found:
         raise DataError(f"no row of {name} has run with seed {seed}: `vqlcmd table run {name}`")
-    return found
+    return {row: found[row] for row in load(name).rows if row in found}
 
 
 def fetch_model(revision: str, folder: Path) -> Path:
@@ -107,12 +105,8 @@ def fetch_model(revision: str, folder: Path) -> Path:
 
 def _identity(params: Params) -> str:
     """Of everything that decides an experiment's result: parameters, code, and the manifest of the images."""
-    stages = read_yaml(Path("dvc.yaml"))["stages"].values()
-    given = {"dataset": params.dataset, "method": params.method}
-    deps = {re.sub(r"\$\{(\w+)\}", lambda found: given[found[1]], dep) for stage in stages for dep in stage["deps"]}
-    outs = tuple(out for stage in stages for out in stage.get("outs", []))
-    files = {dep: sha256(Path(dep)) for dep in sorted(deps) if not dep.startswith(outs)}
-    return fingerprint(params.model_dump(mode="json"), files)
+    values = params.model_dump(mode="json")
+    return fingerprint(values, pipeline.digests(values, root=Path()))
 
 
 def _training(params: Params) -> str:

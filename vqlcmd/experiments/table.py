@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from vqlcmd.params import Params, check_params
+from vqlcmd.params import Extractor, Params, check_params
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -173,7 +173,7 @@ def figure(seeds: Sequence[dict[str, Any]], metric: str) -> str:
 
 def metric_of(metrics: dict[str, Any], name: str) -> Any:
     """`fid`, say: under that name, or with that of an extractor, as fid_proxy."""
-    ends = [name, *(f"{name}_{extractor}" for extractor in ("proxy", "inception", "vgg16"))]
+    ends = [name, *(f"{name}_{extractor}" for extractor in get_args(Extractor))]
     return next((metrics[end] for end in ends if metrics.get(end) is not None), None)
 
 

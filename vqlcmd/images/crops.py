@@ -5,7 +5,7 @@ Shapes: an image of H x W pixels becomes V squares of S x S, in 3 channels.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,8 +32,13 @@ class Recipe:
     resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
     crop: Literal["center", "random", "adm", "ten_crop"] = "center"
 
+    @classmethod
+    def of(cls, *, size: int, resize: Any, crop: Any, **_: object) -> "Recipe":
+        """That of the section `images` of params.yaml, given key by key, whatever else stands there."""
+        return cls(size, resize, crop)
+
     @property
-    def crop_views(self) -> int:
+    def views(self) -> int:
         """How many squares an image gives."""
         return 10 if self.crop == "ten_crop" else 1
 
@@ -49,7 +54,7 @@ class Recipe:
 def crop_views(image: Image.Image, recipe: Recipe, position: int) -> np.ndarray:
     """The squares of an RGB image, uint8 [V, 3, S, S]. `position` in its source is what a random crop depends on."""
     cut = np.stack(CROPS[recipe.crop](image, recipe, position))
-    assert cut.shape == (recipe.crop_views, recipe.size, recipe.size, 3), (cut.shape, recipe)
+    assert cut.shape == (recipe.views, recipe.size, recipe.size, 3), (cut.shape, recipe)
     return np.ascontiguousarray(cut.transpose(0, 3, 1, 2))
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from vqlcmd.images.crops import Recipe, crop_views
 from vqlcmd.images.manifest import Manifest, check, shortened
 from vqlcmd.images.sources import DIGITS, KINDS, BuiltIn, ImageSource
-from vqlcmd.rng import address
+from vqlcmd.rng import CounterRNG, address
 from vqlcmd.runtime.errors import DataError
 
 ROOT_VARIABLE = "VQLCMD_IMAGES"
@@ -119,11 +119,11 @@ def stream(
     each = images_per_batch(batch_size, recipe)
     starts = range(each * share[0], len(order), each * share[1])
     reader = _Reader(source, recipe)
-    micro_batch = max(1, min(each, CHUNK, CHUNK_BYTES // (recipe.crop_views * 3 * recipe.size**2)))
+    at_once = max(1, min(each, CHUNK, CHUNK_BYTES // (recipe.views * 3 * recipe.size**2)))
     chunks = (
-        order[place : min(place + micro_batch, start + each)].tolist()
+        order[place : min(place + at_once, start + each)].tolist()
         for start in starts
-        for place in range(start, min(start + each, len(order)), micro_batch)
+        for place in range(start, min(start + each, len(order)), at_once)
     )
     read = iter(
         DataLoader(
@@ -137,7 +137,7 @@ def stream(
     )
     for start in starts:
         held = []
-        for _ in range(start, min(start + each, len(order)), micro_batch):
+        for _ in range(start, min(start + each, len(order)), at_once):
             chunk, unreadable = next(read)
             broken |= unreadable
             held.append(chunk)
@@ -147,7 +147,7 @@ def stream(
 def images_per_batch(batch_size: int, recipe: Recipe) -> int:
     """How many images make at most `batch_size` squares; at least one."""
     assert batch_size > 0, batch_size
-    return max(1, batch_size // recipe.crop_views)
+    return max(1, batch_size // recipe.views)
 
 
 def raise_if_broken(broken: dict[str, str], total: int, skip_broken: bool) -> None:
@@ -166,6 +166,16 @@ def subsample(count: int, limit: int | None, seed: int, purpose: str) -> np.ndar
     if limit is None or limit >= count:
         return np.arange(count)
     return np.sort(np.random.default_rng(address(seed, purpose)).choice(count, limit, replace=False))
+
+
+def over_classes(labels: np.ndarray) -> np.ndarray:
+    """All positions in a seeded order in which every class comes once before any comes again, as far as it reaches."""
+    drawn = CounterRNG(0, "previews", torch.arange(len(labels))).uniform("order").numpy().argsort(kind="stable")
+    by_class = drawn[labels[drawn].argsort(kind="stable")]
+    _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    turn = np.empty(len(labels), dtype=np.int64)
+    turn[by_class] = np.arange(len(labels)) - np.repeat(first, counts)
+    return drawn[turn[drawn].argsort(kind="stable")]
 
 
 def load_all(
@@ -212,7 +222,7 @@ class _Reader(Dataset[tuple[int, Tensor | str]]):
 
     def collate(self, items: list[tuple[int, Tensor | str]]) -> tuple[Batch, dict[str, str]]:
         images = [image for _, image in items if isinstance(image, Tensor)]
-        index = [i for i, image in items if isinstance(image, Tensor) for _ in range(self.recipe.crop_views)]
+        index = [i for i, image in items if isinstance(image, Tensor) for _ in range(self.recipe.views)]
         broken = {self.source.name(i): reason for i, reason in items if isinstance(reason, str)}
         joined = torch.cat(images) if images else torch.empty((0, 3, self.recipe.size, self.recipe.size)).byte()
         labels = torch.from_numpy(self.source.labels[index])

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
 from vqlcmd.params import ModelParams, Params
+from vqlcmd.params.types import Section
 from vqlcmd.runtime.errors import DataError
-from vqlcmd.runtime.param_types import Section
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
 METHODS = {
@@ -52,8 +53,18 @@ def samplers() -> list[str]:
     return list(dict.fromkeys(sampler for name in METHODS for sampler in method_class(name).samplers))
 
 
-def save_method(path: Path, method: Method, params: Params, header: dict[str, Any], codebook_KD: Tensor) -> None:
-    """Write the weights of `method` with all that is needed to build it again, and how to sample unless told."""
+def save_method(
+    path: Path,
+    method: Method,
+    params: Params,
+    header: dict[str, Any],
+    codebook_KD: Tensor,
+    edits: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Write the weights of `method` with all that is needed to build it again, and how to sample unless told.
+
+    `header` is that of its tokens; `edits` are the changes across which its training was resumed.
+    """
     about = {
         "params": params.model_part().model_dump(mode="json"),
         "sampling": {**dataclasses.asdict(params.sampling()), "batch_size": params.sample.batch_size},
@@ -61,6 +72,7 @@ def save_method(path: Path, method: Method, params: Params, header: dict[str, An
         "codes": len(codebook_KD),
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
+        **({"resumed_across": list(edits)} if edits else {}),
     }
     save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
 

@@ -21,6 +21,7 @@ from vqlcmd.diffusion.transformer import Transformer
 from vqlcmd.diffusion.weighting import WEIGHTINGS
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.machine import autocast
 
 Step = Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, CounterRNG], Tensor]
 
@@ -77,11 +78,11 @@ class LCMD(Method):
         t, start = self.weighting.time(u), torch.full_like(u, self.schedule.start, dtype=torch.float64)
 
         now = self._noised(psi_BND, t, rng, "")
-        z_t = now.z_BND
+        z_t = now.z
 
         terms = {}
         if "rec" in self.weights:
-            z_0 = self._noised(psi_BND, start, rng, "_rec").z_BND
+            z_0 = self._noised(psi_BND, start, rng, "_rec").z
             student_t, student_0 = self._student(z_t, t, z_0, start, label)
             terms["rec"] = losses.cross_entropy(student_0, tokens_BN)
         else:
@@ -187,5 +188,5 @@ class LCMD(Method):
 
     def psi_hat(self, logits_BNK: Tensor) -> Tensor:
         """The expected embedding, sum_k P(x_i = k) e_k: (B, N, D). Equation 2."""
-        with torch.autocast(logits_BNK.device.type, enabled=False):
+        with autocast(logits_BNK.device.type, enabled=False):
             return logits_BNK.float().softmax(dim=2) @ self.table

@@ -6,6 +6,7 @@ Section 8 of docs/method.md. Shapes: B images, N tokens, K codes.
 import math
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -15,8 +16,8 @@ from vqlcmd.diffusion.discrete import Discrete
 from vqlcmd.diffusion.guidance import guided
 from vqlcmd.diffusion.markov import sample_categorical
 from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.params.types import Section
 from vqlcmd.rng import CounterRNG
-from vqlcmd.runtime.param_types import Section
 
 SMOOTHING = 0.1
 
@@ -68,10 +69,12 @@ class MaskGIT(Discrete):
         x_BN = torch.full((size, self.tokens), self.codes, device=rng.rows.device)
         if known is not None:
             x_BN = torch.where(known >= 0, known, x_BN)
-        counts_BS = _counts(how.steps, (x_BN == self.codes).sum(dim=1))
+        left = [self.tokens] * size if known is None else (known < 0).sum(dim=1).tolist()
+        counts = _counts(how.steps, left)
+        counts_BS = torch.tensor(counts, device=rng.rows.device)
         t = torch.zeros(size, device=rng.rows.device)
         for index in range(how.steps):
-            if not bool(counts_BS[:, index].any()):
+            if not any(each[index] for each in counts):
                 continue
             # One step alone is the last one: full guidance, and no noise on the choice.
             progress = index / (how.steps - 1) if how.steps > 1 else 1.0
@@ -120,17 +123,17 @@ def reveal_counts(steps: int, tokens: int) -> list[int]:
     """
     if steps == 1:
         return [tokens]
-    shares = share_masked(torch.linspace(1, 0, steps, dtype=torch.float64))
+    shares = np.arccos(np.linspace(1, 0, steps))
     shares = shares / shares.sum()
-    counts = (shares * tokens).round().long().clamp_min(1)
+    counts = np.maximum((shares * tokens).round().astype(int), 1)
     counts[-1] += tokens - counts.sum()
     if counts[-1] < 1:
         # Nearly as many steps as tokens, or more: round the running total, and some steps have nothing to do.
-        counts = (shares.cumsum(dim=0) * tokens).round().long().diff(prepend=torch.zeros(1, dtype=torch.int64))
+        counts = np.diff((shares.cumsum() * tokens).round().astype(int), prepend=0)
     return counts.tolist()
 
 
-def _counts(steps: int, left: Tensor) -> Tensor:
-    """`reveal_counts` for images with `left` (B,) tokens to reveal: (B, steps)."""
-    rows = {count: reveal_counts(steps, count) if count else [0] * steps for count in left.unique().tolist()}
-    return torch.tensor([rows[count] for count in left.tolist()], device=left.device)
+def _counts(steps: int, left: list[int]) -> list[list[int]]:
+    """`reveal_counts` for images with so many tokens `left` to reveal: B lists of `steps`."""
+    found = {count: reveal_counts(steps, count) if count else [0] * steps for count in set(left)}
+    return [found[count] for count in left]

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from vqlcmd.diffusion import losses
 from vqlcmd.diffusion.discrete import DiscreteDiffusion
 from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.params.types import Section
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import distributed
-from vqlcmd.runtime.param_types import Section
 
 SEEN = 10
 """Every step must have been drawn more often than this before its loss decides how often it is drawn."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.errors import ConfigError, brief_repr
 from vqlcmd.runtime.yaml_file import read_yaml
 
 NAMES = {
@@ -19,10 +19,26 @@ NAMES = {
     "in_channels": ("in_channels", "num_channels"),
     "groups": ("norm_num_groups",),
     "unit_codes": ("codebook_l2_norm",),
+    "tanh_out": ("tanh_out",),
 }
 """Ours, and the words for it in the files of taming, LDM, diffusers, LlamaGen and MaskGIT's port."""
 LISTS = ("ch_mult", "attn_resolutions")
-SUPPORTED = {"act_fn": ("silu", "swish"), "norm_type": ("group",), "double_z": (False,), "resamp_with_conv": (True,)}
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "act_fn": ("silu", "swish"),
+    "norm_type": ("group",),
+    "double_z": (False,),
+    "resamp_with_conv": (True,),
+    "resample_with_conv": (True,),
+    "attn_type": ("vanilla", "vanilla-xformers", "none"),
+    "use_linear_attn": (False,),
+    "give_pre_end": (False,),
+}
+TRUTHS = ("unit_codes", "tanh_out")
+MOST = 2**31
+MOST_LISTED = 64
+BYTES = 2**18
+"""Of a configuration, at most: its authors' have a few thousand."""
+MOST_PROJECTS = 16
 PLACES = ("config.json", "model.yaml", "config.yaml", "configs/model.yaml", "../configs/model.yaml")
 PROJECTS = ("*-project.yaml", "configs/*-project.yaml", "../configs/*-project.yaml")
 
@@ -30,7 +46,7 @@ PROJECTS = ("*-project.yaml", "configs/*-project.yaml", "../configs/*-project.ya
 def beside(weights: Path) -> Path | None:
     """The first file in a usual place that tells of a tokenizer; of those of training runs the latest."""
     folder = weights.absolute().parent  # not resolved: a file may be a link out of its folder into a store
-    dated = [path for pattern in PROJECTS for path in sorted(_glob(folder, pattern), reverse=True)]
+    dated = [path for pattern in PROJECTS for path in sorted(_glob(folder, pattern), reverse=True)[:MOST_PROJECTS]]
     for path in (*(folder / place for place in PLACES), *dated):
         try:
             if path.is_file() and parse(path):
@@ -45,27 +61,46 @@ def parse(path: Path) -> dict[str, Any]:
 
     ConfigError where the file is missing or none of these.
     """
+    if path.is_file() and path.stat().st_size > BYTES:
+        raise ConfigError(f"{path} has {path.stat().st_size} bytes, and a configuration has at most {BYTES}")
     said = _section(read_yaml(path))
     found: dict[str, Any] = {}
     for ours, theirs in NAMES.items():
         values = [said[name] for name in theirs if said.get(name) is not None]
         if values:
             found[ours] = tuple(values[0]) if isinstance(values[0], list) else values[0]
-            numbers = found[ours] if isinstance(found[ours], tuple) else (found[ours],)
-            if ours == "unit_codes":
+            if ours in TRUTHS:
                 right, rule = isinstance(values[0], bool), "true or false"
             else:
-                listed = isinstance(values[0], list) or ours not in LISTS
-                right = listed and all(type(number) is int and number >= 1 for number in numbers)
+                right = _counts(found[ours]) and (isinstance(values[0], list) or ours not in LISTS)
                 rule = "a list of whole numbers from 1" if ours in LISTS else "whole numbers from 1"
             if not right:
-                raise ConfigError(f"{path}: {ours} is {values[0]!r}, but must be {rule}: mend it there")
+                raise ConfigError(f"{path}: {ours} is {brief_repr(values[0])}, but must be {rule}: fix it there")
     widths = said.get("block_out_channels")
-    if isinstance(widths, list) and widths and all(isinstance(width, int) and width > 0 for width in widths):
+    if isinstance(widths, list) and widths and _counts(widths):
         found["ch"], found["ch_mult"] = widths[0], tuple(width / widths[0] for width in widths)
     if not {"ch", "ch_mult", "z_channels", "n_embed"} & found.keys():
         return {}
-    return found | {name: said[name] for name in SUPPORTED if said.get(name) is not None}
+    if said.get("attn_type") == "none":
+        found["attn_resolutions"] = ()
+    return found | {name: said[name] for name in SUPPORTED if said.get(name) is not None} | _pixels(said)
+
+
+def _counts(value: Any) -> bool:
+    """Whether these are whole numbers from 1, within what a tokenizer can have."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    return len(numbers) <= MOST_LISTED and all(type(number) is int and 1 <= number <= MOST for number in numbers)
+
+
+def _pixels(said: Mapping[str, Any]) -> dict[str, str]:
+    """What the range of the pixels is by whose configuration this is: `unit` or `symmetric`.
+
+    aMUSEd's folders are diffusers' with `lookup_from_codebook`; open-muse, which trained them, has words of its own.
+    """
+    of_open_muse = "quantized_embed_dim" in said or said.get("_class_name") in ("VQGANModel", "MaskGitVQGAN")
+    if of_open_muse or said.get("lookup_from_codebook") is True:
+        return {"pixel_range": "unit"}
+    return {"pixel_range": "symmetric"}
 
 
 def raise_if_unsupported(claimed: Mapping[str, Any], path: Path) -> None:
@@ -74,7 +109,7 @@ def raise_if_unsupported(claimed: Mapping[str, Any], path: Path) -> None:
         if name in claimed and claimed[name] not in values:
             allowed = " or ".join(map(str, values))
             raise ConfigError(
-                f"{path}: {name} is {claimed[name]!r}, but only {allowed} is supported: name another file"
+                f"{path}: {name} is {brief_repr(claimed[name])}, but only {allowed} is supported: name another file"
             )
 
 

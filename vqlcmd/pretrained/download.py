@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
-from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.errors import ConfigError, DataError, brief
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.progress import Progress
 
@@ -19,6 +19,9 @@ SECONDS = 30.0
 PIECE = 2**20
 NAME_LENGTH = 100
 """Of a file in the cache, at most: the end of a longer one, with its ending."""
+VERSION = re.compile(r"[\x20-\x7e]{1,200}")
+"""A server's name for a version of a file, as it can be sent back in a request."""
+LENGTH = re.compile(r"[0-9]{1,15}")
 
 
 def is_url(place: str) -> bool:
@@ -30,7 +33,7 @@ def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
     """Where the file of an http, https or file URL lies; downloaded into `cache` unless it is there already.
 
     A broken transfer leaves a side file, from which the next call goes on. DataError where the server does not give
-    the file, or gives another one than the SHA-256 `digest`; ConfigError for other kinds of URL.
+    the file, gives another one than the SHA-256 `digest`, or the cache cannot be written; ConfigError for other URLs.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -45,10 +48,21 @@ def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
         or "checkpoint"
     )
     target = cache / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    try:
+        return _cached(url, target, digest)
+    except OSError as error:  # A full disk, no permission, a folder where a file belongs, a file where a folder does.
+        place = error.filename or target
+        reason = brief(error.strerror or error)
+        raise DataError(f"{place} cannot be used ({reason}): clear it, or set VQLCMD_CACHE to another folder") from None
+
+
+def _cached(url: str, target: Path, digest: str | None) -> Path:
     if target.is_file() and digest in (None, sha256(target)):
         return target
+    if target.is_dir():
+        raise DataError(f"{target} is a folder, where the file of {url} belongs: delete it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part, tag = (target.with_name(f"{name}.{ending}") for ending in ("part", "tag"))
+    part, tag = (target.with_name(f"{target.name}.{ending}") for ending in ("part", "tag"))
     with part.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +86,7 @@ def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
 
 def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
     """Append what is missing to `file`, open for appending. `tag` holds the server's name for this version of it."""
-    version = tag.read_text(encoding="utf-8") if tag.is_file() else ""
+    version = _as_version(tag.read_text(encoding="ascii", errors="replace") if tag.is_file() else "")
     if not (version or checked):
         file.truncate(0)  # Nothing would tell whether the rest belongs to the same file.
     start = file.seek(0, os.SEEK_END)
@@ -84,9 +98,8 @@ def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
     except urllib.error.HTTPError as error:
         with error:
             if error.code != 416 or not start:
-                raise DataError(
-                    f"{url}: the server answers {error.code} {error.reason}; check vqgan.checkpoint"
-                ) from None
+                answer = brief(f"{error.code} {error.reason}")
+                raise DataError(f"{url}: the server answers {answer}; check vqgan.checkpoint") from None
             if error.headers.get("Content-Range") == f"bytes */{start}":
                 return
         file.truncate(0)
@@ -96,12 +109,20 @@ def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
     except ValueError as error:  # Of names that no request can carry, such as a path with letters beyond ASCII.
         raise ConfigError(f"vqgan.checkpoint is {url}, which is no URL ({_reason(error)}): percent-encode it") from None
     with response:
+        length = _length(url, response)
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             file.truncate(0)
             start = 0
-        tag.write_text(_version(response.headers), encoding="utf-8")
-        length = response.headers.get("Content-Length")
-        _receive(url, response, file, start, start + int(length) if length else None)
+        tag.write_text(_version(response.headers), encoding="ascii")
+        _receive(url, response, file, start, None if length is None else start + length)
+
+
+def _length(url: str, response: http.client.HTTPResponse) -> int | None:
+    """How many bytes the answer has, None where it does not say so. DataError for anything but one number."""
+    said = response.headers.get_all("Content-Length") or []
+    if said and not LENGTH.fullmatch(" ".join(said).strip(" \t")):
+        raise DataError(f"{url}: the server gives a length of {brief(', '.join(said), 40)!r}; download it by hand")
+    return int(said[0]) if said else None
 
 
 def _receive(url: str, response: IO[bytes], file: IO[bytes], done: int, total: int | None) -> None:
@@ -109,13 +130,17 @@ def _receive(url: str, response: IO[bytes], file: IO[bytes], done: int, total: i
     with Progress(
         f"download of {file.name.rpartition('/')[2].removesuffix('.part')}, MB", (total or 0) // 10**6
     ) as bar:
-        try:
-            while piece := response.read(PIECE):
-                file.write(piece)
-                done += len(piece)
-                bar.update(done // 10**6)
-        except (OSError, http.client.HTTPException) as error:
-            reason, total = _reason(error), total or done + 1
+        while True:
+            try:
+                piece = response.read(PIECE)
+            except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError of sizes of chunks.
+                reason, total = _reason(error), total or done + 1
+                break
+            if not piece:
+                break
+            file.write(piece)
+            done += len(piece)
+            bar.update(done // 10**6)
         if total is not None and done < total:
             file.flush()
             raise DataError(f"{url} broke off at byte {done} of {total} ({reason}): the same command goes on")
@@ -123,8 +148,12 @@ def _receive(url: str, response: IO[bytes], file: IO[bytes], done: int, total: i
 
 def _version(headers: http.client.HTTPMessage) -> str:
     etag = headers.get("ETag", "")
-    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
+    return _as_version(etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", ""))
+
+
+def _as_version(text: str) -> str:
+    return text if VERSION.fullmatch(text) else ""
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())[:100]
+    return brief(getattr(error, "reason", None) or error or type(error).__name__, 100)

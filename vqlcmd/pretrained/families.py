@@ -12,10 +12,14 @@ from vqlcmd.tokenizer.blocks import TAMING, Variant
 
 Shapes = Mapping[str, tuple[int, ...]]
 CODEBOOK = "quantize.embedding.weight"
+GUMBEL, PROJECTION, USED = "quantize.embed.weight", "quantize.proj.weight", "quantize.used"
 PREFIX = re.compile(r"((first_stage_model|module|_orig_mod|model|ae)\.)*")
+"""Those of the tokenizer itself where a file has several; any other one is taken where it is the only one."""
+ENCODER = re.compile(r"((?:[^.]+\.)*?)encoder\.")
+BESIDE = re.compile(r"\.(loss|model_ema|cond_stage_model|disc|discriminator|perceptual|perceptual_loss)\.")
 IGNORED = re.compile(
     r"(loss|colorize|model_ema|cond_stage_model|disc|discriminator|perceptual|perceptual_loss|quantize\.used|quantize\.codebook_used"
-    r"|generator\.logsigma)(\.|$)"
+    r"|quantize\.(embedding\.)?(cluster_size|embed_avg)|generator\.logsigma)(\.|$)"
 )
 """Beside a tokenizer, or in it: losses, averages of a training run, statistics of the codebook."""
 
@@ -28,19 +32,34 @@ class Layout(NamedTuple):
     """Their names to ours, for those that count."""
     variant: Variant = TAMING
     """Only `groups`, `swish_out`, `unit_codes` and `unit_pixels` count: shapes tell the rest."""
+    own_pixels: bool = False
+    """All files of the family have this range of pixels; elsewhere the configuration tells, or nothing."""
+    unused: frozenset[str] = frozenset()
+    """What the family's configurations name though its network has no such part."""
+    unsaid: tuple[str, ...] = ("pixel_range", "tanh_out")
+    """What differs within the family, and only a configuration tells."""
 
 
 def prefix(names: Collection[str]) -> str:
     """What stands before the names of the tokenizer. DataError where there is none, or more than one."""
-    found = sorted({name.removesuffix(CODEBOOK) for name in names if name.endswith(CODEBOOK)})
-    found = [start for start in found if PREFIX.fullmatch(start)]
+    known = set(names)
+    books = {name.removesuffix(CODEBOOK) for name in known if name.endswith(CODEBOOK)}
+    books |= {
+        name.removesuffix(GUMBEL)
+        for name in known
+        if name.endswith(GUMBEL) and f"{name.removesuffix(GUMBEL)}{PROJECTION}" in known
+    }
+    encoders = {found[1] for name in known if (found := ENCODER.match(name))}
+    found = sorted(start for start in books & encoders if not BESIDE.search(f".{start}"))
+    found = [start for start in found if PREFIX.fullmatch(start)] or found
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(f"there are tokenizers under {' and '.join(repr(start) for start in found)}: keep one of them")
-    if any(name.endswith("quantize.embed.weight") for name in names):
-        raise DataError("its tokenizer has a Gumbel quantiser, which is not supported: name one with a codebook search")
-    if any(name.endswith("post_quant_conv.weight") for name in names):
+        several = " and ".join(repr(start) for start in found[:3])
+        raise DataError(f"there are tokenizers under {several}: keep one of them")
+    if books:
+        raise DataError(f"{CODEBOOK} is there, but no encoder under the same prefix {sorted(books)[0]!r}: name a VQGAN")
+    if any(name.endswith("post_quant_conv.weight") for name in known):
         raise DataError(f"it is an autoencoder without a codebook ({CODEBOOK} is missing): name a VQGAN")
     raise DataError(f"no name ends in {CODEBOOK}, but in such as {_some(names)}: name a VQGAN of docs/tokenizers.md")
 
@@ -59,7 +78,7 @@ def _some(names: Collection[str]) -> str:
 
 def _rules(*pairs: tuple[str, str]) -> Callable[[Shapes], dict[str, str]]:
     """Patterns and what they become, one after the other. `up.-K` is the Kth level from the coarsest."""
-    compiled = [(re.compile(pattern), new) for pattern, new in pairs]
+    compiled = [(re.compile(pattern), new) for pattern, new in ((r"^quantize\.embed\.", "quantize.embedding."), *pairs)]
 
     def ours(shapes: Shapes) -> dict[str, str]:
         renamed = {}
@@ -142,8 +161,16 @@ LAYOUTS = {
             (r"\.mid\.2\.", ".mid.block_2."),
         ),
         Variant(unit_codes=True),
+        own_pixels=True,
+        unsaid=("unit_codes",),
     ),
-    "unleashing": Layout(re.compile(r"encoder\.blocks\."), _flat, Variant(swish_out=False, unit_pixels=True)),
+    "unleashing": Layout(
+        re.compile(r"encoder\.blocks\."),
+        _flat,
+        Variant(swish_out=False, unit_pixels=True),
+        own_pixels=True,
+        unsaid=(),
+    ),
     "maskgit": Layout(
         re.compile(r"encoder\.mid\.\d"),
         _rules(
@@ -151,6 +178,9 @@ LAYOUTS = {
             (r"\.upsample_conv\.", ".upsample.conv."),
         ),
         Variant(unit_pixels=True),
+        own_pixels=True,
+        unused=frozenset({"attn_resolutions"}),
+        unsaid=(),
     ),
     "diffusers": Layout(
         re.compile(r"encoder\.down_blocks\."),
@@ -171,6 +201,7 @@ LAYOUTS = {
             (r"\.(to_v|value)\.", ".v."),
             (r"\.(to_out\.0|proj_attn)\.", ".proj_out."),
         ),
+        unsaid=("pixel_range", "groups"),
     ),
     "taming": Layout(re.compile(r"encoder\.down\.0\.block\."), _SAME),
     "ldm": Layout(re.compile(r"encoder\.down\.0\.block\."), _SAME),

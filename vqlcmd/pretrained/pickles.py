@@ -1,4 +1,4 @@
-"""Tensors of a file that torch.save wrote, read without running anything that the file asks for.
+"""Pickles with tensors in them, read without running anything that they ask for.
 
 A pickle is a program: it names functions and has them called. Here every name leads to something of this module, which
 does nothing or makes a record, and nothing is ever imported. A name that is not a tensor's, harmless data's or some
@@ -10,17 +10,22 @@ import math
 import pickle
 import struct
 import sys
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
 
 import torch
-from torch import Tensor
 
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import DataError, brief
 
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+PICKLE_BYTES = 4 * 2**20
+"""Of one pickle, at most. A training run's takes about one million: names, shapes, bookkeeping, and no numbers."""
+DIMENSIONS = 8
+"""Of a tensor, at most."""
+KEY_PARTS = 100
+"""Of a tuple that is a key, at most, with the tuples inside: hashing it recurses without any limit of its own."""
+WHOLE = 2**60
+"""Numbers are below it: such keys of a dictionary cannot be made to collide."""
 STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -68,13 +73,6 @@ class View(NamedTuple):
     stride: tuple[int, ...]
 
 
-class Pickled(NamedTuple):
-    """What a file holds, as dicts and lists with a View for each tensor, and a function that reads named views."""
-
-    tree: Any
-    read: Callable[[Mapping[str, View]], dict[str, Tensor]]
-
-
 class _Kind(NamedTuple):
     dtype: torch.dtype
 
@@ -83,7 +81,11 @@ class _Dict(dict[Any, Any]):
     """An OrderedDict or a defaultdict, without the attributes that the file sets on it."""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(args[0] if args and isinstance(args[0], list | dict) else ())
+        given = args[0] if args and isinstance(args[0], list | dict) else ()
+        if isinstance(given, list):
+            for key, _ in given:
+                _raise_if_no_key(key)
+        super().__init__(given)
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -110,6 +112,16 @@ class _Stub:
     extend = add = update = append
 
 
+class Settings(_Stub):
+    """An argparse.Namespace: plain values by name, in `held`, and nothing else of what the file gives it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.held: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.held = plain(state)
+
+
 class _Call:
     """A function that the file may have called: one of this module."""
 
@@ -123,9 +135,26 @@ class _Call:
         raise pickle.UnpicklingError("attributes of a function")
 
 
+def plain(values: Any) -> dict[str, Any]:
+    """Truth values, numbers and words by name; empty where it is no dictionary."""
+    if not isinstance(values, dict):
+        return {}
+    return {
+        name: value for name, value in values.items() if isinstance(name, str) and isinstance(value, bool | int | str)
+    }
+
+
+def _whole(number: Any) -> bool:
+    return type(number) is int and 0 <= number < WHOLE
+
+
 def _view(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> View:
     """`storage[offset:]` as a tensor, once it is sure to lie inside of the storage."""
-    if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in (offset, *shape, *stride)):
+    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    if len(shape) > DIMENSIONS:
+        raise pickle.UnpicklingError(f"a tensor of {len(shape)} dimensions")
+    if not all(map(_whole, (offset, *shape, *stride))):
         raise pickle.UnpicklingError("a tensor without a storage")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if math.prod(shape) > storage.elements or (math.prod(shape) and last >= storage.elements):
@@ -137,9 +166,54 @@ def _parameter(tensor: Any, *_: Any) -> Any:
     return tensor
 
 
-class _Unpickler(pickle.Unpickler):
+def _raise_if_no_key(key: Any) -> None:
+    """UnpicklingError for a key that takes long to hash, or ends the process: many tuples, numbers that collide."""
+    parts, left = [key], KEY_PARTS
+    while parts:
+        part, left = parts.pop(), left - 1
+        if isinstance(part, tuple):
+            parts.extend(part[: KEY_PARTS + 1])
+        if left < 0 or (isinstance(part, int) and abs(part) >= WHOLE):
+            raise pickle.UnpicklingError("a key too long or too deep")
+
+
+class Bounded:
+    """The next PICKLE_BYTES of a file: reading on is an error, however much a pickle asks for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.left = file, PICKLE_BYTES
+
+    def read(self, size: int) -> bytes:
+        data = self._counted(self.file.read(min(size, self.left + 1)))
+        if len(data) < size and data:
+            raise EOFError(f"{len(data)} of {size} bytes")
+        return data
+
+    def readline(self) -> bytes:
+        line = self._counted(self.file.readline(self.left + 1))
+        if not line.endswith(b"\n"):
+            raise EOFError("it ends within a line")
+        return line
+
+    def _counted(self, data: bytes) -> bytes:
+        self.left -= len(data)
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"more than {PICKLE_BYTES} bytes beside the numbers")
+        return data
+
+
+# Python's own implementation, not the one in C: that one hashes keys before anybody can look at them, which at some
+# depth ends the process, and keeps room for as many objects as a file says.
+_PYTHON: Any = pickle._Unpickler
+
+
+class Unpickler(_PYTHON):
+    """What a pickle of `path` holds, as dicts and lists with a View for each tensor."""
+
+    dispatch: dict[int, Any] = dict(_PYTHON.dispatch)  # noqa: RUF012
+
     def __init__(self, file: IO[bytes], path: Path) -> None:
-        super().__init__(file, encoding="utf-8", errors="replace")
+        super().__init__(Bounded(file), encoding="utf-8", errors="replace")
         self.path = path
         self.storages: dict[str, Storage] = {}
         self._names: dict[tuple[str, str], Any] = {
@@ -149,6 +223,7 @@ class _Unpickler(pickle.Unpickler):
             ("torch._utils", "_rebuild_parameter_with_state"): _Call(_parameter),
             ("collections", "OrderedDict"): _Dict,
             ("collections", "defaultdict"): _Dict,
+            ("argparse", "Namespace"): type("Namespace", (Settings,), {}),
             **{("torch", name): _Kind(dtype) for name, dtype in STORAGES.items()},
         }
 
@@ -161,10 +236,10 @@ class _Unpickler(pickle.Unpickler):
             harmless = it in HARMLESS.get(place, "").split()
             of_a_package = place.partition(".")[0] not in sys.stdlib_module_names
             if not (harmless or (of_a_package and it.rpartition(".")[2].lstrip("_")[:1].isupper())):
-                named = f"{module}.{name}"[:100].encode("unicode_escape").decode()
                 rule = "is no tensor and could run code; nothing of it was run"
                 raise DataError(
-                    f"{self.path} is refused: it names {named}, which {rule}; get it as .safetensors, or not at all"
+                    f"{self.path} is refused: it names {brief(f'{module}.{name}', 100)}, which {rule}; "
+                    "get it as .safetensors, or not at all"
                 )
             self._names[module, name] = type("Stub", (_Stub,), {})
         return self._names[module, name]
@@ -172,95 +247,35 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Storage:
         """The storage that `pid` tells of."""
         kind, dtype, key, _, elements, *views = pid
-        if kind != "storage" or not isinstance(dtype, _Kind) or type(elements) is not int or elements < 0 or any(views):
+        known = kind == "storage" and isinstance(dtype, _Kind) and isinstance(key, str | int)
+        if not known or not _whole(elements) or any(views):
             raise pickle.UnpicklingError("a storage of an unknown kind")
         storage = Storage(str(key), dtype.dtype, elements)
         if self.storages.setdefault(storage.key, storage) != storage:
             raise pickle.UnpicklingError(f"two storages {storage.key}")
         return storage
 
+    def _bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(min(size, PICKLE_BYTES + 1))))
 
-def read_pickled(path: Path) -> Pickled:
-    """A file by torch.save, zipped (since PyTorch 1.6) or not. DataError where it is damaged, or asks for more."""
-    try:
-        return _zipped(path) if zipfile.is_zipfile(path) else _legacy(path)
-    except DataError:
-        raise
-    except Exception as error:  # Damaged pickles raise nearly anything.
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:120]
-        raise DataError(f"{path} is damaged, or no file of PyTorch ({reason}): get it again") from None
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray8
 
 
-def _zipped(path: Path) -> Pickled:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
-        if len(roots) != 1:
-            inside = [name for name in names if not name.endswith("/")]
-            raise DataError(
-                f"{path} is an archive of {', '.join(inside[:3])}: unpack it, and name the checkpoint inside"
-            )
-        root = roots[0]
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise DataError(f"{path} is compressed, which torch.save never does: get the file as its authors wrote it")
-        if f"{root}constants.pkl" in names:
-            raise DataError(f"{path} is a TorchScript program: name a checkpoint, which holds weights alone")
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise DataError(f"{path} was written on a big-endian machine: load and save it again on a common one")
-        with archive.open(f"{root}data.pkl") as file:
-            tree = _Unpickler(file, path).load()
+def _checked(opcode: bytes, keys: slice) -> None:
+    """Have the keys that an instruction takes from the stack looked at before it hashes them."""
+    instruction = _PYTHON.dispatch[opcode[0]]
 
-    def read(views: Mapping[str, View]) -> dict[str, Tensor]:
-        with zipfile.ZipFile(path) as archive:
-            return {name: _tensor(view, archive.read(f"{root}data/{view.storage.key}")) for name, view in views.items()}
+    def checked(self: Any) -> None:
+        for key in self.stack[keys]:
+            _raise_if_no_key(key)
+        instruction(self)
 
-    return Pickled(tree, _guarded(path, read))
+    Unpickler.dispatch[opcode[0]] = checked
 
 
-def _legacy(path: Path) -> Pickled:
-    """Pickles one after the other: a magic number, a version, the machine, the tree, the storages' keys; then these."""
-    starts: dict[str, int] = {}
-    with path.open("rb") as file:
-        if _Unpickler(file, path).load() != LEGACY_MAGIC:
-            raise DataError(f"{path} is a pickle, but not by torch.save: name a checkpoint with tensors")
-        for _ in range(2):
-            _Unpickler(file, path).load()
-        unpickler = _Unpickler(file, path)
-        tree = unpickler.load()
-        for key in _Unpickler(file, path).load():
-            storage = unpickler.storages[key]
-            (elements,) = struct.unpack("<q", file.read(8))
-            if elements != storage.elements:
-                raise pickle.UnpicklingError(f"storage {key} of another size")
-            starts[key] = file.tell()
-            file.seek(elements * storage.dtype.itemsize, 1)
-
-    def read(views: Mapping[str, View]) -> dict[str, Tensor]:
-        tensors = {}
-        with path.open("rb") as file:
-            for name, view in views.items():
-                file.seek(starts[view.storage.key])
-                tensors[name] = _tensor(view, file.read(view.storage.elements * view.storage.dtype.itemsize))
-        return tensors
-
-    return Pickled(tree, _guarded(path, read))
-
-
-def _tensor(view: View, data: bytes) -> Tensor:
-    size = view.storage.elements * view.storage.dtype.itemsize
-    if len(data) != size:
-        raise EOFError(f"{len(data)} of {size} bytes")
-    if not size:
-        return torch.empty(view.shape, dtype=view.storage.dtype)
-    numbers = torch.frombuffer(bytearray(data), dtype=view.storage.dtype)
-    return numbers.as_strided(view.shape, view.stride, view.offset).clone(memory_format=torch.contiguous_format)
-
-
-def _guarded(path: Path, read: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
-    def guarded(views: Mapping[str, View]) -> dict[str, Tensor]:
-        try:
-            return read(views)
-        except Exception as error:  # As above.
-            raise DataError(f"{path} is damaged ({' '.join(str(error).split())[:120]}): get it again") from None
-
-    return guarded
+for _opcode in (pickle.SETITEMS, pickle.DICT):
+    _checked(_opcode, slice(0, None, 2))
+for _opcode in (pickle.ADDITEMS, pickle.FROZENSET):
+    _checked(_opcode, slice(None))
+_checked(pickle.SETITEM, slice(-2, -1))

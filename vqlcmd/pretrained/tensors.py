@@ -8,8 +8,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vqlcmd.pretrained.pickles import View, read_pickled
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.pretrained.pickles import DIMENSIONS, Settings, View, plain
+from vqlcmd.pretrained.torch_files import read_pickled
+from vqlcmd.runtime.errors import DataError, brief
+from vqlcmd.runtime.safetensors_file import read_about, read_header
 
 PARTS = ("state_dict", "ema", "model")
 """Where checkpoints keep the weights, if not at the top. An average comes before what it is an average of."""
@@ -20,19 +22,31 @@ NO_WEIGHTS = {
 }
 
 
+TENSORS = 20_000
+"""Named at the same level, at most. A diffusion model with its first stage and averages has some 2,000."""
+NAME_LENGTH = 200
+
+
 class Tensors(NamedTuple):
-    """What a file holds by name, and a function that reads some of it as float32."""
+    """What a file holds by name, a function that reads some of it as float32, and what it says of its own making."""
 
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[Collection[str]], dict[str, Tensor]]
+    settings: dict[str, Any]
 
 
 def read_tensors(path: Path) -> Tensors:
     """Tensors of a .safetensors file or of one by torch.save. DataError where it is neither, damaged or suspicious."""
     found = _read(path)
-    if not all(name.isprintable() for name in found.shapes):
-        raise DataError(f"{path} holds tensors whose names cannot be printed: get it again")
+    _raise_if_many(path, len(found.shapes))
+    if not all(name.isprintable() and len(name) <= NAME_LENGTH for name in found.shapes):
+        raise DataError(f"{path} holds tensors whose names cannot be printed, or not in a line: download it again")
     return found
+
+
+def _raise_if_many(path: Path, tensors: int) -> None:
+    if tensors > TENSORS:
+        raise DataError(f"{path} holds {tensors} tensors, above {TENSORS}: name a file with one model")
 
 
 def _read(path: Path) -> Tensors:
@@ -52,16 +66,15 @@ def _read(path: Path) -> Tensors:
     def chosen(names: Collection[str]) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in read({name: views[name] for name in names}).items()}
 
-    return Tensors({name: view.shape for name, view in views.items()}, chosen)
+    return Tensors({name: view.shape for name, view in views.items()}, chosen, _settings(tree))
 
 
-def about(path: Path) -> dict[str, str]:
-    """The header of a .safetensors file; empty for other files."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError):
-        return {}
+def about(path: Path) -> dict[str, Any]:
+    """What this project wrote of a .safetensors file; empty for other files."""
+    with path.open("rb") as file:
+        if file.read(9)[8:] != b"{":
+            return {}
+    return read_about(path)
 
 
 def _views(tree: Any) -> dict[str, View]:
@@ -69,21 +82,37 @@ def _views(tree: Any) -> dict[str, View]:
     parts = [tree.get(part) for part in PARTS] if isinstance(tree, Mapping) else []
     for part in (*parts, tree):
         if isinstance(part, Mapping):
-            found = {str(name): value for name, value in part.items() if isinstance(value, View)}
+            found = {name: value for name, value in part.items() if isinstance(name, str) and isinstance(value, View)}
             if found:
                 return found
     return {}
 
 
+def _settings(tree: Any) -> dict[str, Any]:
+    """The command line of the training run, where the file keeps it under `args`, as LlamaGen's do."""
+    given = tree.get("args") if isinstance(tree, Mapping) else None
+    return given.held if isinstance(given, Settings) else plain(given)
+
+
 def _safetensors(path: Path) -> Tensors:
+    header = read_header(path)
+    _raise_if_many(path, len(header))
+    for name, entry in header.items():
+        shape = entry.get("shape") if isinstance(entry, dict) and name != "__metadata__" else ()
+        if not isinstance(shape, list | tuple) or len(shape) > DIMENSIONS:
+            raise DataError(f"{path} declares {brief(name)} with more than {DIMENSIONS} dimensions: download it again")
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is damaged ({' '.join(str(error).split())[:120]}): get it again") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
 
     def chosen(names: Collection[str]) -> dict[str, Tensor]:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).to(torch.float32) for name in names}
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name).to(torch.float32) for name in names}
+        except (SafetensorError, AttributeError, RuntimeError, TypeError, ValueError, OSError) as error:
+            # Kinds of numbers that PyTorch does not know.
+            raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
 
-    return Tensors(shapes, chosen)
+    return Tensors(shapes, chosen, {})

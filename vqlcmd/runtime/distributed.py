@@ -1,11 +1,12 @@
 """Many processes, or one: helpers that do nothing where there is one."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from vqlcmd.runtime.errors import ConfigError
 
@@ -58,14 +59,36 @@ def rank_slice(size: int) -> slice:
 
 
 def average(values: Iterable[Tensor]) -> None:
-    """Replace each tensor by its mean over processes, in one message."""
+    """Replace each of a few small tensors by its mean over processes, in one message, added in the order of ranks.
+
+    So a value does not depend on what travels with it, as it would by a ring's partial sums.
+    """
     if world() > 1:
         values = list(values)
         flat = torch.cat([value.flatten() for value in values])
-        distributed.all_reduce(flat)
-        flat /= world()
-        for value, mean in zip(values, flat.split([value.numel() for value in values]), strict=True):
-            value.copy_(mean.view_as(value))
+        everyone = [torch.empty_like(flat) for _ in range(world())]
+        distributed.all_gather(everyone, flat)
+        mean = torch.stack(everyone).sum(dim=0) / world()
+        for value, part in zip(values, mean.split([value.numel() for value in values]), strict=True):
+            value.copy_(part.view_as(value))
+
+
+def data_parallel(module: nn.Module, *, accumulates: bool) -> nn.Module:
+    """`module`, whose gradients are means over processes after `backward`, sent while it runs; itself for one process.
+
+    `accumulates`: whether a step has several backward passes, all but the last under `local_gradients`.
+    """
+    if world() == 1:
+        return module
+    # A static graph loses gradients under no_sync: PyTorch's pull request 187732. Buffers are the module's own affair.
+    return nn.parallel.DistributedDataParallel(
+        module, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=not accumulates
+    )
+
+
+def local_gradients(module: nn.Module) -> AbstractContextManager[None]:
+    """Inside, gradients add up on their process, for a later `backward` to send."""
+    return module.no_sync() if isinstance(module, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 def any_rank(flag: bool) -> bool:
@@ -75,6 +98,22 @@ def any_rank(flag: bool) -> bool:
     seen = torch.tensor(int(flag), device=device())
     distributed.all_reduce(seen, op=distributed.ReduceOp.MAX)
     return bool(seen)
+
+
+def any_rank_later(ask: Callable[[], bool]) -> Callable[[], bool]:
+    """Whether any process says so, for a later call: several are asked now, and answer while their devices work."""
+    if world() == 1:
+        return ask
+    # On the CPU, so that neither the question nor the answer waits for a GPU.
+    seen = torch.tensor(int(ask()))
+    sent = distributed.all_reduce(seen, op=distributed.ReduceOp.MAX, async_op=True)
+
+    def answer() -> bool:
+        if sent is not None:
+            sent.wait()
+        return bool(seen)
+
+    return answer
 
 
 def broadcast_object(value: T) -> T:

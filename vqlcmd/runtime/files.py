@@ -1,22 +1,33 @@
 """Files that are whole or absent."""
 
 import csv
+import glob
 import hashlib
 import json
 import math
 import os
+import platform
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A side file to write to; it takes the place of `path` once the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
+        if _abandoned(left, path):
+            left.unlink(missing_ok=True)
     # The ending stays, because some writers choose a format by it.
-    side = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    side = path.with_name(f".{path.stem}.{_HOST}.{os.getpid()}{path.suffix}")
     try:
         yield side
         with side.open("rb") as written:
@@ -26,13 +37,37 @@ def atomic_write(path: Path) -> Iterator[Path]:
         side.unlink(missing_ok=True)
 
 
+def _abandoned(side: Path, path: Path) -> bool:
+    """Whether `side` is a side file of `path` whose writer, a process of this machine, is dead."""
+    owner = side.name.removeprefix(f".{path.stem}.").removesuffix(path.suffix).split(".")
+    return len(owner) == 2 and owner[0] == _HOST and owner[1].isdigit() and not psutil.pid_exists(int(owner[1]))
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put what is in `source` in the place of the folder `target`, whole or not at all; `source` stays."""
+    side = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(side, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, side, copy_function=_link)
+    shutil.rmtree(target, ignore_errors=True)
+    side.replace(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without hard links.
+        shutil.copy2(source, target)
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any] | list[Any]) -> None:
     """JSON with sorted keys and six significant digits; NaN and infinities, which are not JSON, become null."""
     with atomic_write(path) as side:
         side.write_text(json.dumps(_plain(values), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from vqlcmd.runtime.errors import ConfigError, Diverged, Interrupted, UserError
@@ -26,6 +25,19 @@ EXIT_PEER_LOST = 4
 SECONDS_TO_STOP = 60.0
 SECONDS_FOR_THE_FIRST = 2.0
 PEER_LOST = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|nccl.*remote", re.IGNORECASE)
+NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|cannot allocate memory", re.IGNORECASE)
+"""What PyTorch says on a GPU, on a CPU, and under Windows."""
+KNOBS = {
+    "vqgan": "lower vqgan.fit.batch_size, or set VQLCMD_WORKERS=0",
+    "tokenize": "lower tokenize.batch_size, or set VQLCMD_WORKERS=0",
+    "train": "set VQLCMD_MICRO_BATCH to fewer images at once, which changes no result, or lower train.batch_size",
+    "sample": "lower sample.batch_size",
+    "bound": "lower bound.batch_size",
+    "reference": "lower reference.batch_size, or set VQLCMD_WORKERS=0",
+    "evaluate": "lower evaluate.batch_size or evaluate.precision_images",
+    "figures": "give it more memory: it decodes few images at once",
+}
+"""What to turn where a stage has no memory left."""
 
 
 def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
@@ -58,7 +70,11 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
         if first:
             print(f"{stage}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+            print(f"{stage}: out of memory ({reason}); {KNOBS[stage]}", file=sys.stderr)
+            return EXIT_REPORTED if "VQLCMD_LAUNCHER" in os.environ else 1
         # What gloo and NCCL raise where the other end of a message has died; who died has more to say.
         if "VQLCMD_LAUNCHER" in os.environ and PEER_LOST.search(str(error)):
             return EXIT_PEER_LOST
@@ -97,11 +113,6 @@ def graceful() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def state_root() -> Path:
-    """Where unfinished runs keep their state: $VQLCMD_STATE, else .state/ of the main checkout, not an experiment's."""
-    return Path(os.environ.get("VQLCMD_STATE") or Path(os.environ.get("DVC_ROOT", ".")) / ".state")
 
 
 def _processes() -> int:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +23,11 @@ def disable_malloc_trim() -> None:
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
+
+
+def autocast(device: str, *, enabled: bool) -> AbstractContextManager[Any]:
+    """torch.autocast, or nothing on the meta device, which has none: nothing is computed there."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=enabled)
 
 
 def compiled(function: Callable[..., Any], mode: str = "default") -> Callable[..., Any]:

@@ -4,7 +4,6 @@ import os
 import shutil
 from pathlib import Path
 
-import vqlcmd
 from vqlcmd.runtime.errors import ConfigError
 
 MANIFESTS = Path("data/manifests")
@@ -13,10 +12,10 @@ TOKENS = Path("data/tokens")
 MODEL = Path("data/model/model.safetensors")
 SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")
+PAIRS = Path("data/pairs.safetensors")
 METRICS = Path("metrics")
 BYTES_OF_A_WORKER = 3 * 16 * 3 * 256**2
 """In /dev/shm: three chunks of images, one in use and two that wait; vqlcmd.images.CHUNK_BYTES."""
-CODE = (Path(vqlcmd.__file__).parent, Path(__file__).parent)
 
 
 def images_root() -> Path | None:

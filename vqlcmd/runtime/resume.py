@@ -1,17 +1,33 @@
-"""Resumable state, whole or absent, of one configuration."""
+"""State of unfinished runs: whole or absent, with one owner, and never picked up by a run that it does not belong to.
+
+.state/STAGE/NAME/ holds the last two states of the run whose parameters and inputs NAME stands for, and run.json, which
+says what made them. The code is not part of NAME: a run whose code was edited finds its state, and says what changed.
+"""
 
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
-from vqlcmd.runtime.errors import DataError
-from vqlcmd.runtime.files import atomic_write
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.files import atomic_write, sha256
+
+SWITCH = "VQLCMD_RESUME"
+KEPT = 2
+_OWN = {"lock", "run.json"}
+
+
+def state_root() -> Path:
+    """Where unfinished runs keep their state: $VQLCMD_STATE, else .state/ of the main checkout, not an experiment's."""
+    return Path(os.environ.get("VQLCMD_STATE") or Path(os.environ.get("DVC_ROOT", ".")) / ".state")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -23,42 +39,55 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def sources(*folders: Path) -> bytes:
-    """Digest of the Python files in `folders`: state that other code wrote is not resumed."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.digest()
+@dataclass(frozen=True)
+class Run:
+    """What decides a stage's result: parameters, digests of its inputs, and {file: digest} of the code in dvc.yaml."""
+
+    stage: str
+    settings: dict[str, Any]
+    inputs: Any
+    code: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Of the folder of its state."""
+        return fingerprint(self.settings, self.inputs)
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of everything."""
+        return fingerprint(self.settings, self.inputs, self.code)
 
 
 class State:
     """A folder with the state of one unfinished run. Inside `with`, a writer holds it alone; others only read.
 
-    DataError when another process holds it.
+    With a `run`, entering compares it with what made the state. DataError when another process holds the folder, or
+    when the state comes from other code and $VQLCMD_RESUME does not say what to do.
     """
 
-    def __init__(self, directory: Path, *, writer: bool = True):
-        self.directory, self.writer = directory, writer
-        self._file = directory / "state.pt"
+    def __init__(self, directory: Path, *, writer: bool = True, run: Run | None = None):
+        self.directory, self.writer, self.run = directory, writer, run
+        self.edits: list[dict[str, Any]] = []
+        """Changes of code or parameters across which the run was resumed, oldest first."""
         self._lock: TextIO | None = None
+
+    @classmethod
+    def of(cls, run: Run, *, writer: bool = True) -> "State":
+        """The folder of a run, under `state_root`."""
+        return cls(state_root() / run.stage / run.name, writer=writer, run=run)
 
     def __enter__(self) -> "State":
         if self.writer:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.directory / "lock").open("a+")
+            self._lock = _lock(self.directory)
+            for left in self.directory.glob(".*.pt"):
+                left.unlink()
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._lock.seek(0)
-                owner = self._lock.read() or "unknown"
+                if self.run is not None:
+                    self._settle(self.run)
+            except BaseException:
                 self._lock.close()
-                raise DataError(
-                    f"{self.directory} is in use by process {owner}, with the same parameters: wait for it or stop it"
-                ) from None
-            self._lock.truncate(0)
-            self._lock.write(str(os.getpid()))
-            self._lock.flush()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,18 +95,198 @@ class State:
             self._lock.close()
 
     def load(self) -> dict[str, Any] | None:
-        """What was last saved, tensors on the CPU; None for a fresh start."""
-        if not self._file.exists():
-            return None
-        return torch.load(self._file, map_location="cpu", weights_only=True)
+        """What was last saved, tensors on the CPU; None for a fresh start. A damaged file gives way to the one before.
+
+        DataError where all that were kept are damaged.
+        """
+        saved = self._saved()
+        for path in reversed(saved):
+            if sha256(path).startswith(path.stem.partition("-")[2]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+            if self.writer:
+                print(f"{path} is damaged: the state before it is used", file=sys.stderr)
+        if saved:
+            raise DataError(f"{self.directory}: every state in it is damaged; {SWITCH}=new begins anew")
+        return None
 
     def save(self, values: dict[str, Any]) -> None:
-        """Replace the saved state: tensors, numbers, strings, and lists and dicts of them. Nothing for a reader."""
-        if self.writer:
-            with atomic_write(self._file) as side:
-                torch.save(values, side)
+        """Add a state, whole or not at all: tensors, numbers, strings, and lists and dicts of them. A reader does not.
+
+        The name of the file ends in its digest; the last two are kept.
+        """
+        if not self.writer:
+            return
+        before = self._saved()
+        number = int(before[-1].stem.partition("-")[0]) + 1 if before else 1
+        side = self.directory / f".{os.getpid()}.pt"
+        try:
+            torch.save(values, side)
+            with side.open("rb") as written:
+                os.fsync(written.fileno())
+            side.replace(self.directory / f"{number:06}-{sha256(side)[:16]}.pt")
+        finally:
+            side.unlink(missing_ok=True)
+        for path in self._saved()[:-KEPT]:
+            path.unlink()
 
     def finish(self) -> None:
         """Forget the state of a run that has ended well."""
         if self.writer:
             shutil.rmtree(self.directory)
+
+    def _saved(self) -> list[Path]:
+        return sorted(self.directory.glob("[0-9]*-*.pt"))
+
+    def _settle(self, run: Run) -> None:
+        """Make the folder that of `run`: as it is, across an edit, taken over from another run, or empty."""
+        asked = _asked(run.stage)
+        about = _about(self.directory)
+        if about is not None and _unfinished(self.directory):
+            self.edits = about["edits"]
+            changed = _changed(about["run"]["code"], run.code)
+            if asked == "new":
+                self._set_aside()
+            elif changed and asked == self.directory.name:
+                self._record(about["run"], run)
+            elif changed:
+                raise DataError(
+                    f"{self.directory} holds an unfinished run, but its code has changed since: {', '.join(changed)}. "
+                    f"{SWITCH}={run.stage}/{run.name} goes on with it all the same, and the result says so; "
+                    f"{SWITCH}=new begins anew"
+                )
+        elif asked not in (None, "new", self.directory.name):
+            self._take_over(self.directory.with_name(asked), run)
+        else:
+            _mention(self.directory, run)
+        with atomic_write(self.directory / "run.json") as side:
+            side.write_text(json.dumps({"run": asdict(run), "edits": self.edits}), encoding="utf-8")
+
+    def _record(self, before: dict[str, Any], run: Run) -> None:
+        self.edits = [
+            *self.edits,
+            {
+                "from": Run(**before).digest,
+                "to": run.digest,
+                "files": _changed(before["code"], run.code),
+                "parameters": _differences(before["settings"], run.settings),
+            },
+        ]
+
+    def _take_over(self, other: Path, run: Run) -> None:
+        about = _about(other)
+        if about is None or not _unfinished(other):
+            raise ConfigError(
+                f"{SWITCH}={run.stage}/{other.name} names no unfinished run in {other.parent}: correct it"
+            )
+        if about["run"]["inputs"] != _plain(run.inputs):
+            raise DataError(f"{other} was made from other inputs than this run has: {SWITCH}=new begins anew")
+        with _lock(other):
+            self.edits = about["edits"]
+            self._record(about["run"], run)
+            _move(other, self.directory)
+            shutil.rmtree(other)
+
+    def _set_aside(self) -> None:
+        number = 1
+        while (aside := self.directory.with_name(f"{self.directory.name}.{number}")).exists():
+            number += 1
+        aside.mkdir()
+        _move(self.directory, aside)
+        shutil.copy(self.directory / "run.json", aside)
+        self.edits = []
+        print(f"the unfinished run is kept in {aside}", file=sys.stderr)
+
+
+def _lock(directory: Path) -> TextIO:
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read() or "unknown"
+        lock.close()
+        raise DataError(
+            f"{directory} is in use by process {owner}, with the same parameters: wait for it or stop it"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _asked(stage: str) -> str | None:
+    """What $VQLCMD_RESUME says to this stage: `new`, the name of a folder, or nothing."""
+    text = os.environ.get(SWITCH, "")
+    if text in ("", "new"):
+        return text or None
+    named, _, name = text.partition("/")
+    if not name or "/" in name or name.startswith("."):
+        raise ConfigError(f"{SWITCH} is {text!r}, but must be `new`, or STAGE/NAME as in .state: correct or unset it")
+    return name if named == stage else None
+
+
+def _about(directory: Path) -> dict[str, Any] | None:
+    path = directory / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _unfinished(directory: Path) -> bool:
+    return any(path.name not in _OWN for path in directory.iterdir())
+
+
+def _move(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        if path.name not in _OWN:
+            path.replace(target / path.name)
+
+
+def _mention(directory: Path, run: Run) -> None:
+    """Say so where a run of other parameters on the same inputs is unfinished, and how to go on with it."""
+    others = []
+    for other in directory.parent.iterdir():
+        about = _about(other) if other != directory and "." not in other.name else None
+        if about and about["run"]["inputs"] == _plain(run.inputs) and _unfinished(other) and not _held(other):
+            others.append((_differences(about["run"]["settings"], run.settings), other.name))
+    if others:
+        differences, name = min(others, key=lambda other: (len(other[0]), other[1]))
+        shown = ", ".join(f"{key} {before} -> {after}" for key, (before, after) in differences.items())
+        print(
+            f"{run.stage}: begins at the start. An unfinished run is kept that differs in {shown}: "
+            f"{SWITCH}={run.stage}/{name} goes on with it",
+            file=sys.stderr,
+        )
+
+
+def _held(directory: Path) -> bool:
+    with (directory / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
+    """{dotted key: [before, after]} of what differs."""
+    old, new = dict(_flat(_plain(before))), dict(_flat(_plain(after)))
+    return {
+        key: [old.get(key), new.get(key)] for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+    }
+
+
+def _plain(values: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(values))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import DataError, brief
 from vqlcmd.runtime.files import atomic_write
+
+HEADER_BYTES = 4 * 2**20
+"""Of a header, at most: some 30,000 tensors. The format allows 100 MB, which takes a minute and gigabytes to parse."""
 
 
 def save_weights(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -28,12 +31,37 @@ def load_weights(path: Path, kind: str, device: str | torch.device = "cpu") -> t
     remedy = "`dvc repro` makes it, `dvc pull` fetches it"
     if not path.is_file():
         raise DataError(f"{path} is missing: {remedy}")
+    about = read_about(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
         tensors = load_file(path, device=str(device))
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise DataError(f"{path} is damaged ({error}): delete it; {remedy}") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise DataError(f"{path} is damaged ({brief(error)}): delete it; {remedy}") from None
     if about.pop("kind", None) != kind:
         raise DataError(f"{path} holds no {kind} of this project: delete it; {remedy}")
     return tensors, about
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What a safetensors file declares: {name: {dtype, shape, data_offsets}}, unchecked. DataError where nothing."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER_BYTES:
+            raise DataError(f"{path} declares a header of {length} bytes, above {HEADER_BYTES}: download it again")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError also of numbers of more than 4,300 digits.
+        raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
+    if not isinstance(header, dict):
+        raise DataError(f"{path} is damaged (its header is no object): download it again")
+    return header
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What save_weights was told beside the tensors; empty for files of others. DataError where the file is damaged."""
+    metadata = read_header(path).get("__metadata__", {})
+    try:
+        about = json.loads(metadata.get("about", "{}"))
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
+    return about if isinstance(about, dict) else {}

@@ -10,7 +10,25 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.errors import ConfigError, brief_repr
+
+MOST = {
+    "resolution": 2**16,
+    "ch": 2**14,
+    "ch_mult": 64,
+    "num_res_blocks": 64,
+    "attn_resolutions": 2**16,
+    "z_channels": 2**16,
+    "embed_dim": 2**16,
+    "n_embed": 2**16,
+    "in_channels": 64,
+    "groups": 2**14,
+    "mid_blocks": 64,
+    "extra_blocks": 64,
+    "latent_kernel": 63,
+}
+"""Far beyond any tokenizer, but small enough that a file which declares more cannot keep the machine busy."""
+MOST_LEVELS = 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +58,25 @@ class Variant:
     """1x1 convolutions before and after the codebook. Without them z_channels is embed_dim."""
     unit_codes: bool = False
     """Latents are divided by their norm before the search; the codes have norm 1."""
+    gumbel: bool = False
+    """The code is the argmax of a 1x1 convolution of the latents, not the nearest one."""
     unit_pixels: bool = False
     """The network's own pixels are from 0 to 1."""
+    tanh_out: bool = False
+    """After the decoder's last convolution."""
 
     def __post_init__(self) -> None:
         for name, least in (("groups", 1), ("mid_blocks", 1), ("extra_blocks", 0), ("latent_kernel", 1)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ConfigError(f"the tokenizer's {name} is {value!r}: a whole number from {least} is needed")
+            if type(value) is not int or not least <= value <= MOST[name]:
+                rule = f"a whole number from {least} to {MOST[name]} is needed"
+                raise ConfigError(f"the tokenizer's {name} is {brief_repr(value)}: {rule}")
+        for field in dataclasses.fields(self):
+            if field.type is bool and type(getattr(self, field.name)) is not bool:
+                value = brief_repr(getattr(self, field.name))
+                raise ConfigError(f"the tokenizer's {field.name} is {value}: true or false is needed")
+        if self.shortcut not in ("input", "output"):
+            raise ConfigError(f"the tokenizer's shortcut is {brief_repr(self.shortcut)}: input or output is needed")
         if self.latent_kernel % 2 == 0:
             raise ConfigError(f"the tokenizer's latent_kernel is {self.latent_kernel}: an odd number is needed")
 
@@ -72,12 +101,20 @@ class Architecture:
 
     def __post_init__(self) -> None:
         for name in ("ch_mult", "attn_resolutions"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or len(value) > MOST_LEVELS:
+                raise ConfigError(f"vqgan.{name} is {brief_repr(value)}: at most {MOST_LEVELS} numbers are needed")
+            object.__setattr__(self, name, tuple(value))
         for name in (field.name for field in dataclasses.fields(self) if field.name != "variant"):
             value = getattr(self, name)
-            numbers = value if name == "ch_mult" and value else [] if name == "attn_resolutions" else [value]
-            if any(type(number) is not int or number < 1 for number in numbers):
-                raise ConfigError(f"vqgan.{name} is {value!r}: whole numbers from 1 are needed; set it to such")
+            numbers = value if name in ("ch_mult", "attn_resolutions") else [value]
+            empty = not numbers and name != "attn_resolutions"
+            if empty or any(type(number) is not int or number < 1 for number in numbers):
+                raise ConfigError(
+                    f"vqgan.{name} is {brief_repr(value)}: whole numbers from 1 are needed; set it to such"
+                )
+            if name != "n_embed" and any(number > MOST[name] for number in numbers):
+                raise ConfigError(f"vqgan.{name} is {brief_repr(value)}: at most {MOST[name]} is supported; lower it")
         if self.resolution % self.downsampling:
             rule = f"{len(self.ch_mult)} entries in vqgan.ch_mult need a multiple of {self.downsampling}"
             raise ConfigError(f"vqgan.resolution is {self.resolution}: {rule}; choose one, or fewer entries")
@@ -87,10 +124,18 @@ class Architecture:
                 f"vqgan.ch is {self.ch}: its {groups} norm groups must divide it; choose a multiple of {groups}"
             )
         if not 2 <= self.n_embed <= 65536:
-            raise ConfigError(f"vqgan.n_embed is {self.n_embed}: tokens are 16-bit; choose a number from 2 to 65536")
+            raise ConfigError(
+                f"vqgan.n_embed is {brief_repr(self.n_embed)}: tokens are 16-bit; choose a number from 2 to 65536"
+            )
         if not self.variant.quant_convs and self.z_channels != self.embed_dim:
             rule = "must be equal where no convolution stands between them"
             raise ConfigError(f"vqgan.z_channels {self.z_channels} and vqgan.embed_dim {self.embed_dim} {rule}")
+
+    @property
+    def resnet_blocks(self) -> int:
+        """Residual blocks of encoder and decoder."""
+        levels = len(self.ch_mult)
+        return levels * (2 * self.num_res_blocks + self.variant.extra_blocks) + 2 * self.variant.mid_blocks
 
     @property
     def downsampling(self) -> int:
@@ -240,5 +285,6 @@ def decoder(a: Architecture) -> nn.Sequential:
         norm_out=nn.GroupNorm(v.groups, widths[0], eps=1e-6),
         swish=nn.SiLU() if v.swish_out else nn.Identity(),
         conv_out=nn.Conv2d(widths[0], a.in_channels, 3, padding=1),
+        **({"tanh": nn.Tanh()} if v.tanh_out else {}),
         **({"pixels": Affine(2.0, -1.0)} if v.unit_pixels else {}),
     )

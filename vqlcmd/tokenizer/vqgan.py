@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.errors import ConfigError, DataError, brief
+from vqlcmd.runtime.machine import autocast
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokenizer.blocks import TAMING, Architecture, Unit, Variant, decoder, encoder
 from vqlcmd.tokenizer.pixels import full_precision
 
 SEARCH_ROWS = 4096
+TENSORS_A_BLOCK = 6
+"""Two norms and two convolutions without biases."""
 
 
 class Quantizer(nn.Module):
@@ -27,6 +30,10 @@ class Quantizer(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(codes, dimensions)
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
+
+    def tokens(self, z_BDHW: Tensor) -> Tensor:
+        """Latents to the codes that stand for them: int64 [B, N], row by row."""
+        return self.nearest(z_BDHW)
 
     def nearest(self, z_BDHW: Tensor) -> Tensor:
         """argmin_k |z|^2 + |e_k|^2 - 2 z.e_k, the first where several are least: int64 [B, N], row by row."""
@@ -48,6 +55,18 @@ class Quantizer(nn.Module):
         return self.embedding(indices_BN).transpose(1, 2).reshape(batch, -1, side, side)
 
 
+class GumbelQuantizer(Quantizer):
+    """A codebook whose code is argmax_k (W z + b)_k, without the noise of its training."""
+
+    def __init__(self, codes: int, dimensions: int) -> None:
+        super().__init__(codes, dimensions)
+        self.proj = nn.Conv2d(dimensions, codes, 1)
+
+    def tokens(self, z_BDHW: Tensor) -> Tensor:
+        """argmax_k (W z + b)_k: int64 [B, N]."""
+        return self.proj(z_BDHW).argmax(dim=1).flatten(1)
+
+
 class VQGAN(nn.Module):
     """Images in [-1, 1] to tokens and back. Keys of the state_dict are taming's, arithmetic is the architecture's.
 
@@ -60,7 +79,8 @@ class VQGAN(nn.Module):
         self.architecture, variant = architecture, architecture.variant
         self.encoder = encoder(architecture)
         self.decoder = decoder(architecture)
-        self.quantize = Quantizer(architecture.n_embed, architecture.embed_dim)
+        quantizer = GumbelQuantizer if variant.gumbel else Quantizer
+        self.quantize = quantizer(architecture.n_embed, architecture.embed_dim)
         self.quant_conv, self.post_quant_conv = nn.Identity(), nn.Identity()
         if variant.quant_convs:
             self.quant_conv = nn.Conv2d(architecture.z_channels, architecture.embed_dim, 1)
@@ -77,7 +97,7 @@ class VQGAN(nn.Module):
         height, width = images_BCSS.shape[2:]
         assert height == width, f"{height} x {width} is no square"
         assert width % self.architecture.downsampling == 0, f"{self.architecture.downsampling} does not divide {width}"
-        with torch.autocast(images_BCSS.device.type, enabled=False):
+        with autocast(images_BCSS.device.type, enabled=False):
             return self.unit(self.quant_conv(self.encoder(images_BCSS.float())))
 
     def decode_latents(self, z_BDHW: Tensor) -> Tensor:
@@ -86,9 +106,9 @@ class VQGAN(nn.Module):
 
     @torch.no_grad()
     def encode(self, images_BCSS: Tensor) -> Tensor:
-        """Images in [-1, 1] to the indices of their nearest codes: int64 [B, N], row by row from the top left."""
-        with full_precision(), torch.autocast(images_BCSS.device.type, enabled=False):
-            return self.quantize.nearest(self.latents(images_BCSS))
+        """Images in [-1, 1] to the indices of their codes: int64 [B, N], row by row from the top left."""
+        with full_precision(), autocast(images_BCSS.device.type, enabled=False):
+            return self.quantize.tokens(self.latents(images_BCSS))
 
     @torch.no_grad()
     def decode(self, indices_BN: Tensor) -> Tensor:
@@ -110,18 +130,35 @@ def load(path: Path, device: str | torch.device = "cpu") -> VQGAN:
         described = dict(about["architecture"])
         variant = Variant(**described.pop("variant", {}))
         vqgan = build(Architecture(**described, variant=variant), tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: its weights and its architecture disagree ({reason}); make it again") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
+        raise DataError(
+            f"{path}: its weights and its architecture disagree ({brief(error, 200)}); make it again"
+        ) from None
     return vqgan
 
 
 def build(architecture: Architecture, tensors: Mapping[str, Tensor]) -> VQGAN:
-    """A VQGAN with these very weights, in eval mode and without gradients. RuntimeError where they do not fit."""
+    """A VQGAN with these very weights, in eval mode and without gradients.
+
+    DataError or RuntimeError where they do not fit.
+
+    Building takes time and memory by the architecture, not by the weights, so the number of these is compared first.
+    """
+    raise_if_too_few(architecture, len(tensors))
+    other = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
+    if other:
+        raise DataError(f"{brief(other[0])} is {tensors[other[0]].dtype}, not float32")
     with torch.device("meta"):
         vqgan = VQGAN(architecture)
     vqgan.load_state_dict(tensors, assign=True)
     return vqgan.eval().requires_grad_(False)
+
+
+def raise_if_too_few(architecture: Architecture, tensors: int) -> None:
+    """DataError where an architecture has more residual blocks than so many tensors can be the weights of."""
+    if TENSORS_A_BLOCK * architecture.resnet_blocks > tensors:
+        blocks = f"{architecture.resnet_blocks} residual blocks"
+        raise DataError(f"{blocks} take {TENSORS_A_BLOCK} tensors each, and there are {tensors} in all")
 
 
 def _described(architecture: Architecture) -> dict[str, Any]:

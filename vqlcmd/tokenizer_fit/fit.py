@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqlcmd.lr_schedule import warmup_cosine
 from vqlcmd.runtime.errors import Diverged
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokenizer.vqgan import VQGAN, Architecture
@@ -44,7 +45,7 @@ class FitSettings:
 
 def schedule(step: int, steps: int) -> float:
     """Factor of the learning rate: a short linear ramp, then a cosine to zero."""
-    return min(1.0, (step + 1) / (RAMP * steps + 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return warmup_cosine((step + 1) / (RAMP * steps + 1), math.pi * step / steps)
 
 
 def distances(z_RD: Tensor, e_KD: Tensor) -> Tensor:

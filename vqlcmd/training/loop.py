@@ -1,7 +1,6 @@
 """The training loop: it knows steps, batches and weights, and nothing of the method. Section 4 of docs/method.md."""
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,13 @@ from vqlcmd.diffusion.method import Method
 from vqlcmd.params import Train
 from vqlcmd.rng import CounterRNG, address
 from vqlcmd.runtime import distributed
-from vqlcmd.runtime.errors import DataError, Diverged, Interrupted
+from vqlcmd.runtime.errors import DataError, Interrupted
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.resume import State
 from vqlcmd.tokens.shards import Split
 from vqlcmd.tokens.streaming import StreamedSplit
+from vqlcmd.training.curves import Curves
+from vqlcmd.training.optimizer import build_optimizer, learning_rate
 
 
 def train(
@@ -30,83 +31,90 @@ def train(
     state: State,
     stop: Callable[[], bool] = lambda: False,
     micro_batch: int | None = None,
+    keep: Callable[[str, Method], None] = lambda name, average: None,
+    watch: Callable[[list[dict[str, float]]], None] = lambda rows: None,
 ) -> tuple[Method, list[dict[str, float]]]:
     """Train `method` in place; returns its moving average and the curves, a row per `log_every` steps.
 
     Picks up from `state` where a run of the same configuration left off. Raises Interrupted once `stop` says so and the
-    state is saved, Diverged when a term is not finite. `at_once`: images of the batch that go through the model
-    together, for a device that cannot hold this process's share at once; their gradients add up.
+    state is saved, Diverged when a term is not finite. `micro_batch`: images of the batch that go through the model
+    together, for a device that cannot hold this process's share at once; their gradients add up. `keep` gets the
+    average at each of `train.snapshots`, as "snapshots/STEP", and at the end the others of `train.ema`, as "ema-DECAY";
+    `watch` gets all rows whenever there is a new one.
     """
-    teacher = copy.deepcopy(method).eval().requires_grad_(False)
-    optimizer = _optimizer(method, settings)
+    averages = {decay: copy.deepcopy(method).eval().requires_grad_(False) for decay in settings.ema}
+    teacher = averages[settings.ema[0]]
+    optimizer = build_optimizer(method, settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, settings))
-    stateful = {"method": method, "teacher": teacher, "optimizer": optimizer, "scheduler": scheduler}
-    part = distributed.rank_slice(settings.batch_size)
+    pieces = _pieces(distributed.rank_slice(settings.batch_size), micro_batch)
+    largest = pieces[0][0].stop - pieces[0][0].start
+    curves = Curves(teacher, split, heldout, seed=seed, batch_size=settings.batch_size, at_once=largest)
+    stateful = {"method": method, "optimizer": optimizer, "scheduler": scheduler, "curves": curves}
+    stateful |= {f"ema-{decay}": average for decay, average in averages.items()}
+    first = _resume(state, stateful)
+    if curves.rows:
+        watch(curves.rows)
     learned = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    device = learned[0].device
-    first, rows, unseen = _resume(state, stateful, device)
+    weights = learned[0].new_tensor(list(method.weights.values()))
+    model = distributed.data_parallel(method, accumulates=len(pieces) > 1)
 
+    def backward(step: int, piece: slice, share: float) -> Tensor:
+        """Add the gradients of the rows `piece`, times their share of this process's; the loss and its terms."""
+        tokens, labels, positions = split.batch(seed, step, settings.batch_size, piece)
+        rng = CounterRNG(seed, "train", positions, step)
+        with torch.autocast(weights.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            terms = model(tokens, labels if method.classes else None, rng, teacher)
+        means = share * torch.stack([terms[name].mean() for name in method.weights])
+        loss = means @ weights
+        loss.backward()
+        return torch.cat([loss[None], means]).detach()
+
+    if model is not method and first < steps:
+        # The first pass decides on the order of gradients in messages: made ahead, a resumed run adds as the whole one.
+        method.eval()
+        backward(first, *pieces[0])
     with Progress("train", steps, quiet=distributed.rank() > 0) as progress:
         for step in range(first, steps):
+            stopping = distributed.any_rank_later(stop)
             torch.manual_seed(address(seed, "dropout", step, distributed.rank()))
             method.train()
             optimizer.zero_grad(set_to_none=True)
-            summed, names = [], []
-            for piece, share in _pieces(part, micro_batch):
-                tokens, labels, positions = split.batch(seed, step, settings.batch_size, piece)
-                rng = CounterRNG(seed, "train", positions, step)
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                    terms = method(tokens, labels if method.classes else None, rng, teacher)
-                means = share * torch.stack([term.mean() for term in terms.values()])
-                loss = means @ means.new_tensor([method.weights[name] for name in terms])
-                loss.backward()
-                summed.append(torch.cat([loss[None], means]).detach())
-                names = ["loss", *terms, "grad_norm"]
+            with distributed.local_gradients(model):
+                parts = [backward(step, *piece) for piece in pieces[:-1]]
+            parts.append(backward(step, *pieces[-1]))
             method.finish_step()
-            figures = torch.stack(summed).sum(dim=0)
-            distributed.average([figures, *(p.grad for p in learned if p.grad is not None)])
             norm = nn.utils.clip_grad_norm_(learned, settings.clip)
             optimizer.step()
             scheduler.step()
-            update_average(teacher, method, step, settings.ema)
+            for decay, average in averages.items():
+                update_average(average, method, step, decay)
 
-            unseen.append(torch.cat([figures, norm[None]]))
-            done = step + 1
-            # With several processes, asking all of them is a wait for the device: not at every step.
-            asking = distributed.world() == 1 or done % 10 == 0
-            stopping = asking and distributed.any_rank(stop())
-            logging, saving = done % settings.log_every == 0 or done == steps, done % settings.save_every == 0
-            if logging or saving or stopping:
-                recent = _averages(unseen, names, done)
-                if logging:
-                    recent |= {"step": done, "learning_rate": float(scheduler.get_last_lr()[0])}
-                    rows.append(recent | _diagnose(teacher, heldout if len(heldout) else split, seed))
-                    unseen.clear()
-            if saving or stopping:
-                states = {name: each.state_dict() for name, each in stateful.items()}
-                state.save({"step": done, "rows": rows, "unseen": unseen, **states})
-            progress.update(done, settings.batch_size, {"loss": rows[-1]["loss"]} if rows else None)
-            if stopping and done < steps:
+            curves.add(torch.stack(parts).sum(dim=0), norm)
+            done, stopped = step + 1, stopping()
+            if done % settings.log_every == 0 or done == steps:
+                curves.close_row(done, float(scheduler.get_last_lr()[0]))
+                watch(curves.rows)
+            if done in settings.snapshots:
+                keep(f"snapshots/{done}", teacher)
+            if stopped or done % settings.save_every == 0:
+                curves.gather(done)
+                state.save({"step": done} | {name: each.state_dict() for name, each in stateful.items()})
+            progress.update(done, settings.batch_size, {"loss": curves.rows[-1]["loss"]} if curves.rows else None)
+            if stopped and done < steps:
                 raise Interrupted(
                     f"stopped at step {done} of {steps}, state saved: the same command goes on from there"
                 )
-    return teacher, rows
+    for decay in settings.ema[1:]:
+        keep(f"ema-{decay}", averages[decay])
+    return teacher, curves.rows
 
 
 def _pieces(part: slice, micro_batch: int | None) -> list[tuple[slice, float]]:
-    """The rows `part` of a batch in pieces of at most `at_once`, each with its share of them."""
+    """The rows `part` of a batch in pieces of at most `micro_batch`, each with its share of them."""
     size = part.stop - part.start
     starts = range(part.start, part.stop, micro_batch or size)
     pieces = [slice(start, min(start + (micro_batch or size), part.stop)) for start in starts]
     return [(piece, (piece.stop - piece.start) / size) for piece in pieces]
-
-
-def learning_rate(step: int, steps: int, settings: Train) -> float:
-    """Factor on the learning rate: linear warm-up, then half a cosine down to `final_lr_ratio`."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(steps - settings.warmup, 1)
-    return settings.final_lr_ratio + (1 - settings.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 @torch.no_grad()
@@ -116,51 +124,8 @@ def update_average(teacher: nn.Module, method: nn.Module, step: int, decay: floa
     torch._foreach_lerp_(list(teacher.parameters()), list(method.parameters()), weight)
 
 
-def _optimizer(method: Method, settings: Train) -> torch.optim.Optimizer:
-    # Decay is for matrices: it would pull embeddings, gains and biases towards 0 for nothing.
-    matrices = {id(module.weight) for module in method.modules() if isinstance(module, nn.Linear)}
-    tables = {id(parameter) for parameter in method.embedding_parameters()}
-    learned = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in learned if id(parameter) in matrices]
-    table = [parameter for parameter in learned if id(parameter) in tables]
-    others = [parameter for parameter in learned if id(parameter) not in matrices | tables]
-    decay = method.weight_decay if settings.weight_decay is None else settings.weight_decay
-    betas = method.betas if settings.betas is None else (settings.betas[0], settings.betas[1])
-    groups = [
-        {"params": decayed, "weight_decay": decay},
-        {"params": others},
-        {"params": table, "lr": settings.learning_rate * settings.embedding_lr_scale},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=betas,
-        weight_decay=0.0,
-        fused=True,
-    )
-
-
-def _averages(unseen: list[Tensor], names: list[str], done: int) -> dict[str, float]:
-    """Means over the steps since the last row. The one wait for the device, here and not at every step."""
-    table = torch.stack(unseen).cpu()
-    broken = (~table.isfinite()).nonzero()
-    if len(broken):
-        when = done - len(table) + 1 + int(broken[0, 0])
-        what = ", ".join(name for name, value in zip(names, table[broken[0, 0]], strict=True) if not value.isfinite())
-        raise Diverged(f"step {when}: {what} is not finite; a lower train.learning_rate or train.clip may help")
-    return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
-
-
-def _diagnose(teacher: Method, split: Split | StreamedSplit, seed: int, most: int = 256) -> dict[str, float]:
-    tokens, labels = split.first(most)
-    rng = CounterRNG(seed, "diagnostics", torch.arange(len(tokens), device=tokens.device))
-    return teacher.diagnostics(tokens, labels if teacher.classes else None, rng)
-
-
-def _resume(
-    state: State, stateful: dict[str, Any], device: torch.device
-) -> tuple[int, list[dict[str, float]], list[Tensor]]:
-    """Step, curves, and the figures of steps that are in no row yet. DataError where processes find other states."""
+def _resume(state: State, stateful: dict[str, Any]) -> int:
+    """The step to go on from. DataError where processes find other states."""
     saved = state.load()
     step = saved["step"] if saved else 0
     if distributed.any_rank(step != distributed.broadcast_object(step)):
@@ -168,8 +133,13 @@ def _resume(
             f"{state.directory} is at step {step} for process {distributed.rank()}, but not for all of them: "
             "VQLCMD_STATE must be a folder that all machines share"
         )
-    if saved is None:
-        return 0, [], []
-    for name, each in stateful.items():
-        each.load_state_dict(saved[name])
-    return saved["step"], saved["rows"], [figures.to(device) for figures in saved["unseen"]]
+    if saved is not None:
+        new = sorted(name.removeprefix("ema-") for name in stateful if name not in saved)
+        if new:
+            raise DataError(
+                f"{state.directory} holds no moving average of decay {', '.join(new)}, and the steps it is made of are "
+                "over: take it out of train.ema, or begin anew"
+            )
+        for name, each in stateful.items():
+            each.load_state_dict(saved[name])
+    return step

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
-from vqlcmd.runtime.errors import ConfigError
-from vqlcmd.runtime.param_errors import line
-from vqlcmd.runtime.param_sections import Discrete, Network, Schedule, Train
-from vqlcmd.runtime.param_types import (
+from vqlcmd.params.errors import line
+from vqlcmd.params.sections import Discrete, Network, Schedule, Train
+from vqlcmd.params.types import (
     Count,
     Digest,
+    Extractor,
     Finite,
+    Metric,
     NonNegative,
     Positive,
     Section,
@@ -24,6 +25,7 @@ from vqlcmd.runtime.param_types import (
     Whole,
     one_of,
 )
+from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
 
@@ -63,6 +65,7 @@ class Vqgan(Section):
     sha256: Digest | None
     config: str | None
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
+    pixel_range: Literal["auto", "unit", "symmetric"]
     seed: Seed
     ch: Count
     ch_mult: list[Count]
@@ -127,13 +130,30 @@ class Reference(Section):
     proxy: ProxyFit
 
 
+class Kid(Section):
+    """The kernel distance: a mean over `subsets` of `subset_size` images of each side."""
+
+    subsets: Count
+    subset_size: Annotated[Whole, Field(gt=1)]
+
+
+class Nearest(Section):
+    """Samples against training images: `quantile` of the held-out images' distances, and pairs in the picture."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)]
+    pairs: Count
+
+
 class Evaluate(Section):
     """The metrics."""
 
-    features: Literal["proxy", "inception"]
-    precision_features: Literal["proxy", "inception", "vgg16"]
+    metrics: list[Metric]
+    features: Literal["proxy", "inception", "efficientnet", "dinov2", "clip"]
+    precision_features: Extractor
     precision_images: Count
     neighbours: Count
+    kid: Kid
+    nearest: Nearest
     batch_size: Count
 
 
@@ -218,6 +238,8 @@ class Params(ModelParams):
             raise ValueError(f"guidance {self.guidance} needs classes: set train.use_classes to true or guidance to 0")
         if self.guidance and not self.train.class_drop:
             raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
+        if max(self.train.snapshots, default=0) > self.train_steps:
+            raise ValueError(f"train.snapshots {self.train.snapshots} go beyond train_steps: remove those that do")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
             raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
         return self

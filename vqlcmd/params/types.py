@@ -3,7 +3,8 @@
 import importlib
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, cast
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -49,6 +50,15 @@ def _either(names: list[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+def _metric(value: str) -> str:
+    # By their names alone: no stage but one imports them.
+    folder = Path(__file__).parents[1] / "evaluation" / "metrics"
+    known = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
+    if value not in known:
+        raise PydanticCustomError("unknown_name", "{expected}", {"expected": _either(known)})
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(gt=0)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
@@ -57,3 +67,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Digest = Annotated[str, BeforeValidator(_digest)]
+Decays = Annotated[list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
+Metric = Annotated[str, AfterValidator(_metric)]
+Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]
+"""Networks whose features metrics rest on, and which end their names."""

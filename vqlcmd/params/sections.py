@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, create_model, model_validator
 
-from vqlcmd.runtime.param_types import Count, Finite, NonNegative, Positive, Section, Share, Whole, one_of
+from vqlcmd.params.types import Count, Decays, Finite, NonNegative, Positive, Section, Share, Whole, one_of
 
 
 class Schedule(Section):
@@ -54,18 +54,22 @@ class Train(Section):
     weight_decay: NonNegative | None
     betas: list[Share] | None
     clip: Positive
-    ema: Share
+    ema: Decays
+    snapshots: list[Count]
     init_std: Positive
     use_classes: bool
     class_drop: Share
     precision: Literal["float32", "bf16"]
     log_every: Count
     save_every: Count
+    logger: Literal["none", "tensorboard", "wandb", "trackio"]
 
     @model_validator(mode="after")
-    def _two_betas(self) -> "Train":
+    def _fitting_lists(self) -> "Train":
         if self.betas is not None and len(self.betas) != 2:
             raise ValueError(f"betas {self.betas} must be two numbers, such as [0.9, 0.999], or null")
+        if len(set(self.ema)) < len(self.ema):
+            raise ValueError(f"ema {self.ema} must be different decays: remove one")
         return self
 
 

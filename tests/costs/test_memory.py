@@ -1,0 +1,82 @@
+"""What does not fit is one line before anything is allocated, by the arithmetic of `vqlcmd plan`."""
+
+import re
+
+import pytest
+import torch
+
+from tests.costs.test_flops import CODES, TINY, TOKENS
+from tests.factory import METHODS, build, integers, params
+from vqlcmd.costs import memory
+from vqlcmd.costs.flops import MethodCosts
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def costs(**overrides: object) -> MethodCosts:
+    found = params(**{**TINY, **overrides})
+    return memory.method_costs(
+        found.model_part(), found.sampling(), tokens=TOKENS, codes=CODES, codebook_dim=7, classes=3
+    )
+
+
+def allow(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
+
+
+def test_training_that_fits_is_let_run_and_one_byte_less_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = costs()
+    needed = memory.training_memory(found, on_cpu=True)
+    enough = needed.fixed + 2 * found.buffers + 4 * needed.per_image
+    allow(monkeypatch, enough)
+    memory.require_training(found, 4, CPU)
+    allow(monkeypatch, enough - 1)
+    with pytest.raises(ConfigError, match=r"VQLCMD_MICRO_BATCH=3 .*|4 images") as raised:
+        memory.require_training(found, 4, CPU)
+    assert "\n" not in str(raised.value)
+    allow(monkeypatch, needed.fixed)
+    with pytest.raises(ConfigError, match=r"lower network.width"):
+        memory.require_training(found, 4, CPU)
+
+
+def test_a_network_of_a_hundred_thousand_blocks_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"training takes at least [\d,.]+ GB: .* are free"):
+        memory.require_training(costs(network={**TINY["network"], "layers": 10**5, "width": 4096}), 1, CPU)
+
+
+def test_what_a_chain_keeps_of_its_steps_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = costs(method="d3pm", discrete={"timesteps": 10**9})
+    assert long.buffers > 16 * 10**9
+    allow(monkeypatch, 10**10)
+    with pytest.raises(ConfigError, match=r"discrete\.timesteps"):
+        memory.require_training(long, 1, CPU)
+
+
+def test_in_bf16_half_of_the_activations_may_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = costs(train={"precision": "bf16"})
+    needed = memory.training_memory(found, on_cpu=True)
+    allow(monkeypatch, needed.fixed + 2 * found.buffers + 2 * needed.per_image)
+    memory.require_training(found, 4, CPU)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_sample_takes_at_least_what_its_largest_layer_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same layers with numbers: what goes into one and comes out of it, for a batch of three."""
+    found = costs(method=name, guidance=1.5)
+    sizes = []
+
+    def look(_: object, given: tuple[object, ...], out: object) -> None:
+        sizes.append(sum(each.nbytes for each in (*given, out) if isinstance(each, torch.Tensor)))
+
+    method = build(tokens=TOKENS, codes=CODES, classes=3, **{**TINY, "method": name, "guidance": 1.5}).eval()
+    for module in method.modules():
+        module.register_forward_hook(look)
+    how = params(**{**TINY, "method": name, "guidance": 1.5}).sampling()
+    method.sample(integers(3, 3), CounterRNG(0, "sample", torch.arange(3)), how)
+    assert max(sizes) == 3 * found.sampling_bytes
+    allow(monkeypatch, 2 * found.sampling_bytes)
+    memory.require_sampling(found, 2, CPU)
+    with pytest.raises(ConfigError, match=re.escape("set sample.batch_size to 2 or less")):
+        memory.require_sampling(found, 10**9, CPU)

@@ -1,0 +1,63 @@
+"""One loop for the stages that work through images: dealt out to processes, collected by the first, resumed."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from vqlcmd.runtime import launcher
+from vqlcmd.runtime.distributed import any_rank, broadcast_object, in_order, rank, world
+from vqlcmd.runtime.errors import Interrupted
+from vqlcmd.runtime.progress import Progress
+from vqlcmd.runtime.resume import State
+
+T = TypeVar("T", contravariant=True)
+U = TypeVar("U")
+
+
+class Collector(Protocol[T]):
+    """What process 0 makes of the batches, which it gets in the order of the list."""
+
+    seconds_between_saves: float
+
+    def add(self, piece: T) -> None:
+        """Take the next batch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was taken."""
+        ...
+
+    def load_state_dict(self, saved: dict[str, Any]) -> bool:
+        """Go on from there; False where that cannot be, and nothing was taken over."""
+        ...
+
+    def wants_saving(self, finished: bool) -> bool:
+        """Whether to save now, whatever the time. `finished`: this was the last batch."""
+        ...
+
+
+def collect(
+    title: str, total: int, each: int, pieces: Callable[[int], Iterator[U]], collector: Collector[U], state: State
+) -> None:
+    """Work through images 0 .. total - 1 in batches of `each`, from the start or from where the same run stopped.
+
+    `pieces(first)` makes this process's batches of those from `first` on: numbers r, r + W, ... of W processes. Raises
+    Interrupted once a stop is asked for and the state is saved.
+    """
+    saved = state.load() if rank() == 0 else None
+    done = broadcast_object(saved["done"] if saved and collector.load_state_dict(saved["collected"]) else 0)
+    saved_at = time.monotonic()
+    with launcher.graceful() as stop, Progress(title, total, quiet=rank() > 0) as progress:
+        if done and rank() == 0:
+            print(f"{title}: goes on after {done} of {total} images", flush=True)
+        for gathered in in_order(pieces(done), -(-(total - done) // each)):
+            for piece in gathered:
+                collector.add(piece)
+            before, done = done, min(done + each * world(), total)
+            progress.update(done, done - before)
+            stopping = any_rank(stop()) and done < total
+            late = time.monotonic() - saved_at > collector.seconds_between_saves
+            if rank() == 0 and (stopping or late or collector.wants_saving(done == total)):
+                state.save({"done": done, "collected": collector.state_dict()})
+                saved_at = time.monotonic()
+            if stopping:
+                raise Interrupted(f"stopped after {done} of {total} images; the same command goes on from there")

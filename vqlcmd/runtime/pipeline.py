@@ -1,0 +1,38 @@
+"""dvc.yaml as data: the files that a stage's result depends on and no stage makes."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import vqlcmd
+from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.yaml_file import read_yaml
+
+ROOT = Path(vqlcmd.__file__).parent.parent
+"""Of the checkout whose code is running: an experiment's copy has its own."""
+
+
+def digests(values: Mapping[str, Any], stages: Iterable[str] | None = None, root: Path = ROOT) -> dict[str, str]:
+    """{file: SHA-256} of the code and manifests that dvc.yaml lists for `stages` (default: all), folders file by file.
+
+    `values` fills in ${...}: the parameters of params.yaml. What does not exist is left out.
+    """
+    described = read_yaml(root / "dvc.yaml")["stages"]
+    outs = tuple(out for stage in described.values() for out in stage.get("outs", []))
+    deps = {
+        re.sub(r"\$\{(\w+)\}", lambda found: str(values[found[1]]), dep)
+        for stage in (described if stages is None else stages)
+        for dep in described[stage]["deps"]
+    }
+    files = {file for dep in deps if not dep.startswith(outs) for file in _files(root / dep)}
+    return {file.relative_to(root).as_posix(): sha256(file) for file in sorted(files)}
+
+
+def code(values: Mapping[str, Any], stage: str, root: Path = ROOT) -> dict[str, str]:
+    """The Python files among `digests` of one stage."""
+    return {name: digest for name, digest in digests(values, [stage], root).items() if name.endswith(".py")}
+
+
+def _files(path: Path) -> Iterable[Path]:
+    return path.rglob("*.py") if path.is_dir() else [path] if path.is_file() else []
