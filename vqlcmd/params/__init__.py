@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
-from vqlcmd.params.errors import line
+from vqlcmd.params.errors import lines
 from vqlcmd.params.sections import Discrete, Network, Schedule, Train
 from vqlcmd.params.types import (
     Count,
@@ -258,4 +258,4 @@ def check_params(values: dict[str, Any], name: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{name}: {line(problem, Params)}" for problem in error.errors())) from None
+        raise ConfigError("\n".join(f"{name}: {text}" for text in lines(error.errors(), Params))) from None
