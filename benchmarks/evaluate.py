@@ -14,7 +14,6 @@ from benchmarks.measure import Report, alongside, apart, flags, gigabytes, memor
 from benchmarks.tokenize import architecture
 from stages import evaluate as stage
 from vqlcmd.evaluation import proxy_classifier
-from vqlcmd.evaluation.fidelity import guard_torchvision
 from vqlcmd.evaluation.metrics.precision_recall import precision_recall
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.files import sha256
@@ -22,6 +21,7 @@ from vqlcmd.runtime.machine import disable_malloc_trim
 from vqlcmd.runtime.safetensors_file import save_weights
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokens import shards
+from vqlcmd.torchvision_guard import guard_torchvision
 
 DIMENSIONS, PAPER, SMALLER = 4096, 50_000, 5000
 

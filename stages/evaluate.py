@@ -57,10 +57,15 @@ def run() -> None:
     }
     measured = {name: metrics.measure(comparison) for name, comparison in compared.items()}
     _write_pairs(samples.tokens, reference, near, settings.nearest.pairs)
+    sources = {"samples": header, "reference": about}
+    edits = {name: made["resumed_across"] for name, made in sources.items() if "resumed_across" in made}
     write_json(
         paths.METRICS / "protocol.json",
         # A list, in which DVC looks for no metrics.
-        [protocol(name, comparison, networks, about["statistics"]) for name, comparison in compared.items()],
+        [
+            protocol(name, comparison, networks, about["statistics"]) | ({"resumed_across": edits} if edits else {})
+            for name, comparison in compared.items()
+        ],
     )
     write_json(
         paths.METRICS / "evaluate.json",

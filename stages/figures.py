@@ -48,12 +48,10 @@ def run() -> None:
     )
 
     pairs, _ = load_weights(paths.PAIRS, "pairs")
-    figures.nearest_pairs(
-        decoded(pairs["sample_tokens"]),
-        decoded(pairs["training_tokens"]),
-        pairs["distance"],
-        paths.METRICS / "nearest.png",
+    shown, training = (
+        decoded(pairs[side]) if len(pairs["distance"]) else images[:0] for side in ("sample_tokens", "training_tokens")
     )
+    figures.nearest_pairs(shown, training, pairs["distance"], paths.METRICS / "nearest.png")
 
     method, about = load_method(paths.MODEL, torch.device("cpu"))
     figures.noise_schedule(method.alpha_bar, about["params"]["method"], paths.METRICS / "schedule.png")

@@ -13,6 +13,7 @@ from vqlcmd.evaluation import proxy_classifier
 from vqlcmd.evaluation.extractors import Extractor, extractors
 from vqlcmd.evaluation.moments import Moments, read_statistics
 from vqlcmd.images import loader, manifest
+from vqlcmd.images.copies import first_of
 from vqlcmd.params import Params, load_params
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.batches import collect
@@ -43,7 +44,7 @@ def run() -> None:
     judging = "proxy" in (params.evaluate.features, params.evaluate.precision_features)
     accuracy = None
     if rank() == 0 and judging:
-        accuracy = _fit_proxy(params, source, len(listed.classes))
+        accuracy = _fit_proxy(params, source, listed)
     barrier()
     networks = extractors(params.evaluate, paths.proxy_weights, device())
     if statistics is not None:
@@ -192,7 +193,7 @@ def _recipe(params: Params) -> loader.Recipe:
     return loader.Recipe.of(**params.images.model_dump()).one_view()
 
 
-def _fit_proxy(params: Params, source: loader.ImageSource, classes: int) -> float | None:
+def _fit_proxy(params: Params, source: loader.ImageSource, listed: manifest.Manifest) -> float | None:
     """Train the proxy classifier on the images that training sees; returns its accuracy on the others."""
     settings = params.reference.proxy
     everything = loader.load_all(
@@ -204,7 +205,7 @@ def _fit_proxy(params: Params, source: loader.ImageSource, classes: int) -> floa
         seed=params.reference.seed,
         purpose="proxy",
     )
-    held = shards.heldout(everything.index, params.tokenize.holdout)
+    held = shards.heldout(first_of(listed.copies, everything.index), params.tokenize.holdout)
     threads = torch.get_num_threads()
     # The order of sums depends on the number of threads, and several processes have fewer: one classifier for all.
     torch.set_num_threads(1)
@@ -212,7 +213,7 @@ def _fit_proxy(params: Params, source: loader.ImageSource, classes: int) -> floa
         fitted = proxy_classifier.fit_proxy(
             everything.images[~held],
             everything.labels[~held],
-            classes,
+            len(listed.classes),
             steps=settings.steps,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,

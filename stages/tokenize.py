@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vqlcmd.images import loader, manifest
+from vqlcmd.images.copies import first_of
 from vqlcmd.params import Params, load_params
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.batches import collect
@@ -38,7 +39,7 @@ def run() -> None:
     this = resume.Run("tokenize", settings, inputs, pipeline.code(params.model_dump(), "tokenize"))
     with resume.State.of(this, writer=rank() == 0) as state:
         barrier()
-        found = _Found(params, state.directory / "shards")
+        found = _Found(params, listed.copies, state.directory / "shards")
         each = loader.images_per_batch(params.tokenize.batch_size, _recipe(params))
         collect("tokenize", len(source), each, lambda first: _encoded(params, source, tokenizer, first), found, state)
         if rank() == 0:
@@ -70,15 +71,15 @@ class _Found:
 
     seconds_between_saves = math.inf
 
-    def __init__(self, params: Params, keep: Path):
-        self._params, self.broken = params, dict[str, str]()
+    def __init__(self, params: Params, copies: dict[int, int], keep: Path):
+        self._params, self._copies, self.broken = params, copies, dict[str, str]()
         self.writer = shards.ShardWriter(paths.TOKENS, params.tokenize.shard_images, keep)
         self._written = 0
 
     def add(self, piece: tuple[shards.Split, dict[str, str]]) -> None:
         split, unreadable = piece
         self.broken |= unreadable
-        held = shards.heldout(split.index, self._params.tokenize.holdout)
+        held = shards.heldout(first_of(self._copies, split.index), self._params.tokenize.holdout)
         for name, rows in (("train", ~held), ("heldout", held)):
             self.writer.add(name, shards.Split(split.tokens[rows], split.labels[rows], split.index[rows]))
 

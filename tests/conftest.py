@@ -88,6 +88,7 @@ def _no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "VQLCMD_TOKEN_MB",
         "VQLCMD_MICRO_BATCH",
         "VQLCMD_COMPILE",
+        "VQLCMD_PICTURE_MB",
         "DVC_ROOT",
         "RANK",
         "WORLD_SIZE",

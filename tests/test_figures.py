@@ -81,7 +81,7 @@ def test_distances_of_many_codes_are_a_draw_of_them_that_the_title_names(drawn: 
     assert torch.equal(matrix, figures.distances(table)[0])
     figures.embeddings(normal(8, 4), table, tmp_path / "a.png")
     titles = [axis.get_title() for axis in drawn[0].axes]
-    assert "embeddings of the model: distances of 1,024 of 65,536 codes" in titles
+    assert "embeddings of the model: distances\n1,024 of 65,536 codes" in titles
     assert "VQGAN codebook: distances" in titles
 
 

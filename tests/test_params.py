@@ -53,6 +53,8 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("a missing key in a section", {"vqgan.fit.limit": REMOVE}, ["`vqgan.fit.limit`", "missing", "add it"]),
     ("a missing section", {"schedule": REMOVE}, ["`schedule`", "missing", "add it"]),
     ("text for a number", {"s": "left"}, ["`s`", "'left'", "number", "-S s=VALUE"]),
+    ("a colour that is none", {"images.background": "whit"}, ["`images.background`", "'whit'", "'#rrggbb'"]),
+    ("a colour with an alpha value", {"images.background": "#ffffff00"}, ["`images.background`", "'#ffffff00'"]),
     ("a number for a switch", {"images.flip": 1}, ["`images.flip`", "1", "boolean", "-S images.flip="]),
     ("a switch for a number", {"lambda_cm": True}, ["`lambda_cm`", "True", "number", "-S lambda_cm="]),
     ("a section that is a number", {"train": 3}, ["`train`", "3", "dictionary"]),

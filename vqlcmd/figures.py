@@ -29,11 +29,12 @@ def image_grid(images: Tensor, columns: int, path: Path, captions: Sequence[str]
     lines = [[words[number] for number in row] if words else [] for row in rows]
     above = [bool(line) and (not number or line != lines[number - 1]) for number, line in enumerate(lines)]
     canvas = Image.new("RGB", (columns * step + edge, len(rows) * step + edge + strip * sum(above)), "white")
-    pen, font, top = ImageDraw.Draw(canvas), _font(12), edge
+    pen, top = ImageDraw.Draw(canvas), edge
     for row, line, captioned in zip(rows, lines, above, strict=True):
         for column, word in enumerate(line if captioned else ()):
             middle = edge + column * step + side * enlarge / 2
-            pen.text((middle, top + strip / 2), _fitting(word, font, step - 4), "black", font, anchor="mm")
+            word, font = _fitting(word, step - 4)
+            pen.text((middle, top + strip / 2), word, "black", font, anchor="mm")
         top += strip if captioned else 0
         for column, number in enumerate(row):
             picture = Image.fromarray(images[number].permute(1, 2, 0).numpy())
@@ -44,18 +45,18 @@ def image_grid(images: Tensor, columns: int, path: Path, captions: Sequence[str]
         canvas.save(side_file, format="PNG")
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _fitting(word: str, width: float) -> tuple[str, ImageFont.FreeTypeFont]:
+    """The word, smaller or cut where it is wider than that, and its font."""
     import matplotlib
 
-    # One that every installation has, with more alphabets than Pillow's own.
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-
-
-def _fitting(word: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    if font.getlength(word) <= width:
-        return word
+    # A font that every installation has, with more alphabets than Pillow's own.
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    for size in (12, 11, 10):
+        font = ImageFont.truetype(file, size)
+        if font.getlength(word) <= width:
+            return word, font
     kept = next((n for n in range(len(word) - 1, 0, -1) if font.getlength(word[:n] + "\u2026") <= width), 0)
-    return word[:kept] + "\u2026"
+    return word[:kept] + "\u2026", font
 
 
 def distances(table_KD: Tensor) -> tuple[Tensor, str]:
@@ -113,8 +114,8 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
         left.set(title=f"{name}: norms", xlabel="norm", ylabel="codes")
         matrix, which = distances(table)
         picture = right.imshow(matrix.numpy(), cmap="viridis", vmin=0)
-        of = which and f" of {which}"
-        right.set(title=f"{name}: distances{of}", xlabel="code", ylabel="code")
+        below = which and f"\n{which}"
+        right.set(title=f"{name}: distances{below}", xlabel="code", ylabel="code")
         figure.colorbar(picture, ax=right)
     _save(figure, path)
 

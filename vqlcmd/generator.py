@@ -96,12 +96,14 @@ class Generator:
         guidance: float | None = None,
         sampler: str | None = None,
         seed: int | None = None,
+        whole_tokens: bool = False,
         **own: Any,
     ) -> tuple[Tensor, Tensor]:
         """`count` images (n, 3, S, S) uint8 that differ from `image` (3, S, S) uint8 in `hole` (S, S) bool alone.
 
-        A token is drawn anew where any of its pixels lies in the hole. Beside them: what is kept of the image, the rest
-        grey. Without `class_`, a model with classes uses its null class.
+        A token is drawn anew where any of its pixels lies in the hole; with `whole_tokens` the images take all pixels
+        of these tokens, which shows their edges. Beside them: what is kept of the image, the rest grey. Without
+        `class_`, a model with classes uses its null class. ConfigError where the hole leaves nothing, or everything.
         """
         # The usual guidance needs a class; who names none has not asked for any.
         guidance = 0.0 if guidance is None and class_ is None else guidance
@@ -120,12 +122,18 @@ class Generator:
         open_N = torch.nn.functional.adaptive_max_pool2d(hole[None].float(), side).flatten().bool().to(self.device)
         if not open_N.any():
             raise ConfigError("the mask has no white pixel: paint white over what is to be drawn anew")
+        if open_N.all():
+            raise ConfigError(
+                "the mask leaves nothing of the picture to go by, its white touches every token:"
+                " paint less of it white, or draw whole pictures with `vqlcmd sample`"
+            )
         known = torch.where(open_N, -1, tokens).expand(count, -1)
         rng = CounterRNG(key, "inpaint", torch.arange(count, device=self.device))
         drawn = self.method.sample(label, rng, how, known)
         painted = to_uint8(self.vqgan.decode(drawn)).cpu()
         patch = image.shape[1] // side
-        lost = open_N.cpu().view(side, side).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+        blocks = open_N.cpu().view(side, side).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+        lost = blocks if whole_tokens else hole.cpu()
         return torch.where(lost, painted, image), torch.where(lost, 127, image).byte()
 
     def _labels(self, classes: Sequence[int] | int, guidance: float) -> Tensor | int:

@@ -66,6 +66,7 @@ def test_every_command_explains_itself(command: str) -> None:
     ],
 )
 def test_the_users_errors_are_one_line_and_exit_status_1(tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "dvc.yaml").touch()
     done = vqlcmd(tmp_path, *arguments)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
@@ -136,10 +137,18 @@ def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "pets" / name / "1.png")
+    (tmp_path / "pets" / "dog" / "2.heic").touch()
+    refused = vqlcmd(tmp_path, "scan", "pets", "pets")
+    assert "there is no dvc.yaml here" in refused.stderr
+    assert not (tmp_path / "data").exists(), "nothing is left among somebody's pictures"
+    (tmp_path / "dvc.yaml").touch()
     done = vqlcmd(tmp_path, "scan", "pets", "pets")
     assert done.returncode == 0, done.stderr
     assert "2 images, 2 classes" in done.stdout
     assert f"export VQLCMD_IMAGES={tmp_path}" in done.stdout
+    assert "formats are not read: 1 .heic" in done.stdout
+    assert "stay on one side of the split: 1: dog/1.png of cat/1.png" in done.stdout
+    assert "git add data/manifests/pets.json && git commit" in done.stdout
     assert (tmp_path / "data/manifests/pets.json").is_file()
 
 
@@ -147,6 +156,7 @@ def test_scan_says_which_kind_it_found_and_which_classes_and_leaves_them_out_if_
     from tests.kinds import PICTURES, zipped
 
     zipped(tmp_path, PICTURES)
+    (tmp_path / "dvc.yaml").touch()
     done = vqlcmd(tmp_path, "scan", "insects", "pictures.zip")
     assert "12 images, 3 classes (zip)" in done.stdout
     assert "--no-classes says that they are none: ant; bee; cat" in done.stdout
@@ -156,6 +166,7 @@ def test_scan_says_which_kind_it_found_and_which_classes_and_leaves_them_out_if_
 
 
 def test_the_manifest_of_the_digits_is_the_one_a_scan_makes(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
     assert vqlcmd(tmp_path, "scan", "digits", "sklearn-digits").returncode == 0
     made = (tmp_path / "data/manifests/digits.json").read_bytes()
     assert made == (ROOT / "data/manifests/digits.json").read_bytes()

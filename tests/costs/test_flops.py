@@ -118,7 +118,7 @@ def test_a_network_that_no_memory_could_hold_is_one_line() -> None:
 
 @pytest.mark.slow
 def test_inception_costs_what_pytorch_counts_in_torchvisions_network_of_the_same_layers() -> None:
-    from vqlcmd.evaluation.fidelity import guard_torchvision
+    from vqlcmd.torchvision_guard import guard_torchvision
 
     guard_torchvision()
     from torchvision.models import inception_v3
@@ -132,7 +132,7 @@ def test_inception_costs_what_pytorch_counts_in_torchvisions_network_of_the_same
 
 @pytest.mark.slow
 def test_vgg16_costs_what_pytorch_counts_in_torchvisions_network_without_its_last_layer() -> None:
-    from vqlcmd.evaluation.fidelity import guard_torchvision
+    from vqlcmd.torchvision_guard import guard_torchvision
 
     guard_torchvision()
     from torchvision.models import vgg16

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from vqlcmd.evaluation import networks
 from vqlcmd.evaluation.extractors import extractor
-from vqlcmd.evaluation.fidelity import guard_torchvision
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import sha256
+from vqlcmd.torchvision_guard import guard_torchvision
 
 # What torch.hub finds of facebookresearch/dinov2, with a network small enough for a test.
 HUBCONF = """

@@ -11,9 +11,10 @@ from torch import Tensor
 from vqlcmd import efficientnet
 from vqlcmd.efficientnet import EfficientNetLite0, preprocess, weights_file
 from vqlcmd.evaluation.extractors import extractor
-from vqlcmd.evaluation.fidelity import guard_torchvision, register_efficientnet
+from vqlcmd.evaluation.fidelity import register_efficientnet
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
+from vqlcmd.torchvision_guard import guard_torchvision
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the optional extra `features` is not installed")
 # Of ImageNet's thousand classes.

@@ -94,7 +94,6 @@ def test_samples_that_repeat_training_tokens_are_the_pairs_at_distance_zero(copy
     assert torch.equal(pairs["sample_tokens"][:3], pairs["training_tokens"][:3])
     order = pairs["sample"][:3].argsort()
     assert pairs["training_index"][:3][order].tolist() == training.index[[100, 7, 900]].tolist()
-    assert found["nearest_share_proxy"] >= 3 / 50
 
 
 def test_pairs_are_drawn_with_the_same_bytes_and_none_is_fine(tmp_path: Path) -> None:

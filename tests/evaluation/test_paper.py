@@ -16,7 +16,6 @@ from stages import evaluate, reference
 from tests.conftest import TINY, inside, merge, run_stages, write_params
 from vqlcmd.evaluation import distances
 from vqlcmd.evaluation.extractors import Layers, extractor
-from vqlcmd.evaluation.fidelity import guard_torchvision
 from vqlcmd.evaluation.metrics.fid import frechet_distance
 from vqlcmd.evaluation.metrics.precision_recall import precision_recall
 from vqlcmd.evaluation.moments import Moments, Statistics
@@ -29,6 +28,7 @@ from vqlcmd.runtime.safetensors_file import load_weights
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
+from vqlcmd.torchvision_guard import guard_torchvision
 
 PAPER: dict[str, Any] = {"features": "inception", "precision_features": "vgg16", "neighbours": 2, "batch_size": 5}
 

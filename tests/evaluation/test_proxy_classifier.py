@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from vqlcmd.evaluation.extractors import extractor
-from vqlcmd.evaluation.fidelity import guard_torchvision, register_proxy
+from vqlcmd.evaluation.fidelity import register_proxy
 from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier, accuracy, fit_proxy, load_proxy, save_proxy
 from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.torchvision_guard import guard_torchvision
 
 SETTINGS = {"steps": 30, "batch_size": 32, "learning_rate": 5e-3, "seed": 0}
 

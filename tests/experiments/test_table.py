@@ -190,6 +190,7 @@ def repository(tmp_path: Path) -> Path:
     git(tmp_path, "commit", "--quiet", "--message", "base")
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/evaluate.json").write_text('{"fid_proxy": 8.5, "nfe": 51}', encoding="utf-8")
+    (tmp_path / "metrics/protocol.json").write_text('[{"of": "samples", "device": "cpu"}]', encoding="utf-8")
     (tmp_path / "metrics/bound.json").write_text('{"nats_per_token": 2.5}', encoding="utf-8")
     (tmp_path / "metrics/train.tsv").write_text("step\tloss\tembedding_norm\n50\t3\t5.5\n100\t2\t4.5\n")
     git(tmp_path, "add", "--all")
@@ -212,6 +213,7 @@ def test_finished_experiments_are_taken_over_once_and_shown(repository: Path, mo
         assert len(book.rows()) == 1
         row = book.rows()[0]
         assert row["metrics"]["embedding_norm"] == 4.5
+        assert row["metrics"]["protocol"] == [{"of": "samples", "device": "cpu"}]
         assert row["curves"] == {"step": [50, 100], "embedding_norm": [5.5, 4.5]}
         assert row["commit"] == git(repository, "rev-parse", "HEAD")
         shown = runner.show_table("small", None)

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.pipeline_imports import ROOT
 from vqlcmd.images.loader import open_images
 from vqlcmd.images.manifest import Manifest, digest, read, scan, write
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import DataError
 
 TRACKED = ROOT / "data" / "manifests" / "digits.json"
@@ -196,7 +197,11 @@ def test_a_missing_manifest_is_told_with_the_command_that_makes_it(tmp_path: Pat
     [
         ("{", "[", "Invalid JSON"),
         ('"name": "digits"', '"name": "a b"', "name String should match"),
-        ('"kind": "digits"', '"kind": "drawer"', "kind 'drawer' is none of digits, lmdb, tar, zip, folder"),
+        (
+            '"kind": "digits"',
+            '"kind": "drawer"',
+            "kind 'drawer' is none of digits, torchvision, lmdb, tar, zip, folder",
+        ),
         ('"kind": "digits"', '"kind": "folder"', "folder None does not go with kind 'folder'"),
         ('"images": 1797', '"images": "1797"', "entries.0.images Input should be a valid integer"),
         ('"images": 1797', '"pictures": 1797', "entries.0.images Field required"),
@@ -221,3 +226,34 @@ def test_a_manifest_cannot_be_changed_in_place() -> None:
     manifest: Manifest = read(TRACKED)
     with pytest.raises(ValueError, match="frozen"):
         manifest.name = "other"
+
+
+def test_a_missing_manifest_in_an_experiments_copy_says_that_git_has_to_know_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that the user sees "is not there"."""
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with pytest.raises(
+        DataError, match=r"an experiment in a copy of .*holds what Git has.*`git add cats.json && git com"
+    ):
+        read(Path("cats.json"))
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "copy"))
+    with pytest.raises(DataError) as error:
+        read(Path("cats.json"))
+    assert "experiment" not in str(error.value)
+
+
+def test_a_relative_place_of_images_starts_where_the_user_is_and_not_in_an_experiments_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VQLCMD_IMAGES", "pictures")
+    assert paths.images_root() == tmp_path / "pictures"
+    monkeypatch.setenv("DVC_ROOT", "/checkout")
+    assert paths.images_root() == Path("/checkout/pictures")
+    monkeypatch.setenv("VQLCMD_IMAGES", "/data")
+    assert paths.images_root() == Path("/data")
+    monkeypatch.delenv("VQLCMD_IMAGES")
+    assert paths.images_root() is None

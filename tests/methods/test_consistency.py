@@ -1,18 +1,16 @@
 """What consistency matching teaches, by the way it steps back, on the distribution of test_toy.py."""
 
-import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.factory import build, integers, made, normal, sampling
-from tests.methods.test_toy import STATES, TABLE, K, N, P, method, total_variation
+from tests.factory import integers, made, normal
+from tests.methods.test_toy import STATES, TABLE, K, N, P, method
 from vqlcmd.diffusion import gaussian
 from vqlcmd.diffusion.consistency import STEPS, Noised
 from vqlcmd.rng import CounterRNG
-from vqlcmd.training.loop import update_average
 
 B = 32
 ALL = TABLE[STATES]
@@ -115,36 +113,3 @@ def test_the_teacher_sees_the_dropped_tokens_of_the_student_and_no_gradient(name
     assert torch.equal(seen[len(seen) // 2 - 1], seen[-1])
     assert len(seen) == 2 * (1 + STEPS[name].passes)
     assert all(parameter.grad is None for parameter in teacher.parameters())
-
-
-def learned(name: str, steps: int) -> float:
-    """Total variation between the distribution and samples of a network that learned it by L_rec + L_cm alone."""
-    model = build(
-        tokens=N,
-        codes=K,
-        embedding_dim=2,
-        s=-1.0,
-        drop=0.0,
-        consistency_step=name,
-        lambda_rec=1.0,
-        lambda_diff=0.0,
-        lambda_cm=1.0,
-        lambda_ce=0.0,
-        network={"layers": 2, "heads": 4, "width": 64},
-        train={"batch_size": 256},
-    )
-    model.embedding.weight.data.copy_(TABLE)
-    model.embedding.requires_grad_(False)
-    teacher = copy.deepcopy(model).eval()
-    optimizer = torch.optim.AdamW(model.network.parameters(), lr=2e-3, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, cycle_momentum=False)
-    draws = torch.Generator().manual_seed(0)
-    for step in range(steps):
-        tokens = STATES[torch.multinomial(P, 256, replacement=True, generator=draws)]
-        optimizer.zero_grad()
-        terms = model(tokens, None, CounterRNG(0, "train", torch.arange(256), step), teacher)
-        torch.stack([term.mean() for term in terms.values()]).sum().backward()
-        optimizer.step()
-        schedule.step()
-        update_average(teacher, model, step, 0.99)
-    return total_variation(teacher.sample(None, CounterRNG(0, "toy", torch.arange(4000)), sampling(100)))

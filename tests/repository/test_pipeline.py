@@ -18,12 +18,13 @@ NEUTRAL = (
     "vqlcmd/costs/",
     "vqlcmd/params/",
     "vqlcmd/loggers.py",
+    "vqlcmd/torchvision_guard.py",
     "vqlcmd/__init__.py",
     "stages/__init__.py",
 )
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
-    "runtime rng lr_schedule",
+    "runtime rng lr_schedule torchvision_guard",
     "params loggers images tokenizer tokens figures efficientnet",
     "tokenizer_fit pretrained diffusion evaluation experiments",
     "methods training",

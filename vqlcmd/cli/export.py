@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 import vqlcmd
 from vqlcmd import figures
 from vqlcmd.experiments import runner
-from vqlcmd.images.loader import Recipe, prepare
+from vqlcmd.images.crops import Recipe, crop_views
+from vqlcmd.images.rgb import read_picture
 from vqlcmd.methods import load_method
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.distributed import device
@@ -62,26 +63,29 @@ def sample_images(out: Path, class_: int | None, count: int, **how: Any) -> None
 
 
 def inpaint_image(image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
-    """One picture: `image` as the model sees it, what is kept of it, and `count` results."""
+    """One picture: `image` as the model sees it, what is kept of it, and `count` results; `how` as for Generator.
+
+    Of the mask, white is a hole; black and what is transparent is kept.
+    """
     settings = shards.read_header(paths.TOKENS)["images"]
-    recipe = Recipe.of(**settings)
-    picture, holes = _picture(image), _picture(mask)
+    if "background" not in settings:
+        raise DataError(f"{paths.TOKENS} was made by an older version: run `dvc repro`")
+    recipe = Recipe.of(**settings).deterministic()
+    picture, holes = read_picture(image, recipe.background), read_picture(mask, "black")
     if picture.size != holes.size:
         raise ConfigError(
-            f"{mask} has {holes.size} pixels and {image} {picture.size}: make the mask as large as the image"
+            f"{mask} has {_sides(holes)} pixels and {image} {_sides(picture)}, both upright:"
+            " make the mask as large as the image"
         )
-    pixels, hole = (torch.from_numpy(prepare(each, recipe)) for each in (picture, holes))
+    pixels, hole = (torch.from_numpy(crop_views(each, recipe, 0)[0]) for each in (picture, holes))
     model = vqlcmd.load("data")
     painted, kept = model.inpaint(pixels, hole.float().mean(dim=0) > 127, class_, count, **how)
     figures.image_grid(torch.cat([pixels[None], kept[None], painted]), min(count + 2, 10), out)
     print(f"{out}: the image, what is kept of it, {count} results")
 
 
-def _picture(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{path} cannot be read as a picture: {error}") from None
+def _sides(picture: Image.Image) -> str:
+    return f"{picture.width} x {picture.height}"
 
 
 def draw_gallery(out: Path, guidance: str | None, rows: int, **how: Any) -> None:

@@ -6,14 +6,14 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vqlcmd.cli import knobs
 from vqlcmd.cli.knobs import KnobCommand
 from vqlcmd.runtime import launcher, paths
-from vqlcmd.runtime.errors import ConfigError, UserError
+from vqlcmd.runtime.errors import ConfigError, UserError, shown
 
 STAGES = {
     "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
@@ -25,6 +25,9 @@ STAGES = {
     "figures": "Draw the pictures: tokens, model, samples -> metrics/*.png.",
     "evaluate": "FID, IS, precision, recall: samples, reference -> metrics/evaluate.json.",
 }
+
+NOTICEABLE = 10_000
+"""Images that take more than a moment to read."""
 
 app = typer.Typer(
     help="VQ-LCMD: generative models over VQ tokens, as a reproducible pipeline. `dvc repro` runs all stages.",
@@ -56,27 +59,50 @@ def scan(
         str,
         typer.Argument(
             help="A folder of images, sub-folders being classes; .tar or .zip archives of images, one or a folder of "
-            "many; an LMDB; or sklearn-digits."
+            "many; an LMDB; sklearn-digits; or torchvision:NAME (CIFAR10, say), which is downloaded."
         ),
     ],
     no_classes: Annotated[
         bool, typer.Option("--no-classes", help="Sub-folders and labels are no classes: the thousands of FFHQ.")
     ] = False,
+    no_copies: Annotated[
+        bool, typer.Option("--no-copies", help="Do not look for copies of one picture, which reads all images once.")
+    ] = False,
 ) -> None:
     """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
+    if not Path("dvc.yaml").is_file():
+        raise ConfigError(
+            f"there is no dvc.yaml here, and {paths.MANIFESTS} lies beside it: run this in a checkout's root"
+        )
     from vqlcmd.images import manifest
+    from vqlcmd.images.sources import torchvision_sets
+    from vqlcmd.runtime.progress import Progress
 
-    found = manifest.scan(name, source, classes=not no_classes)
+    if source.startswith(torchvision_sets.PREFIX):
+        source = str(torchvision_sets.fetch(source, paths.images_root()))
+    found, images = manifest.scanned(name, source, classes=not no_classes)
+    if not no_copies:
+        from vqlcmd.images.copies import find_copies
+
+        with Progress("copies", len(images), quiet=len(images) < NOTICEABLE) as progress:
+            found = found.model_copy(update={"copies": find_copies(images, progress.update)})
     path = paths.MANIFESTS / f"{name}.json"
     manifest.write(found, path)
     print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes ({found.kind})")
     if found.classes:
         print(f"The classes, unless --no-classes says that they are none: {manifest.shortened([*found.classes], 5)}")
+    if found.copies:
+        named = [f"{shown(images.name(copy))} of {shown(images.name(first))}" for copy, first in found.copies.items()]
+        print(f"Copies, which stay on one side of the split: {len(named)}: {manifest.shortened(named, 5)}")
+    if images.left_out:
+        listed = ", ".join(f"{count} {ending}" for ending, count in sorted(images.left_out.items()))
+        print(f"Left out, since their formats are not read: {listed}")
     if found.folder is not None:
         # Not resolve(): a link's own name is the one in the manifest.
         parent = shlex.quote(os.path.dirname(os.path.abspath(source)))
         print(f"The stages look for them here:\n  export VQLCMD_IMAGES={parent}")
-    print(f"Next:\n  git add {path}\n  dvc exp run -S dataset={name}")
+    # An experiment runs in a copy of what is committed; DVC takes what is only added out of the index again.
+    print(f"Next:\n  git add {path} && git commit -m 'Data set {name}'\n  dvc exp run -S dataset={name}")
 
 
 @app.command()
@@ -130,7 +156,10 @@ def sample(
 def inpaint(
     context: typer.Context,
     image: Annotated[Path, typer.Argument(help="A picture; it is cropped and resized as the training images were.")],
-    mask: Annotated[Path, typer.Argument(help="A picture of the same size: white where to paint anew, black to keep.")],
+    mask: Annotated[
+        Path,
+        typer.Argument(help="A picture of the same size: white where to paint anew, black or transparent to keep."),
+    ],
     out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
     class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
@@ -138,11 +167,20 @@ def inpaint(
     guidance: Guidance = None,
     sampler: Sampler = None,
     seed: SampleSeed = None,
+    whole_tokens: Annotated[
+        bool, typer.Option("--whole-tokens", help="Take all pixels of a token that is drawn anew, not the white alone.")
+    ] = False,
 ) -> None:
     """Paint the white part of MASK into IMAGE anew, with the model and the tokenizer in data/."""
     from vqlcmd.cli.export import inpaint_image
 
-    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
+    how: dict[str, Any] = {
+        "steps": steps,
+        "guidance": guidance,
+        "sampler": sampler,
+        "seed": seed,
+        "whole_tokens": whole_tokens,
+    }
     inpaint_image(image, mask, out, class_, count, **how, **knobs.given(context))
 
 

@@ -7,8 +7,8 @@ import torch
 
 from vqlcmd.evaluation.comparison import SEED, Comparison
 from vqlcmd.evaluation.extractors import Extractor
-from vqlcmd.evaluation.fidelity import guard_torchvision
 from vqlcmd.evaluation.metrics.inception_score import SPLITS
+from vqlcmd.torchvision_guard import guard_torchvision
 
 
 def protocol(

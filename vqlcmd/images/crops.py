@@ -5,7 +5,7 @@ Shapes: an image of H x W pixels becomes V squares of S x S, in 3 channels.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,18 +24,24 @@ MARGIN = 1.1
 """Of ten_crop: the side from which squares are cut, as a multiple of their own."""
 
 
+Resize = Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
+Crop = Literal["center", "random", "adm", "ten_crop"]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How an image becomes squares of `size` pixels. `adm` and `ten_crop` have a way to resize of their own."""
 
     size: int
-    resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
-    crop: Literal["center", "random", "adm", "ten_crop"] = "center"
+    resize: Resize
+    crop: Crop = "center"
+    background: str = "white"
+    """What shows through where a picture is transparent: a colour's name, or #rrggbb."""
 
     @classmethod
-    def of(cls, *, size: int, resize: Any, crop: Any, **_: object) -> "Recipe":
+    def of(cls, *, size: int, resize: Resize, crop: Crop, background: str, **_: object) -> "Recipe":
         """That of the section `images` of params.yaml, given key by key, whatever else stands there."""
-        return cls(size, resize, crop)
+        return cls(size, resize, crop, background)
 
     @property
     def views(self) -> int:

@@ -4,7 +4,6 @@ Shapes: B images, 3 channels (red, green, blue), S x S pixels.
 """
 
 import signal
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,35 +11,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vqlcmd.images.crops import Recipe, crop_views
+from vqlcmd.images.formats import quiet, reason
 from vqlcmd.images.manifest import Manifest, check, shortened
+from vqlcmd.images.rgb import to_rgb
 from vqlcmd.images.sources import DIGITS, KINDS, BuiltIn, ImageSource
 from vqlcmd.rng import CounterRNG, address
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime import paths
+from vqlcmd.runtime.errors import DataError, shown
 
 ROOT_VARIABLE = "VQLCMD_IMAGES"
-SMALLEST_SIDE = 2
-LONGEST_SHAPE = 100
 NAMED_AT_MOST = 20
 # Images a worker hands over at a time: few, because they wait in /dev/shm, which is 64 MB in many containers.
 CHUNK = 16
 CHUNK_BYTES = CHUNK * 3 * 256**2
-
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# What white may be. Pillow's integer images are 16-bit files; a float file does not say, so the values do.
-WHITES = {"I": (65535,), "F": (1, 255, 65535)}
 
 
 class Batch(NamedTuple):
@@ -59,18 +47,20 @@ def open_images(manifest: Manifest, root: Path | None) -> ImageSource:
 
     DataError where that is not there, or is not what the manifest says (`vqlcmd.images.manifest.check`).
     """
+    paths.picture_memory()  # a wrong setting is one error here, and not one for each image
     classes = bool(manifest.classes)
     kind = KINDS[manifest.kind]
     if isinstance(kind, BuiltIn) or manifest.folder is None:
         assert isinstance(kind, BuiltIn), manifest
         source, where = kind.open(classes), DIGITS
     else:
-        remedy = f"set {ROOT_VARIABLE} to the folder that holds {manifest.folder!r}, the images of {manifest.name!r}"
+        place = kind.place(Path(manifest.folder))
+        remedy = f"set {ROOT_VARIABLE} to the folder that holds '{place}', the images of {manifest.name!r}"
         if root is None:
             raise DataError(f"no place to look for images; {remedy}")
         path = root / manifest.folder
-        if not path.exists():
-            raise DataError(f"{path}: nothing is there; {remedy}")
+        if not (root / place).exists():
+            raise DataError(f"{root / place}: nothing is there; {remedy}")
         source, where = kind.open(path, classes), str(path)
     check(manifest, source, where)
     return source
@@ -78,24 +68,7 @@ def open_images(manifest: Manifest, root: Path | None) -> ImageSource:
 
 def prepare(image: Image.Image, recipe: Recipe) -> np.ndarray:
     """The one square that stands for an image from elsewhere, uint8 [3, S, S]. DataError as in `to_rgb`."""
-    return crop_views(to_rgb(image), recipe.deterministic(), 0)[0]
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB, upright, over white. Of an animation, the frame it stands at (after opening, the first).
-
-    DataError where a side is below 2 pixels, one is more than 100 times the other, or values have no range.
-    """
-    image.load()
-    if min(image.size) < SMALLEST_SIDE:
-        raise DataError(f"{image.width} x {image.height} pixels; each side needs {SMALLEST_SIDE} or more")
-    if max(image.size) > LONGEST_SHAPE * min(image.size):
-        raise DataError(
-            f"{image.width} x {image.height} pixels; one side may be {LONGEST_SHAPE} times the other at most"
-        )
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
-    image = _convert(image)
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    return crop_views(to_rgb(image, recipe.background), recipe.deterministic(), 0)[0]
 
 
 def stream(
@@ -153,7 +126,7 @@ def images_per_batch(batch_size: int, recipe: Recipe) -> int:
 def raise_if_broken(broken: dict[str, str], total: int, skip_broken: bool) -> None:
     """DataError, in one line, for images that could not be read, unless `skip_broken` and others of `total` could."""
     if broken and (not skip_broken or len(broken) == total):
-        listed = shortened([f"{name} ({reason})" for name, reason in broken.items()], NAMED_AT_MOST)
+        listed = shortened([f"{shown(name)} ({why})" for name, why in broken.items()], NAMED_AT_MOST)
         remedy = "repair or remove them and scan again" + ("" if skip_broken else ", or set images.skip_broken: true")
         raise DataError(f"{len(broken)} of {total} images cannot be read: {listed}; {remedy}")
 
@@ -215,10 +188,10 @@ class _Reader(Dataset[tuple[int, Tensor | str]]):
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         # The reason instead of the exception, which would end the whole chunk.
         try:
-            with warnings.catch_warnings(action="ignore"), self.source.open(index) as image:
-                return index, torch.from_numpy(crop_views(to_rgb(image), self.recipe, index))
+            with quiet(), self.source.open(index) as image:
+                return index, torch.from_numpy(crop_views(to_rgb(image, self.recipe.background), self.recipe, index))
         except Exception as error:
-            return index, _reason(error)
+            return index, reason(error)
 
     def collate(self, items: list[tuple[int, Tensor | str]]) -> tuple[Batch, dict[str, str]]:
         images = [image for _, image in items if isinstance(image, Tensor)]
@@ -231,29 +204,3 @@ class _Reader(Dataset[tuple[int, Tensor | str]]):
 
 def _joined(batches: list[Batch]) -> Batch:
     return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # whose own text is the file's full path
-        return "not an image that Pillow can read"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _convert(image: Image.Image) -> Image.Image:
-    if image.mode[0] in WHITES:
-        image = _to_8_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float32)
-    low, high = float(values.min()), float(values.max())
-    white = next((white for white in WHITES[image.mode[0]] if low >= 0 and high <= white), None)
-    if white is None:
-        raise DataError(f"values from {low:g} to {high:g}; they should lie in 0..{WHITES[image.mode[0]][-1]}")
-    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vqlcmd.images.sources import KINDS, BuiltIn, Entry, ImageSource, class_order, short_digest
 from vqlcmd.images.sources.listing import utf8
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import atomic_write
 
@@ -30,6 +31,8 @@ class Manifest(BaseModel):
     folder: Annotated[str, Field(pattern=r"^[^/]+$")] | None
     classes: tuple[str, ...]
     entries: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    copies: dict[int, int] = {}
+    """{position of an image: that of the first one with the same bytes}, of those that are not the first themselves."""
 
     @property
     def image_count(self) -> int:
@@ -43,11 +46,19 @@ class Manifest(BaseModel):
             raise ValueError(f"folder {self.folder!r} does not go with kind {self.kind!r}")
         if self.classes != class_order(self.classes):
             raise ValueError("classes are not sorted and distinct")
+        for copy, first in self.copies.items():
+            if not 0 <= first < copy < self.image_count or first in self.copies:
+                raise ValueError(f"image {copy} is no copy of image {first}, which has to be the first of its kind")
         return self
 
 
 def scan(name: str, source: str | Path, classes: bool = True) -> Manifest:
-    """The manifest of `source`: "sklearn-digits", or the path of a folder, an archive, a folder of archives, an LMDB.
+    """The manifest of a source, as `scanned` makes it."""
+    return scanned(name, source, classes)[0]
+
+
+def scanned(name: str, source: str | Path, classes: bool = True) -> tuple[Manifest, ImageSource]:
+    """The manifest of `source`, and `source` opened: "sklearn-digits", or a folder, an archive, several, an LMDB.
 
     The built-in digits win over a folder of the same name (`./sklearn-digits` is the folder). With `classes` false its
     labels and sub-folders are no classes. DataError where the name is not made of letters, digits, _ and -, or where
@@ -62,7 +73,7 @@ def scan(name: str, source: str | Path, classes: bool = True) -> Manifest:
         # Not resolve(): a link's own name is what stands under the images' root.
         folder = utf8(Path(os.path.abspath(source)).name, Path(source))
         images = reader.open(Path(source), classes)
-    return Manifest(name=name, kind=kind, folder=folder, classes=images.classes, entries=images.entries)
+    return Manifest(name=name, kind=kind, folder=folder, classes=images.classes, entries=images.entries), images
 
 
 def check(manifest: Manifest, source: ImageSource, where: str) -> None:
@@ -101,7 +112,8 @@ def read(path: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes(), strict=True)
     except OSError as error:
-        raise DataError(f"{path}: no manifest ({error.strerror}); run `vqlcmd scan {path.stem} FOLDER`") from None
+        remedy = f"run `vqlcmd scan {path.stem} FOLDER`{paths.experiment_remedy(path)}"
+        raise DataError(f"{path}: no manifest ({error.strerror}); {remedy}") from None
     except ValidationError as error:
         first = error.errors()[0]
         problem = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
@@ -114,7 +126,10 @@ def digest(manifest: Manifest) -> str:
 
 
 def _to_bytes(manifest: Manifest) -> bytes:
-    return (json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
+    values = manifest.model_dump(mode="json")
+    if not values["copies"]:
+        del values["copies"]
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _difference(listed: Entry | None, found: Entry | None) -> str:

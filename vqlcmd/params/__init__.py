@@ -12,8 +12,8 @@ from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, cre
 from vqlcmd.params.errors import lines
 from vqlcmd.params.sections import Discrete, Network, Schedule, Train
 from vqlcmd.params.types import (
+    Colour,
     Count,
-    Digest,
     Extractor,
     Finite,
     Metric,
@@ -21,6 +21,7 @@ from vqlcmd.params.types import (
     Positive,
     Section,
     Seed,
+    Sha256,
     Share,
     Whole,
     one_of,
@@ -36,6 +37,7 @@ class Images(Section):
     resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
     crop: Literal["center", "random", "adm", "ten_crop"]
     flip: bool
+    background: Colour
     skip_broken: bool
 
     @model_validator(mode="after")
@@ -62,7 +64,7 @@ class Vqgan(Section):
     """The tokenizer: a checkpoint, or an architecture to fit. docs/tokenizers.md has the formats."""
 
     checkpoint: str | None
-    sha256: Digest | None
+    sha256: Sha256 | None
     config: str | None
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
     pixel_range: Literal["auto", "unit", "symmetric"]

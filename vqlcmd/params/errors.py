@@ -48,7 +48,8 @@ def line(problem: Any, model: type[BaseModel]) -> str:
         return f"`{key}` is missing: add it, presets/digits.yaml has every key"
     if not location or problem["type"] == "value_error":
         return rule(problem) if not location else f"`{key}`: {rule(problem)}"
-    return f"`{key}` is {shown_repr(problem['input'])}, but must be {rule(problem)}: change it there or with -S {key}=VALUE"
+    value = shown_repr(problem["input"])
+    return f"`{key}` is {value}, but must be {rule(problem)}: change it there or with -S {key}=VALUE"
 
 
 def rule(problem: Any) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
+from PIL import ImageColor
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from vqlcmd.runtime.errors import shown
 
 
 class Section(BaseModel):
@@ -24,7 +27,16 @@ def _whole(value: object) -> object:
 def _digest(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{64}", value):
         return value.lower()
-    raise ValueError(f"{value!r} is no SHA-256 of 64 hexadecimal digits: `sha256sum FILE` prints it, null checks none")
+    raise ValueError(
+        f"{shown(repr(value))} is no SHA-256 of 64 hexadecimal digits: `sha256sum FILE` prints it, null checks none"
+    )
+
+
+def _colour(value: object) -> object:
+    # Not all that Pillow takes: a colour with an alpha value of its own is no background.
+    if isinstance(value, str) and (value.lower() in ImageColor.colormap or re.fullmatch(r"#[0-9a-fA-F]{6}", value)):
+        return value.lower()
+    raise ValueError(f"{shown(repr(value))} is no colour: give a name such as white, or '#rrggbb' in quotes")
 
 
 def one_of(registry: str) -> AfterValidator:
@@ -66,7 +78,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Digest = Annotated[str, BeforeValidator(_digest)]
+Sha256 = Annotated[str, BeforeValidator(_digest)]
+Colour = Annotated[str, BeforeValidator(_colour)]
+"""A name of CSS, or #rrggbb; in small letters."""
 Decays = Annotated[list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
 Metric = Annotated[str, AfterValidator(_metric)]
 Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqlcmd.runtime.errors import ConfigError, brief_repr
+from vqlcmd.runtime.errors import ConfigError, shown_repr
 from vqlcmd.runtime.yaml_file import read_yaml
 
 NAMES = {
@@ -75,7 +75,7 @@ def parse(path: Path) -> dict[str, Any]:
                 right = _counts(found[ours]) and (isinstance(values[0], list) or ours not in LISTS)
                 rule = "a list of whole numbers from 1" if ours in LISTS else "whole numbers from 1"
             if not right:
-                raise ConfigError(f"{path}: {ours} is {brief_repr(values[0])}, but must be {rule}: fix it there")
+                raise ConfigError(f"{path}: {ours} is {shown_repr(values[0])}, but must be {rule}: fix it there")
     widths = said.get("block_out_channels")
     if isinstance(widths, list) and widths and _counts(widths):
         found["ch"], found["ch_mult"] = widths[0], tuple(width / widths[0] for width in widths)
@@ -109,7 +109,7 @@ def raise_if_unsupported(claimed: Mapping[str, Any], path: Path) -> None:
         if name in claimed and claimed[name] not in values:
             allowed = " or ".join(map(str, values))
             raise ConfigError(
-                f"{path}: {name} is {brief_repr(claimed[name])}, but only {allowed} is supported: name another file"
+                f"{path}: {name} is {shown_repr(claimed[name])}, but only {allowed} is supported: name another file"
             )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from vqlcmd.pretrained import authors_config, inference
 from vqlcmd.pretrained.families import CODEBOOK, IGNORED, LAYOUTS, PROJECTION, USED, prefix, recognise
 from vqlcmd.pretrained.tensors import about, read_tensors
-from vqlcmd.runtime.errors import ConfigError, DataError, brief
+from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.files import sha256
 from vqlcmd.tokenizer.blocks import Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN, build, load
@@ -81,7 +81,7 @@ def _own(path: Path, header: dict[str, Any], kind: str, pixel_range: str) -> VQG
     try:
         vqgan = load(path)
     except DataError as error:
-        raise DataError(f"{path} is no whole tokenizer of this project ({brief(error, 200)}): copy it again") from None
+        raise DataError(f"{path} is no whole tokenizer of this project ({shown(error, 200)}): copy it again") from None
     if pixel_range not in ("auto", "unit" if vqgan.architecture.variant.unit_pixels else "symmetric"):
         raise ConfigError(f"vqgan.pixel_range is {pixel_range}, but {path} says otherwise of itself: set it to auto")
     return vqgan
@@ -116,7 +116,7 @@ def _convert(path: Path, kind: str, claimed: dict[str, Any], pixel_range: str) -
         raise DataError(f"{path}: {error}") from None
     except (RuntimeError, ValueError) as error:  # Sizes and numbers of levels beyond all measure.
         raise DataError(
-            f"{path}: its names and shapes are no tokenizer's ({brief(error)}): download it again"
+            f"{path}: its names and shapes are no tokenizer's ({shown(error)}): download it again"
         ) from None
     tensors = file.read([start + old for old in ours])
     weights = {new: tensors[start + old].reshape(expected[new]) for old, new in ours.items()}

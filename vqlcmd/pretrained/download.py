@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
-from vqlcmd.runtime.errors import ConfigError, DataError, brief
+from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.progress import Progress
 
@@ -52,7 +52,7 @@ def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
         return _cached(url, target, digest)
     except OSError as error:  # A full disk, no permission, a folder where a file belongs, a file where a folder does.
         place = error.filename or target
-        reason = brief(error.strerror or error)
+        reason = shown(error.strerror or error)
         raise DataError(f"{place} cannot be used ({reason}): clear it, or set VQLCMD_CACHE to another folder") from None
 
 
@@ -98,7 +98,7 @@ def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
     except urllib.error.HTTPError as error:
         with error:
             if error.code != 416 or not start:
-                answer = brief(f"{error.code} {error.reason}")
+                answer = shown(f"{error.code} {error.reason}")
                 raise DataError(f"{url}: the server answers {answer}; check vqgan.checkpoint") from None
             if error.headers.get("Content-Range") == f"bytes */{start}":
                 return
@@ -121,7 +121,7 @@ def _length(url: str, response: http.client.HTTPResponse) -> int | None:
     """How many bytes the answer has, None where it does not say so. DataError for anything but one number."""
     said = response.headers.get_all("Content-Length") or []
     if said and not LENGTH.fullmatch(" ".join(said).strip(" \t")):
-        raise DataError(f"{url}: the server gives a length of {brief(', '.join(said), 40)!r}; download it by hand")
+        raise DataError(f"{url}: the server gives a length of {shown(', '.join(said), 40)!r}; download it by hand")
     return int(said[0]) if said else None
 
 
@@ -156,4 +156,4 @@ def _as_version(text: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return brief(getattr(error, "reason", None) or error or type(error).__name__, 100)
+    return shown(getattr(error, "reason", None) or error or type(error).__name__, 100)

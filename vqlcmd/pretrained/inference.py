@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from vqlcmd.pretrained.families import CODEBOOK, PROJECTION, Layout, Shapes
-from vqlcmd.runtime.errors import ConfigError, DataError, brief, brief_repr
+from vqlcmd.runtime.errors import ConfigError, DataError, shown, shown_repr
 from vqlcmd.tokenizer.blocks import MOST_LEVELS, Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN, raise_if_too_few
 
@@ -46,7 +46,7 @@ def infer(shapes: Shapes, layout: Layout, claimed: dict[str, Any], pixels: Pixel
     widths = [size(f"encoder.down.{i}.block.0.conv1.weight", 0) for i in range(levels)]
     if not ch or not widths or any(width % ch or not width for width in widths):
         raise DataError(
-            f"the widths of its levels {brief_repr(widths)} are no multiples of the first one, {ch}: download it again"
+            f"the widths of its levels {shown_repr(widths)} are no multiples of the first one, {ch}: download it again"
         )
     groups = claimed.get("groups", layout.variant.groups)
     if ch % groups:
@@ -87,7 +87,7 @@ def infer(shapes: Shapes, layout: Layout, claimed: dict[str, Any], pixels: Pixel
             ),
         )
     except ConfigError as error:
-        raise DataError(f"its names and shapes are no tokenizer's ({brief(error)}): download it again") from None
+        raise DataError(f"its names and shapes are no tokenizer's ({shown(error)}): download it again") from None
 
 
 def pixels(layout: Layout, claimed: dict[str, Any], wanted: str, attention: bool, known: bool) -> Pixels:
@@ -148,7 +148,7 @@ def raise_if_unfit(shapes: Shapes, expected: Shapes, name: str) -> None:
 
 def _listed(title: str, names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{title}: {', '.join(brief(name, 200) for name in names[:SHOWN])}{more}" if names else ""
+    return f"{title}: {', '.join(shown(name, 200) for name in names[:SHOWN])}{more}" if names else ""
 
 
 def raise_if_otherwise(architecture: Architecture, claimed: dict[str, Any]) -> None:
@@ -164,6 +164,6 @@ def raise_if_otherwise(architecture: Architecture, claimed: dict[str, Any]) -> N
         if held[name] != claimed[name]:
             remedy = "name the configuration of this file in vqgan.config"
             raise ConfigError(
-                f"{name} is {brief_repr(claimed[name])} in the configuration, but {brief_repr(held[name])} "
+                f"{name} is {shown_repr(claimed[name])} in the configuration, but {shown_repr(held[name])} "
                 f"by the tensors: {remedy}"
             )

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 import torch
 
-from vqlcmd.runtime.errors import DataError, brief
+from vqlcmd.runtime.errors import DataError, shown
 
 PICKLE_BYTES = 4 * 2**20
 """Of one pickle, at most. A training run's takes about one million: names, shapes, bookkeeping, and no numbers."""
@@ -238,7 +238,7 @@ class Unpickler(_PYTHON):
             if not (harmless or (of_a_package and it.rpartition(".")[2].lstrip("_")[:1].isupper())):
                 rule = "is no tensor and could run code; nothing of it was run"
                 raise DataError(
-                    f"{self.path} is refused: it names {brief(f'{module}.{name}', 100)}, which {rule}; "
+                    f"{self.path} is refused: it names {shown(f'{module}.{name}', 100)}, which {rule}; "
                     "get it as .safetensors, or not at all"
                 )
             self._names[module, name] = type("Stub", (_Stub,), {})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqlcmd.pretrained.pickles import DIMENSIONS, Settings, View, plain
 from vqlcmd.pretrained.torch_files import read_pickled
-from vqlcmd.runtime.errors import DataError, brief
+from vqlcmd.runtime.errors import DataError, shown
 from vqlcmd.runtime.safetensors_file import read_about, read_header
 
 PARTS = ("state_dict", "ema", "model")
@@ -100,12 +100,12 @@ def _safetensors(path: Path) -> Tensors:
     for name, entry in header.items():
         shape = entry.get("shape") if isinstance(entry, dict) and name != "__metadata__" else ()
         if not isinstance(shape, list | tuple) or len(shape) > DIMENSIONS:
-            raise DataError(f"{path} declares {brief(name)} with more than {DIMENSIONS} dimensions: download it again")
+            raise DataError(f"{path} declares {shown(name)} with more than {DIMENSIONS} dimensions: download it again")
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
-        raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
+        raise DataError(f"{path} is damaged ({shown(error)}): download it again") from None
 
     def chosen(names: Collection[str]) -> dict[str, Tensor]:
         try:
@@ -113,6 +113,6 @@ def _safetensors(path: Path) -> Tensors:
                 return {name: file.get_tensor(name).to(torch.float32) for name in names}
         except (SafetensorError, AttributeError, RuntimeError, TypeError, ValueError, OSError) as error:
             # Kinds of numbers that PyTorch does not know.
-            raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
+            raise DataError(f"{path} is damaged ({shown(error)}): download it again") from None
 
     return Tensors(shapes, chosen, {})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vqlcmd.pretrained.pickles import Storage, Unpickler, View
-from vqlcmd.runtime.errors import DataError, brief
+from vqlcmd.runtime.errors import DataError, shown
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DIRECTORY_BYTES = 16 * 2**20
@@ -37,7 +37,7 @@ def read_pickled(path: Path) -> Pickled:
     except DataError:
         raise
     except Exception as error:  # Damaged pickles raise nearly anything.
-        reason = brief(f"{type(error).__name__} {error}")
+        reason = shown(f"{type(error).__name__} {error}")
         raise DataError(f"{path} is damaged, or no file of PyTorch ({reason}): download it again") from None
 
 
@@ -47,7 +47,7 @@ def _zipped(path: Path) -> Pickled:
         names = archive.namelist()
         roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         if len(roots) != 1:
-            inside = brief(", ".join([name for name in names if not name.endswith("/")][:3]))
+            inside = shown(", ".join([name for name in names if not name.endswith("/")][:3]))
             raise DataError(f"{path} is an archive of {inside}: unpack it, and name the checkpoint inside")
         root = roots[0]
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -147,6 +147,6 @@ def _reader(path: Path, numbers: Callable[[Storage], bytes]) -> Callable[..., di
                 tensors |= {name: _tensor(views[name], data) for name in names}
             return tensors
         except Exception as error:  # As above.
-            raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
+            raise DataError(f"{path} is damaged ({shown(error)}): download it again") from None
 
     return read

@@ -26,16 +26,29 @@ class Diverged(Exception):  # noqa: N818
     """What the numbers did: a loss term stopped being one."""
 
 
-def brief(value: object, at_most: int = 120) -> str:
-    """One printable line of `at_most` characters: what a file says may be long, and may hold control characters."""
-    line = " ".join((value if isinstance(value, str) else str(value))[: 8 * at_most].split())
-    escaped = "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in line)
-    return escaped if len(escaped) <= at_most else f"{escaped[: at_most - 3]}..."
+LONGEST_SHOWN = 120
 
 
-def brief_repr(value: object) -> str:
+def shown(value: object, at_most: int = LONGEST_SHOWN) -> str:
+    """`value` as text for one line of a message: at most `at_most` characters, and none that a terminal would obey.
+
+    White space is one blank, what is not printable stands as its escape; of what is too long the middle is left out.
+    """
+    text = str(value)
+    if len(text) > 8 * at_most:
+        # Cut first: escaping what somebody has made a megabyte long would take a while.
+        text = f"{text[: 4 * at_most]}{text[-4 * at_most :]}"
+    text = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in " ".join(text.split())
+    )
+    return (
+        text if len(text) <= at_most else f"{text[: at_most // 2]}...{text[len(text) - (at_most - at_most // 2 - 3) :]}"
+    )
+
+
+def shown_repr(value: object) -> str:
     """`repr` in one printable line: nested values and long ones, whose own would never end, are cut."""
     try:
-        return brief(_SHORT.repr(value))
+        return shown(_SHORT.repr(value))
     except ValueError:
         return "a number of thousands of digits"

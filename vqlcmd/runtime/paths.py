@@ -16,12 +16,38 @@ PAIRS = Path("data/pairs.safetensors")
 METRICS = Path("metrics")
 BYTES_OF_A_WORKER = 3 * 16 * 3 * 256**2
 """In /dev/shm: three chunks of images, one in use and two that wait; vqlcmd.images.CHUNK_BYTES."""
+PICTURE_MB = 512
+"""128 million pixels of 8 bits: what the largest cameras of today take in one shot."""
 
 
 def images_root() -> Path | None:
-    """The folder that holds the data sets' folders: $VQLCMD_IMAGES, a fact of the machine and so no parameter."""
+    """The folder that holds the data sets' folders: $VQLCMD_IMAGES, absolute.
+
+    A relative one starts at the main checkout, where the user typed it, not at an experiment's copy.
+    """
     root = os.environ.get("VQLCMD_IMAGES")
-    return Path(root).expanduser() if root else None
+    return (main_checkout() / Path(root).expanduser()).absolute() if root else None
+
+
+def main_checkout() -> Path:
+    """The checkout that DVC was called in: a stage of an experiment may run in a copy of it."""
+    return Path(os.environ.get("DVC_ROOT") or ".").absolute()
+
+
+def experiment_remedy(path: Path) -> str:
+    """What else to do about a missing file where this is an experiment's copy of the checkout; "" where it is none."""
+    if main_checkout().resolve() == Path.cwd().resolve():
+        return ""
+    return (
+        f"; this run is an experiment in a copy of {main_checkout()}, which holds what Git has and nothing else:"
+        f" `git add {path} && git commit` there first, or give the file's full path"
+    )
+
+
+def picture_memory() -> int:
+    """Bytes that one decoded picture may take: $VQLCMD_PICTURE_MB, else 512 MB."""
+    megabytes = _whole_number("VQLCMD_PICTURE_MB", "the megabytes that a decoded picture may take")
+    return (PICTURE_MB if megabytes is None else megabytes) * 10**6
 
 
 def cache() -> Path:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from vqlcmd.runtime.errors import DataError, brief
+from vqlcmd.runtime.errors import DataError, shown
 from vqlcmd.runtime.files import atomic_write
 
 HEADER_BYTES = 4 * 2**20
@@ -35,7 +35,7 @@ def load_weights(path: Path, kind: str, device: str | torch.device = "cpu") -> t
     try:
         tensors = load_file(path, device=str(device))
     except (SafetensorError, ValueError, OSError) as error:
-        raise DataError(f"{path} is damaged ({brief(error)}): delete it; {remedy}") from None
+        raise DataError(f"{path} is damaged ({shown(error)}): delete it; {remedy}") from None
     if about.pop("kind", None) != kind:
         raise DataError(f"{path} holds no {kind} of this project: delete it; {remedy}")
     return tensors, about
@@ -51,7 +51,7 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError also of numbers of more than 4,300 digits.
-        raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
+        raise DataError(f"{path} is damaged ({shown(error)}): download it again") from None
     if not isinstance(header, dict):
         raise DataError(f"{path} is damaged (its header is no object): download it again")
     return header
@@ -63,5 +63,5 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(metadata.get("about", "{}"))
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({brief(error)}): download it again") from None
+        raise DataError(f"{path} is damaged ({shown(error)}): download it again") from None
     return about if isinstance(about, dict) else {}

@@ -10,7 +10,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqlcmd.runtime.errors import ConfigError, brief_repr
+from vqlcmd.runtime.errors import ConfigError, shown_repr
 
 MOST = {
     "resolution": 2**16,
@@ -70,13 +70,13 @@ class Variant:
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= MOST[name]:
                 rule = f"a whole number from {least} to {MOST[name]} is needed"
-                raise ConfigError(f"the tokenizer's {name} is {brief_repr(value)}: {rule}")
+                raise ConfigError(f"the tokenizer's {name} is {shown_repr(value)}: {rule}")
         for field in dataclasses.fields(self):
             if field.type is bool and type(getattr(self, field.name)) is not bool:
-                value = brief_repr(getattr(self, field.name))
+                value = shown_repr(getattr(self, field.name))
                 raise ConfigError(f"the tokenizer's {field.name} is {value}: true or false is needed")
         if self.shortcut not in ("input", "output"):
-            raise ConfigError(f"the tokenizer's shortcut is {brief_repr(self.shortcut)}: input or output is needed")
+            raise ConfigError(f"the tokenizer's shortcut is {shown_repr(self.shortcut)}: input or output is needed")
         if self.latent_kernel % 2 == 0:
             raise ConfigError(f"the tokenizer's latent_kernel is {self.latent_kernel}: an odd number is needed")
 
@@ -103,18 +103,18 @@ class Architecture:
         for name in ("ch_mult", "attn_resolutions"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple) or len(value) > MOST_LEVELS:
-                raise ConfigError(f"vqgan.{name} is {brief_repr(value)}: at most {MOST_LEVELS} numbers are needed")
+                raise ConfigError(f"vqgan.{name} is {shown_repr(value)}: at most {MOST_LEVELS} numbers are needed")
             object.__setattr__(self, name, tuple(value))
         for name in (field.name for field in dataclasses.fields(self) if field.name != "variant"):
             value = getattr(self, name)
             numbers = value if name in ("ch_mult", "attn_resolutions") else [value]
-            empty = not numbers and name != "attn_resolutions"
-            if empty or any(type(number) is not int or number < 1 for number in numbers):
+            missing = name == "ch_mult" and not numbers
+            if missing or any(type(number) is not int or number < 1 for number in numbers):
                 raise ConfigError(
-                    f"vqgan.{name} is {brief_repr(value)}: whole numbers from 1 are needed; set it to such"
+                    f"vqgan.{name} is {shown_repr(value)}: whole numbers from 1 are needed; set it to such"
                 )
             if name != "n_embed" and any(number > MOST[name] for number in numbers):
-                raise ConfigError(f"vqgan.{name} is {brief_repr(value)}: at most {MOST[name]} is supported; lower it")
+                raise ConfigError(f"vqgan.{name} is {shown_repr(value)}: at most {MOST[name]} is supported; lower it")
         if self.resolution % self.downsampling:
             rule = f"{len(self.ch_mult)} entries in vqgan.ch_mult need a multiple of {self.downsampling}"
             raise ConfigError(f"vqgan.resolution is {self.resolution}: {rule}; choose one, or fewer entries")
@@ -125,7 +125,7 @@ class Architecture:
             )
         if not 2 <= self.n_embed <= 65536:
             raise ConfigError(
-                f"vqgan.n_embed is {brief_repr(self.n_embed)}: tokens are 16-bit; choose a number from 2 to 65536"
+                f"vqgan.n_embed is {shown_repr(self.n_embed)}: tokens are 16-bit; choose a number from 2 to 65536"
             )
         if not self.variant.quant_convs and self.z_channels != self.embed_dim:
             rule = "must be equal where no convolution stands between them"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqlcmd.runtime.errors import ConfigError, DataError, brief
+from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.machine import autocast
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokenizer.blocks import TAMING, Architecture, Unit, Variant, decoder, encoder
@@ -132,7 +132,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> VQGAN:
         vqgan = build(Architecture(**described, variant=variant), tensors)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
         raise DataError(
-            f"{path}: its weights and its architecture disagree ({brief(error, 200)}); make it again"
+            f"{path}: its weights and its architecture disagree ({shown(error, 200)}); make it again"
         ) from None
     return vqgan
 
@@ -147,7 +147,7 @@ def build(architecture: Architecture, tensors: Mapping[str, Tensor]) -> VQGAN:
     raise_if_too_few(architecture, len(tensors))
     other = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
     if other:
-        raise DataError(f"{brief(other[0])} is {tensors[other[0]].dtype}, not float32")
+        raise DataError(f"{shown(other[0])} is {tensors[other[0]].dtype}, not float32")
     with torch.device("meta"):
         vqgan = VQGAN(architecture)
     vqgan.load_state_dict(tensors, assign=True)

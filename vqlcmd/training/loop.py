@@ -70,7 +70,7 @@ def train(
         return torch.cat([loss[None], means]).detach()
 
     if model is not method and first < steps:
-        # The first pass decides on the order of gradients in messages: made ahead, a resumed run adds as the whole one.
+        # The first pass decides on the order of gradients in messages: made ahead, all steps of a run have one order.
         method.eval()
         backward(first, *pieces[0])
     with Progress("train", steps, quiet=distributed.rank() > 0) as progress:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from vqlcmd.evaluation.comparison import Comparison, Measure
-from vqlcmd.evaluation.fidelity import guard_torchvision
 from vqlcmd.evaluation.moments import Statistics
+from vqlcmd.torchvision_guard import guard_torchvision
 
 FEATURES = "features"
 ENOUGH = 2048

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from vqlcmd.evaluation.comparison import SEED, Comparison, Measure
-from vqlcmd.evaluation.fidelity import guard_torchvision
+from vqlcmd.torchvision_guard import guard_torchvision
 
 FEATURES = "features"
 SPLITS = 10

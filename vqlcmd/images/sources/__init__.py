@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from vqlcmd.images.sources import archives, lmdb, tar
+from vqlcmd.images.sources import archives, lmdb, tar, torchvision_sets
 from vqlcmd.images.sources.archives import Archives
 from vqlcmd.images.sources.digits import DIGITS, Digits
 from vqlcmd.images.sources.folder import Folder
@@ -24,15 +24,24 @@ class BuiltIn(NamedTuple):
 
 
 class Located(NamedTuple):
-    """A kind of source that lies at a path. `open` takes the path, and whether it has classes."""
+    """A kind of source that lies at a path. `open` takes the path, and whether it has classes.
+
+    `place` gives what has to be there, where the path itself only stands for it.
+    """
 
     matches: Callable[[str], bool]
     open: Callable[[Path, bool], ImageSource]
+    place: Callable[[Path], Path] = lambda path: path
 
 
 # The first kind that claims what the user named gets it; a folder of images is what is left.
 KINDS: dict[str, BuiltIn | Located] = {
     "digits": BuiltIn(matches=lambda source: source == DIGITS, open=Digits),
+    "torchvision": Located(
+        matches=torchvision_sets.matches,
+        open=torchvision_sets.TorchvisionSet,
+        place=lambda path: path.with_name(torchvision_sets.FOLDER),
+    ),
     "lmdb": Located(matches=lmdb.matches, open=Lmdb),
     "tar": Located(
         matches=lambda source: archives.matches(source, ".tar") or tar.is_compressed(source),

@@ -22,6 +22,7 @@ class Digits:
         self.pixels = np.rint(np.asarray(pixels) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
         numbers = np.asarray(labels, dtype=np.int64)
         self.classes, self.labels = (tuple("0123456789"), numbers) if classes else no_classes(len(numbers))
+        self.left_out: dict[str, int] = {}
         contents = self.pixels.tobytes()
         digest = short_digest([contents, numbers.astype(np.uint8).tobytes()])
         self.entries = (Entry(path=".", images=len(numbers), bytes=len(contents), digest=digest),)
@@ -34,3 +35,6 @@ class Digits:
 
     def open(self, i: int) -> Image.Image:
         return Image.fromarray(self.pixels[i])
+
+    def contents(self, i: int) -> bytes:
+        return self.pixels[i].tobytes()

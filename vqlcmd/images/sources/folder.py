@@ -6,17 +6,19 @@ from pathlib import Path
 
 from PIL import Image
 
+from vqlcmd.images.formats import ACCEPTED, LeftOut, is_picture, open_picture
 from vqlcmd.images.sources.listing import (
-    ACCEPTED,
-    EXTENSIONS,
     Entry,
     Labels,
     Names,
     first_folder,
     mixed,
     no_classes,
+    raise_if_beyond,
+    raise_if_unfit,
     short_digest,
 )
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import DataError
 
 
@@ -31,8 +33,9 @@ class Folder:
         """DataError where the folder is missing or unreadable, holds no image, or mixes classes with loose images."""
         self.folder = folder
         entries: list[Entry] = []
-        labels = Labels()
-        self._names = Names(_labelled(_walk(folder, "", frozenset(), entries), labels))
+        labels, left_out = Labels(), LeftOut()
+        self._names = Names(_labelled(_walk(folder, "", frozenset(), entries, left_out), labels, folder))
+        self.left_out = left_out.counts
         if not entries:
             raise DataError(
                 f"{folder}: no images in it; accepted are {ACCEPTED}, or .tar or .zip archives of them, or an LMDB"
@@ -51,16 +54,23 @@ class Folder:
         return self._names[i].decode()
 
     def open(self, i: int) -> Image.Image:
-        return Image.open(self.folder / self.name(i))
+        return open_picture(self.folder / self.name(i))
+
+    def contents(self, i: int) -> bytes:
+        raise_if_beyond(os.path.getsize(self.folder / self.name(i)), paths.picture_memory())
+        return (self.folder / self.name(i)).read_bytes()
 
 
-def _labelled(names: Iterator[str], labels: Labels) -> Iterator[bytes]:
+def _labelled(names: Iterator[str], labels: Labels, folder: Path) -> Iterator[bytes]:
     for name in names:
+        raise_if_unfit(name, folder)
         labels.append(first_folder(name))
         yield name.encode()
 
 
-def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]], entries: list[Entry]) -> Iterator[str]:
+def _walk(
+    folder: Path, below: str, above: frozenset[tuple[int, int]], entries: list[Entry], left_out: LeftOut
+) -> Iterator[str]:
     """Paths of the images below `folder`/`below` in the order of their text; notes an entry for each directory.
 
     One directory's listing is in memory at a time, not that of millions of files.
@@ -71,7 +81,7 @@ def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]], entries: 
         identity = (status.st_dev, status.st_ino)
         if identity in above:
             return
-        sizes, inner = _listing(path)
+        sizes, inner = _listing(path, left_out)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: not a folder; name a folder of images ({ACCEPTED})") from None
     except OSError as error:
@@ -85,12 +95,12 @@ def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]], entries: 
     # A folder sorts as what its files begin with, so that a.png comes before a/1.png.
     for name in sorted([*sizes, *inner]):
         if name.endswith("/"):
-            yield from _walk(folder, below + name, above | {identity}, entries)
+            yield from _walk(folder, below + name, above | {identity}, entries, left_out)
         else:
             yield below + name
 
 
-def _listing(path: Path) -> tuple[dict[str, int], list[str]]:
+def _listing(path: Path, left_out: LeftOut) -> tuple[dict[str, int], list[str]]:
     """{image: bytes} of a directory, and its folders, with a slash at the end."""
     sizes: dict[str, int] = {}
     inner = []
@@ -101,7 +111,9 @@ def _listing(path: Path) -> tuple[dict[str, int], list[str]]:
             item.name.encode()
             if item.is_dir():
                 inner.append(f"{item.name}/")
-            elif item.name.lower().endswith(EXTENSIONS) and (item.is_file() or item.is_symlink()):
+            elif not is_picture(item.name):
+                left_out.note(item.name)
+            elif item.is_file() or item.is_symlink():
                 # A dangling link counts as an empty file, so that reading names it.
                 sizes[item.name] = item.stat().st_size if item.is_file() else 0
     return sizes, inner

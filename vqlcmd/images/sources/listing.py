@@ -1,6 +1,8 @@
 """What every source of images gives: a fixed order, names, labels, and entries that vouch for them."""
 
 import hashlib
+import re
+import unicodedata
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +12,12 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import DataError, shown
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-ACCEPTED = " ".join(EXTENSIONS)
+LONGEST_NAME = 4096
+ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]")
+CONTROL = ("Cc", "Zl", "Zp")
+"""Unicode's categories of control characters and of ends of lines and paragraphs."""
 
 
 class Entry(BaseModel):
@@ -32,15 +36,19 @@ class ImageSource(Protocol):
 
     `classes` are names in `class_order`, empty where there are none; `labels` is int64 [len], positions in `classes`
     or all 0. `name(i)` is the image's name for people, `open(i)` gives a PIL image to be closed by the caller.
+    `contents(i)` are its bytes as they lie there, of pixels where there is no file; both may raise anything.
+    `left_out` counts the files beside them that look like pictures but are not read, by ending.
     """
 
     classes: tuple[str, ...]
     labels: np.ndarray
     entries: tuple[Entry, ...]
+    left_out: dict[str, int]
 
     def __len__(self) -> int: ...
     def name(self, i: int) -> str: ...
     def open(self, i: int) -> Image.Image: ...
+    def contents(self, i: int) -> bytes: ...
 
 
 class Names:
@@ -107,6 +115,29 @@ def first_folder(name: str) -> str:
     return folder if slash else ""
 
 
+def raise_if_unfit(name: str, where: Path) -> None:
+    """DataError for a name that no kind of source takes, though some could: so they all agree on what is a data set.
+
+    Absolute ones, those with a component `..` or a control character, and those of more than 4,096 characters.
+    """
+    if len(name) > LONGEST_NAME:
+        wrong = f"is longer than {LONGEST_NAME:,} characters"
+    elif ABSOLUTE.match(name):
+        wrong = "is absolute"
+    elif ".." in name and ".." in name.split("/"):
+        wrong = "leads out of its folder"
+    elif not name.isprintable() and any(unicodedata.category(each) in CONTROL for each in name):
+        wrong = "holds a control character"
+    else:
+        return
+    raise DataError(f"{where}: the name '{shown(name)}' {wrong}; rename it, and pack again what is packed")
+
+
+def text_of(name: bytes) -> str:
+    """For people, and as the name of a class: what is not UTF-8 stays distinct, as an escape."""
+    return name.decode(errors="backslashreplace")
+
+
 def utf8(name: str, where: Path) -> str:
     """The name of a file, which a manifest can hold. DataError where its bytes are no UTF-8."""
     try:
@@ -114,6 +145,12 @@ def utf8(name: str, where: Path) -> str:
     except UnicodeEncodeError:
         raise DataError(f"{where}: the file name {name!a} is not UTF-8; rename the file") from None
     return name
+
+
+def raise_if_beyond(size: int, limit: int) -> None:
+    """DataError for a file of more bytes than the picture in it may have."""
+    if size > limit:
+        raise DataError(f"it has {size // 10**6} MB; set VQLCMD_PICTURE_MB to more, or leave it out")
 
 
 def mixed(loose: str, nested: str) -> str:

@@ -1,6 +1,5 @@
 """LSUN as distributed: an LMDB whose values are the bytes of images, in the order of their keys."""
 
-import io
 import itertools
 import os
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vqlcmd.images.sources.listing import Entry, Names, no_classes, short_digest
+from vqlcmd.images.formats import open_picture
+from vqlcmd.images.sources.listing import Entry, Names, no_classes, raise_if_unfit, short_digest, text_of
 from vqlcmd.runtime.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ class Lmdb:
             raise DataError(f"{folder}: not an LMDB that can be read ({error}); fetch it again") from None
         if not len(self._keys):
             raise DataError(f"{folder}: no images in this LMDB")
+        for i in range(len(self)):
+            raise_if_unfit(text_of(self._keys[i]), folder)
         self._folder = folder
+        self.left_out: dict[str, int] = {}
         self.classes, self.labels = no_classes(len(self))
         pages = [status["branch_pages"], status["leaf_pages"], status["overflow_pages"]]
         parts = (b"%d\0%s\0" % (len(key), key) for key in self._keys)
@@ -48,14 +51,17 @@ class Lmdb:
         return len(self._keys)
 
     def name(self, i: int) -> str:
-        return f"{FILE}/{self._keys[i].decode(errors='replace')}"
+        return f"{FILE}/{text_of(self._keys[i])}"
 
     def open(self, i: int) -> Image.Image:
+        return open_picture(self.contents(i))
+
+    def contents(self, i: int) -> bytes:
         with _environment(self._folder).begin() as transaction:
             contents = transaction.get(self._keys[i])
         if contents is None:
             raise DataError("it is no longer in the LMDB")
-        return Image.open(io.BytesIO(contents))
+        return contents
 
 
 def matches(source: str) -> bool:

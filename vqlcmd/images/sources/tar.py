@@ -13,12 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vqlcmd.images.sources.archives import Shard, class_name, is_image
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.images.formats import LeftOut, is_picture
+from vqlcmd.images.sources.archives import Shard, class_name, is_hidden, slashed
+from vqlcmd.images.sources.listing import raise_if_beyond, text_of
+from vqlcmd.runtime import paths
+from vqlcmd.runtime.errors import DataError, shown
 
 BLOCK = 512
 REGULAR, LINKS, WITHOUT_CONTENTS = b"07\0", b"12", b"123456"
 LONG_NAME, LONG_LINK, PAX, PAX_GLOBAL, SPARSE = b"L", b"K", b"x", b"g", b"S"
+LARGEST_LABEL, LARGEST_NAME = 2**24, 2**20
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -37,28 +41,40 @@ class Tar:
     def index(self, path: Path, classes: bool) -> Shard:
         """As `archives.Format.index`. A label is KEY.cls or, without it, `label` in KEY.json: a number or a name."""
         names, sizes, places, keys = [], [], [], []
-        labels: dict[bytes, str] = {}
+        given: dict[bytes, dict[bytes, str | None]] = {b"cls": {}, b"json": {}}
+        left_out = LeftOut()
         with path.open("rb") as file:
             for member in _members(file, path):
-                key, _, ending = member.name.rpartition(b".")
-                ending = ending.lower()
-                text = member.name.decode(errors="replace")
-                if is_image(text):
+                name = _slashed(member.name)
+                key, _, ending = name.rpartition(b".")
+                labels, text = given.get(ending.lower()), text_of(name)
+                if is_hidden(text):
+                    continue
+                if is_picture(text):
                     if member.kind in LINKS:
-                        raise DataError(f"{path}: {text} is a link to another file; pack the files themselves")
-                    names.append(member.name)
+                        raise DataError(f"{path}: {shown(text)} is a link to another file; pack the files themselves")
+                    names.append(name)
                     sizes.append(member.size)
                     places.append((member.offset, member.size))
                     keys.append(key)
-                elif classes and (ending == b"cls" or (ending == b"json" and key not in labels)):
-                    label = _label(_read(file, member.offset, member.size), ending, f"{path}: {text}")
-                    if label is not None:
-                        labels[key] = label
+                elif labels is not None and classes:
+                    if key in labels:
+                        raise DataError(f"{path}: it holds {shown(text)} twice; remove one, and pack it again")
+                    labels[key] = _label(file, member, ending.lower(), f"{path}: {shown(text)}")
+                else:
+                    left_out.note(text)
+        labels = {key: label for each in (given[b"json"], given[b"cls"]) for key, label in each.items() if label}
+        if names and labels and not labels.keys() & set(keys):
+            raise DataError(
+                f"{path}: it holds labels, such as that of {shown(text_of(next(iter(labels))))}, but none of an image,"
+                f" such as {shown(text_of(names[0]))}; name them alike up to the last dot, or scan with --no-classes"
+            )
         found = np.array(places, dtype=np.int64).reshape(-1, 2)
-        return Shard(names, sizes, found, [labels.get(key) for key in keys])
+        return Shard(names, sizes, found, [labels.get(key) for key in keys], left_out.counts)
 
     def read(self, file: io.BufferedReader, place: list[int]) -> bytes:
         """As `archives.Format.read`."""
+        raise_if_beyond(place[1], paths.picture_memory())
         return _read(file, *place)
 
 
@@ -76,19 +92,28 @@ def _read(file: io.BufferedReader, offset: int, size: int) -> bytes:
     return contents
 
 
-def _label(contents: bytes, ending: bytes, where: str) -> str | None:
-    """The class's name; None where a JSON file says nothing about it."""
+def _slashed(name: bytes) -> bytes:
     try:
-        text = contents.decode()
+        return slashed(name.decode()).encode() if b"\\" in name else name
+    except UnicodeDecodeError:  # in another encoding the byte may be half a letter
+        return name
+
+
+def _label(file: io.BufferedReader, member: _Member, ending: bytes, where: str) -> str | None:
+    """The class's name; None where a JSON file says nothing about it."""
+    if member.size > LARGEST_LABEL:
+        raise DataError(f"{where} has {member.size} bytes, too many for a label; scan with --no-classes")
+    try:
+        text = _read(file, member.offset, member.size).decode()
         value = text.strip() if ending == b"cls" else json.loads(text)
     except (ValueError, RecursionError):
-        raise DataError(f"{where} is neither text nor JSON; mend it, or scan with --no-classes") from None
+        raise DataError(f"{where} is neither text nor JSON; fix it there, or scan with --no-classes") from None
     if isinstance(value, dict):
         value = value.get("label")
     if value is None or isinstance(value, list):
         return None
     if class_name(value) is None:
-        raise DataError(f"{where} gives no class but {value!r}; mend it, or scan with --no-classes")
+        raise DataError(f"{where} gives no class but {shown(repr(value))}; fix it there, or scan with --no-classes")
     return class_name(value)
 
 
@@ -111,6 +136,8 @@ def _members(file: io.BufferedReader, path: Path) -> Iterator[_Member]:
         member = _header(block, offset, path)
         if member.kind in REGULAR and long_size is not None:
             member = member._replace(size=long_size)
+        if member.kind in (LONG_NAME, LONG_LINK, PAX) and member.size > LARGEST_NAME:
+            raise DataError(f"{path}: damaged at byte {offset}: a name of {member.size} bytes; fetch it again")
         if member.offset + member.size > length:
             raise DataError(f"{path}: cut short: it ends at byte {length} within {_told(member)}; fetch it again")
         if member.kind == LONG_NAME:
@@ -189,4 +216,4 @@ def _check_end(file: io.BufferedReader, path: Path) -> None:
 
 
 def _told(member: _Member) -> str:
-    return member.name.decode(errors="replace")
+    return shown(text_of(member.name))
