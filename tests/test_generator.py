@@ -94,7 +94,7 @@ def test_in_painting_starts_from_the_same_values_but_guides_only_to_a_class(
     model, seen = saved(method="lcmd", **OPTIONS), []
     original = model.method.sample
     monkeypatch.setattr(model.method, "sample", lambda *args: seen.append(args[2]) or original(*args))
-    image, hole = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.ones(8, 8, dtype=torch.bool)
+    image, hole = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.arange(64).view(8, 8) < 32
     for class_ in (1, None):
         model.inpaint(image, hole, class_, 1)
     assert [(how.steps, how.guidance) for how in seen] == [(3, 1.5), (3, 0.0)]
