@@ -19,7 +19,7 @@ SMALL = Architecture(
     n_embed=32,
 )
 TINY = dataclasses.replace(SMALL, resolution=8, ch_mult=(1, 1), attn_resolutions=(), n_embed=16)
-QUICK = FitSettings(steps=30, batch_size=16, learning_rate=2e-3)
+QUICK = FitSettings(steps=30, batch_size=16, learning_rate=2e-3, commitment=0.25, decoder_only_fraction=0.4, seed=0)
 
 
 def seeded(architecture: Architecture, seed: int = 0) -> VQGAN:

@@ -69,7 +69,7 @@ def test_the_fitted_codes_lie_among_the_latents_and_most_are_used(fitted):
 
 def test_the_encoder_learns_through_the_quantisation_and_the_codes_follow():
     """With no act but the quantised one, and no commitment, gradients reach the encoder only straight through."""
-    only = dataclasses.replace(QUICK, commitment=0.0, continuous_share=0.0, decoder_only_fraction=0.0)
+    only = dataclasses.replace(QUICK, commitment=0.0, decoder_only_fraction=0.0)
     before, _ = fit(blobs(16), TINY, dataclasses.replace(only, steps=1))
     after, _ = fit(blobs(16), TINY, dataclasses.replace(only, steps=3))
     distance = torch.cdist(all_latents(before, blobs(16)).flatten(2).mT, before.codebook).min(dim=2).values

@@ -25,20 +25,22 @@ LLOYD_ROUNDS = 20
 ROWS_PER_CODE = 256
 RAMP = 0.05
 CLIP = 1.0
+CONTINUOUS_FRACTION = 0.15
+"""First share of the steps, in which nothing is quantised."""
+SMOOTHING = 0.98
+"""Memory of the codebook's moving averages, per step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
-    """How to fit. Shares are of `steps`; `smoothing` is the memory of the codebook's moving averages, per step."""
+    """How to fit; `decoder_only_fraction` is a share of `steps`. params.yaml has the values: `vqgan.fit`."""
 
-    steps: int = 800
-    batch_size: int = 8
-    learning_rate: float = 2e-3
-    commitment: float = 0.25
-    continuous_share: float = 0.15
-    decoder_only_fraction: float = 0.4
-    smoothing: float = 0.98
-    seed: int = 0
+    steps: int
+    batch_size: int
+    learning_rate: float
+    commitment: float
+    decoder_only_fraction: float
+    seed: int
 
 
 def schedule(step: int, steps: int) -> float:
@@ -141,9 +143,7 @@ def fit(
     On a CPU the same seed and thread count give the same weights bit for bit. `on_step(step, terms)` sees every
     step's `reconstruction` and `commitment`. Diverged, naming the step, where the loss is not finite.
     """
-    assert settings.continuous_share + settings.decoder_only_fraction < 1, (
-        f"no steps are left to quantise in: {settings}"
-    )
+    assert CONTINUOUS_FRACTION + settings.decoder_only_fraction < 1, f"no steps are left to quantise in: {settings}"
     n, random = len(images), torch.Generator().manual_seed(settings.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -152,7 +152,7 @@ def fit(
     vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     vqgan.codebook.requires_grad_(False)
     optimizer = torch.optim.Adam([p for p in vqgan.parameters() if p.requires_grad], betas=(0.9, 0.99))
-    quantise_from = math.floor(settings.continuous_share * settings.steps)
+    quantise_from = math.floor(CONTINUOUS_FRACTION * settings.steps)
     paint_from = settings.steps - math.floor(settings.decoder_only_fraction * settings.steps)
     order = torch.empty(0, dtype=torch.int64)
     moving, tokens_nN = None, None
@@ -161,7 +161,7 @@ def fit(
             enough = ROWS_PER_CODE * architecture.n_embed // architecture.grid**2 + 1
             some = images[torch.randperm(n, generator=random)[:enough].to(images.device)]
             vqgan.codebook.copy_(k_means(rows(all_latents(vqgan, some)), architecture.n_embed, random))
-            moving = MovingCodebook(vqgan, settings.smoothing)
+            moving = MovingCodebook(vqgan, SMOOTHING)
         if step == paint_from:
             tokens_nN = torch.cat([vqgan.encode(to_float(part)) for part in images.split(ENCODE_BATCH)])
         if len(order) < settings.batch_size:

@@ -1,51 +1,39 @@
 """params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
 
+import functools
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
+from vqlcmd.params.errors import lines
+from vqlcmd.params.sections import Discrete, Network, Schedule, Train
+from vqlcmd.params.types import (
+    Colour,
+    Count,
+    Extractor,
+    Finite,
+    Metric,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    Sha256,
+    Share,
+    Whole,
+    one_of,
+)
 from vqlcmd.runtime.errors import ConfigError
-from vqlcmd.runtime.param_errors import line
-from vqlcmd.runtime.param_types import Colour, Sha256
 from vqlcmd.runtime.yaml_file import read_yaml
 
 
-def _whole(value: object) -> object:
-    # `-S train_steps=1e3` arrives as 1000.0.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _metric(value: str) -> str:
-    # By their names alone: no stage but one imports them.
-    folder = Path(__file__).parent / "evaluation" / "metrics"
-    known = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
-    if value not in known:
-        raise ValueError(f"{value!r} is not one of {', '.join(known)}")
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
-Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Decays = Annotated[list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Metric = Annotated[str, AfterValidator(_metric)]
-Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]
-"""Networks whose features metrics rest on, and which end their names."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Images(_Section):
+class Images(Section):
     """How pictures become squares: shared by the tokenizer, the tokens and the reference."""
 
-    size: Annotated[int, BeforeValidator(_whole), Field(ge=8, le=4096)]
+    size: Annotated[Whole, Field(ge=8, le=4096)]
     resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
     crop: Literal["center", "random", "adm", "ten_crop"]
     flip: bool
@@ -61,7 +49,7 @@ class Images(_Section):
         return self
 
 
-class VqganFit(_Section):
+class VqganFit(Section):
     """Fitting a small VQGAN where no checkpoint is named."""
 
     steps: Count
@@ -72,7 +60,7 @@ class VqganFit(_Section):
     limit: Count
 
 
-class Vqgan(_Section):
+class Vqgan(Section):
     """The tokenizer: a checkpoint, or an architecture to fit. docs/tokenizers.md has the formats."""
 
     checkpoint: str | None
@@ -87,11 +75,11 @@ class Vqgan(_Section):
     attn_resolutions: list[Count]
     z_channels: Count
     embed_dim: Count
-    n_embed: Annotated[int, BeforeValidator(_whole), Field(ge=2, le=65_536)]
+    n_embed: Annotated[Whole, Field(ge=2, le=65_536)]
     fit: VqganFit
 
 
-class Tokenize(_Section):
+class Tokenize(Section):
     """Images to token shards."""
 
     holdout: Share
@@ -99,94 +87,33 @@ class Tokenize(_Section):
     batch_size: Count
 
 
-class Schedule(_Section):
-    """The ends of the noise schedule, in log SNR."""
-
-    log_snr_min: Finite
-    log_snr_max: Finite
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Schedule":
-        if self.log_snr_min >= self.log_snr_max:
-            raise ValueError(
-                f"log_snr_min {self.log_snr_min:g} must lie below log_snr_max {self.log_snr_max:g}: lower it"
-            )
-        return self
-
-
-class Network(_Section):
-    """The transformer."""
-
-    layers: Count
-    heads: Count
-    width: Count
-    dropout: Share
-
-    @model_validator(mode="after")
-    def _divisible(self) -> "Network":
-        if self.width % self.heads:
-            raise ValueError(
-                f"width {self.width} must be a multiple of heads {self.heads}: choose {self.heads} times a number"
-            )
-        if self.width % 2:
-            raise ValueError(f"width {self.width} must be even: half sines, half cosines")
-        return self
-
-
-class Train(_Section):
-    """Optimisation."""
-
-    batch_size: Count
-    learning_rate: Positive
-    embedding_lr_scale: Positive
-    warmup: Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-    final_lr_ratio: Annotated[float, Field(ge=0, le=1)]
-    weight_decay: NonNegative | None
-    betas: list[Share] | None
-    clip: Positive
-    ema: Decays
-    snapshots: list[Count]
-    init_std: Positive
-    use_classes: bool
-    class_drop: Share
-    precision: Literal["float32", "bf16"]
-    log_every: Count
-    save_every: Count
-    logger: Literal["none", "tensorboard", "wandb", "trackio"]
-
-    @model_validator(mode="after")
-    def _fitting_lists(self) -> "Train":
-        if self.betas is not None and len(self.betas) != 2:
-            raise ValueError(f"betas {self.betas} must be two numbers, such as [0.9, 0.999], or null")
-        if len(set(self.ema)) < len(self.ema):
-            raise ValueError(f"ema {self.ema} must be different decays: remove one")
-        return self
-
-
-class Discrete(_Section):
-    """The chains of d3pm and vq_diffusion."""
-
-    timesteps: Annotated[int, BeforeValidator(_whole), Field(ge=2)]
-    schedule: Literal["released", "paper"]
-
-
-class Sample(_Section):
-    """How many images, how many at once, and what single methods have beside the sampler."""
+class Sample(Section):
+    """How many images, how many at once; and for each method with knobs of its own, those: `sample.METHOD.KNOB`."""
 
     count: Count
     batch_size: Count
-    temperature: NonNegative
-    truncation: Annotated[float, Field(gt=0, le=1)]
+
+    @classmethod
+    @functools.cache
+    def complete(cls) -> type["Sample"]:
+        """This section with those of the methods, which declare their knobs themselves."""
+        knobs = importlib.import_module("vqlcmd.methods").knobs()
+        own: dict[str, Any] = {name: (model, ...) for name, model in knobs.items()}
+        return create_model("Sample", __base__=Sample, **own)
 
 
-class Bound(_Section):
+def _sample(value: object) -> Sample:
+    return Sample.complete().model_validate(value)
+
+
+class Bound(Section):
     """Precision of the bound: noise levels per held-out image."""
 
-    levels: Annotated[int, BeforeValidator(_whole), Field(ge=2)]
+    levels: Annotated[Whole, Field(ge=2)]
     batch_size: Count
 
 
-class ProxyFit(_Section):
+class ProxyFit(Section):
     """The small classifier that takes Inception's place where its weights are not at hand."""
 
     limit: Count
@@ -195,7 +122,7 @@ class ProxyFit(_Section):
     learning_rate: Positive
 
 
-class Reference(_Section):
+class Reference(Section):
     """Features of real images and of their reconstructions."""
 
     seed: Seed
@@ -205,21 +132,21 @@ class Reference(_Section):
     proxy: ProxyFit
 
 
-class Kid(_Section):
+class Kid(Section):
     """The kernel distance: a mean over `subsets` of `subset_size` images of each side."""
 
     subsets: Count
-    subset_size: Annotated[int, BeforeValidator(_whole), Field(gt=1)]
+    subset_size: Annotated[Whole, Field(gt=1)]
 
 
-class Nearest(_Section):
+class Nearest(Section):
     """Samples against training images: `quantile` of the held-out images' distances, and pairs in the picture."""
 
     quantile: Annotated[float, Field(gt=0, lt=1)]
     pairs: Count
 
 
-class Evaluate(_Section):
+class Evaluate(Section):
     """The metrics."""
 
     metrics: list[Metric]
@@ -232,26 +159,33 @@ class Evaluate(_Section):
     batch_size: Count
 
 
-class ModelParams(_Section):
+class ModelParams(Section):
     """What shapes a trained model, apart from its tokens: the knobs of the paper's tables, and three sections."""
 
     seed: Seed
-    method: Literal["lcmd", "d3pm", "vq_diffusion", "maskgit", "autoregressive"]
+    method: Annotated[str, one_of("vqlcmd.methods:METHODS")]
     s: Finite
     lambda_rec: NonNegative
     lambda_diff: NonNegative
     lambda_cm: NonNegative
     lambda_ce: NonNegative
-    weighting: Literal["simple", "vlb"]
+    weighting: Annotated[str, one_of("vqlcmd.diffusion.weighting:WEIGHTINGS")]
+    consistency_step: Annotated[str, one_of("vqlcmd.diffusion.consistency:STEPS")]
     drop: Share
-    dropping: Literal["fixed", "random", "linear"]
-    embedding: Literal["learned", "unit", "codebook"]
+    dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]
+    embedding: Annotated[str, one_of("vqlcmd.diffusion.embedding:KINDS")]
     embedding_dim: Count
     train_steps: Count
     schedule: Schedule
     discrete: Discrete
     network: Network
     train: Train
+
+    @model_validator(mode="after")
+    def _schedule_has_the_shift(self) -> "ModelParams":
+        build = importlib.import_module("vqlcmd.diffusion.schedule").build_schedule
+        build(shift=self.s, **self.schedule.model_dump())
+        return self
 
     def model_part(self) -> "ModelParams":
         """These alone, without what a subclass adds."""
@@ -260,35 +194,33 @@ class ModelParams(_Section):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. A method leaves what it does not have unread, but refuses a sampler that is not its own."""
+    """How to sample; `own` are the knobs of the method itself. A method refuses a sampler that it does not have."""
 
-    steps: int = 50
-    sampler: str = "ancestral"
-    guidance: float = 0.0
-    temperature: float = 4.5
-    """MaskGIT's: of the Gumbel noise on what is revealed first."""
-    truncation: float = 0.86
-    """VQ-Diffusion's: codes are kept while the mass before them is below this share."""
+    steps: int
+    sampler: str
+    guidance: float
+    own: Mapping[str, Any]
 
 
 class Params(ModelParams):
     """All of params.yaml."""
 
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-    sampler: Literal["ancestral", "ddim"]
+    sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
     sample_steps: Count
     guidance: NonNegative
     images: Images
     vqgan: Vqgan
     tokenize: Tokenize
-    sample: Sample
+    sample: Annotated[SerializeAsAny[Sample], PlainValidator(_sample)]
     bound: Bound
     reference: Reference
     evaluate: Evaluate
 
     def sampling(self) -> Sampling:
-        """The knobs of sampling together."""
-        return Sampling(self.sample_steps, self.sampler, self.guidance, self.sample.temperature, self.sample.truncation)
+        """The knobs of sampling together, with those of the chosen method."""
+        own = self.sample.model_dump().get(self.method, {})
+        return Sampling(self.sample_steps, self.sampler, self.guidance, own)
 
     @model_validator(mode="after")
     def _possible(self) -> "Params":
@@ -328,4 +260,4 @@ def check_params(values: dict[str, Any], name: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{name}: {line(problem, Params)}" for problem in error.errors())) from None
+        raise ConfigError("\n".join(f"{name}: {text}" for text in lines(error.errors(), Params))) from None
