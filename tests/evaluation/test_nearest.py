@@ -54,16 +54,19 @@ def test_fresh_draws_come_as_near_as_held_out_images_and_copies_do_not() -> None
     found = nearest_training(torch.cat([copies, fresh[:499]]), images, training, ~training, "cpu")
     ratio, share = nearness(found.samples, found.heldout, 0.05)
     assert ratio is not None
+    assert share is not None
     assert ratio < 0.1
     assert share > 0.5
     assert set(found.closest(500).tolist()) == set(range(500))
     assert found.row[:500].tolist() == list(range(500))
 
 
-def test_copies_among_the_held_out_images_leave_no_ratio() -> None:
-    ratio, share = nearness(torch.ones(4), torch.zeros(30), 0.05)
-    assert ratio is None
-    assert share == 0
+def test_copies_among_the_held_out_images_leave_neither_ratio_nor_share() -> None:
+    """Nothing is nearer than 0: samples that are copies themselves made a share of 0, as if nothing were memorised."""
+    assert nearness(torch.zeros(4), torch.zeros(30), 0.05) == (None, None)
+    few = torch.cat([torch.zeros(3), torch.ones(27)])
+    assert nearness(torch.zeros(4), few, 0.05) == (0.0, None)
+    assert nearness(torch.zeros(4), few, 0.2) == (0.0, 1.0)
 
 
 def test_rows_are_those_of_the_reference_though_only_some_are_training_images() -> None:
