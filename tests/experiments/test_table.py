@@ -258,3 +258,16 @@ def test_a_parameter_that_is_new_does_not_hide_results_and_one_that_changed_does
         old._write(run, {"identity": "x", "seed": 0, "metrics": {"fid": 1.0}, "commit": "c"})
         assert len(ResultsFile("small", base, None).rows()) == 1
         assert ResultsFile("small", overridden(base, {"vqgan.ch": 64}), None).rows() == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tables" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_results_name_parameters_and_extractors_as_params_yaml_does(path: Path) -> None:
+    """A scale under an old name is compared with nothing, and would pass for any other."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert {row["scale"] for row in found["rows"]} <= found["scales"].keys()
+    for scale in found["scales"].values():
+        assert scale.keys() <= differences({}, BASE).keys()
+        assert scale["evaluate.features"] == BASE["evaluate"]["features"]
+    for row in found["rows"]:
+        assert row["overrides"].keys() <= differences({}, BASE).keys()
+        assert f"fid_{BASE['evaluate']['features']}" in row["metrics"]
