@@ -45,7 +45,7 @@ def test_a_tables_rows_run_once_and_those_that_differ_in_sampling_share_a_model(
     models = {row["row"]: run(small, "git", "show", f"{row['revision']}:dvc.lock") for row in rows}
     train = {row: lock.partition("\n  train:")[2].partition("outs:")[2][:200] for row, lock in models.items()}
     assert train["plain"] == train["guided"] != train["dropped"]
-    assert "vqgan" in table(small, "list") or "small" in table(small, "list")
+    assert "small" in table(small, "list")
 
 
 def test_an_uncommitted_change_is_refused_in_one_line(small: Path) -> None:
@@ -70,7 +70,7 @@ def test_an_interrupted_table_goes_on_with_the_state_it_left(small: Path) -> Non
     assert process.wait(timeout=60) == 130
     time.sleep(2)
     assert list(small.glob(".state/train/*/[0-9]*.pt")), "an interrupted row keeps its state"
-    assert "0 active" in run(small, "dvc", "queue", "status") or "No experiment" in run(small, "dvc", "queue", "status")
+    assert not {"Running", "Queued"} & set(run(small, "dvc", "queue", "status").split())
     table(small, "run", "small")
     assert not list(small.glob(".state/train/*/[0-9]*.pt"))
     assert "3 of them done" in table(small, "run", "small")
