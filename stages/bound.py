@@ -4,6 +4,7 @@ import sys
 
 import torch
 
+from vqlcmd.costs import memory
 from vqlcmd.methods import load_method
 from vqlcmd.params import load_params
 from vqlcmd.rng import CounterRNG
@@ -22,6 +23,11 @@ def run() -> None:
     split = shards.read_split(paths.TOKENS, "heldout").to(device())
     if len(split) < 2:
         raise ConfigError(f"the bound needs 2 held-out images and has {len(split)}: raise tokenize.holdout")
+    memory.require_bound(
+        memory.model_costs(about, params.sampling()),
+        min(params.bound.batch_size, len(split)),
+        device(),
+    )
     values = []
     with Progress("bound", len(split)) as progress:
         for rows in torch.arange(len(split), device=device()).split(params.bound.batch_size):

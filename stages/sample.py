@@ -1,6 +1,5 @@
 """model -> data/samples (token shards)."""
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,7 @@ from vqlcmd.costs import memory
 from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
-from vqlcmd.params import ModelParams, Params, load_params
+from vqlcmd.params import Params, load_params
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.batches import collect
@@ -33,14 +32,7 @@ def run() -> None:
     if params.guidance and not classes:
         raise ConfigError(f"guidance is {params.guidance:g}, which needs classes, and this model has none: set it to 0")
     memory.require_sampling(
-        memory.method_costs(
-            ModelParams.model_validate_json(json.dumps(about["params"]), strict=False),
-            params.sampling(),
-            tokens=about["tokens"],
-            codes=about["codes"],
-            codebook_dim=about["params"]["embedding_dim"],
-            classes=classes,
-        ),
+        memory.model_costs(about, params.sampling()),
         min(params.sample.batch_size, params.sample.count),
         device(),
     )

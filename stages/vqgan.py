@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from vqlcmd.costs import fitting
 from vqlcmd.images import loader, manifest
 from vqlcmd.params import Params, load_params
 from vqlcmd.pretrained import convert, download
@@ -61,6 +62,7 @@ def _fit(params: Params) -> None:
         attn_resolutions=tuple(settings.attn_resolutions),
     )
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
+    fitting.require_fit(architecture, min(listed.image_count, settings.fit.limit), settings.fit.batch_size, device())
     pictures = loader.load_all(
         loader.open_images(listed, paths.images_root()),
         loader.Recipe.of(**params.images.model_dump()).one_view(),

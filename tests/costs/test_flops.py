@@ -1,6 +1,7 @@
 """FLOPs: what is counted in small, without numbers, is what PyTorch counts when the whole thing runs."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.factory import METHODS, build, integers, params
 from tests.repository.test_presets import preset
-from vqlcmd.costs.flops import polynomial
+from vqlcmd.costs.flops import MethodCosts, polynomial
 from vqlcmd.costs.plan import INCEPTION, VGG16, Data, Plan, plan
 from vqlcmd.experiments.table import overridden
 from vqlcmd.params import check_params
@@ -112,8 +113,13 @@ def test_planning_leaves_the_global_random_state_alone() -> None:
 
 
 def test_a_network_that_no_memory_could_hold_is_one_line() -> None:
+    """Past what params.yaml may say; a model's file can still say it."""
+    found = planned(network={**SHAPE, "width": 2048})
+    wide = replace(found.costs.sizes, width=2 * 10**9)
+    network = found.params.network.model_copy(update={"width": 2 * 10**9})
+    costs = MethodCosts(found.params.model_copy(update={"network": network}), found.params.sampling(), 2, wide, 16)
     with pytest.raises(ConfigError, match=r"width 2,000,000,000 .* lower network.width"):
-        assert planned(network={**SHAPE, "width": 2 * 10**9}).costs.parameters
+        assert costs.parameters
 
 
 @pytest.mark.slow

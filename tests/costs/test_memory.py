@@ -1,5 +1,6 @@
 """What does not fit is one line before anything is allocated, by the arithmetic of `vqlcmd plan`."""
 
+import dataclasses
 import re
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 
 from tests.costs.test_flops import CODES, TINY, TOKENS
 from tests.factory import METHODS, build, integers, params
-from vqlcmd.costs import memory
+from tests.tokenizers import SMALL
+from vqlcmd.costs import available, fitting, memory
 from vqlcmd.costs.flops import MethodCosts
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.tokenizer.vqgan import VQGAN
 
 CPU = torch.device("cpu")
 
@@ -23,7 +26,7 @@ def costs(**overrides: object) -> MethodCosts:
 
 
 def allow(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda device: free)
+    monkeypatch.setattr(available, "free_memory", lambda device: free)
 
 
 def test_training_that_fits_is_let_run_and_one_byte_less_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,15 +44,15 @@ def test_training_that_fits_is_let_run_and_one_byte_less_is_not(monkeypatch: pyt
         memory.require_training(found, 4, CPU)
 
 
-def test_a_network_of_a_hundred_thousand_blocks_is_refused_at_once() -> None:
+def test_a_network_of_ten_thousand_wide_blocks_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match=r"training takes at least [\d,.]+ GB: .* are free"):
-        memory.require_training(costs(network={**TINY["network"], "layers": 10**5, "width": 4096}), 1, CPU)
+        memory.require_training(costs(network={**TINY["network"], "layers": 10**4, "width": 16_384}), 1, CPU)
 
 
 def test_what_a_chain_keeps_of_its_steps_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    long = costs(method="d3pm", discrete={"timesteps": 10**9})
-    assert long.buffers > 16 * 10**9
-    allow(monkeypatch, 10**10)
+    long = costs(method="d3pm", discrete={"timesteps": 10**6})
+    assert long.buffers > 16 * 10**6
+    allow(monkeypatch, 10**7)
     with pytest.raises(ConfigError, match=r"discrete\.timesteps"):
         memory.require_training(long, 1, CPU)
 
@@ -80,3 +83,32 @@ def test_a_sample_takes_at_least_what_its_largest_layer_does(name: str, monkeypa
     memory.require_sampling(found, 2, CPU)
     with pytest.raises(ConfigError, match=re.escape("set sample.batch_size to 2 or less")):
         memory.require_sampling(found, 10**9, CPU)
+    allow(monkeypatch, 5 * found.bound_bytes)
+    memory.require_bound(found, 5, CPU)
+    with pytest.raises(ConfigError, match=re.escape("set bound.batch_size to 5 or less")):
+        memory.require_bound(found, 6, CPU)
+
+
+def test_a_vqgan_that_fits_is_fitted_and_one_image_more_at_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What enters the layers with weights of a VQGAN with numbers is the least that its gradients need."""
+    vqgan, entered = VQGAN(SMALL), {}
+
+    def look(_: object, given: tuple[torch.Tensor, ...], __: object) -> None:
+        entered[id(given[0])] = given[0]
+
+    for layer in vqgan.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.GroupNorm):
+            layer.register_forward_hook(look)
+    vqgan.decode_latents(vqgan.latents(torch.zeros(1, 3, SMALL.resolution, SMALL.resolution)))
+    each = sum(tensor.nbytes for tensor in entered.values())
+    fixed = 16 * sum(weight.numel() for weight in vqgan.parameters()) + 10 * 3 * SMALL.resolution**2
+    allow(monkeypatch, fixed + 4 * each)
+    fitting.require_fit(SMALL, 10, 4, CPU)
+    with pytest.raises(ConfigError, match=re.escape("set vqgan.fit.batch_size to 4 or less")):
+        fitting.require_fit(SMALL, 10, 5, CPU)
+
+
+def test_k_means_over_more_codes_than_memory_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow(monkeypatch, 10**10)
+    with pytest.raises(ConfigError, match=r"k-means .* 65,536 codes takes at least .* lower vqgan.n_embed"):
+        fitting.require_fit(dataclasses.replace(SMALL, n_embed=65_536), 10**6, 1, CPU)

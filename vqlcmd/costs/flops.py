@@ -124,20 +124,17 @@ class MethodCosts:
     @cached_property
     def sampling_bytes(self) -> int:
         """The least that a sample adds while it is drawn: the largest input and output of a layer, side by side."""
-        largest = 0
-
-        def look(_: object, given: tuple[object, ...], made: object) -> None:
-            nonlocal largest
-            largest = max(largest, sum(each.nbytes for each in (*given, made) if isinstance(each, Tensor)))
-
         one, two = (replace(self._how, steps=steps) for steps in (1, 2))
         method = self._build(1)
         by_token = method.nfe(one) == method.nfe(two)
         method = self._build(1, 2 if by_token else None).eval()
-        for each in method.modules():
-            each.register_forward_hook(look)
-        method.sample(self._label(), self._rng(), one)
-        return largest
+        return _largest_layer(method, lambda: method.sample(self._label(), self._rng(), one))
+
+    @cached_property
+    def bound_bytes(self) -> int:
+        """The least that an image adds while its bound is computed, likewise."""
+        method = self._build(1).eval()
+        return _largest_layer(method, lambda: method.bound(self._tokens(), self._label(), self._rng(), 1))
 
     @cached_property
     def bound(self) -> int:
@@ -198,6 +195,20 @@ class MethodCosts:
 
     def _rng(self) -> CounterRNG:
         return _NoNumbers(0, "count", torch.empty(1, dtype=torch.int64, device=META))
+
+
+def _largest_layer(method: Method, run: Callable[[], object]) -> int:
+    """Bytes of the tensors that go into a layer and come out of it, at most, while `run` calls them."""
+    largest = 0
+
+    def look(_: object, given: tuple[object, ...], made: object) -> None:
+        nonlocal largest
+        largest = max(largest, sum(each.nbytes for each in (*given, made) if isinstance(each, Tensor)))
+
+    for each in method.modules():
+        each.register_forward_hook(look)
+    run()
+    return largest
 
 
 class _NoNumbers(CounterRNG):

@@ -3,16 +3,17 @@
 Shapes: N tokens, K codes, P parameters.
 """
 
-import os
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from vqlcmd.costs import available
+from vqlcmd.costs.available import FLOAT, gigabytes, require_images
 from vqlcmd.costs.flops import MethodCosts, Sizes
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.runtime.errors import ConfigError
-
-FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,23 @@ def method_costs(
     return MethodCosts(params, how, levels, sizes, codebook_dim)
 
 
+def model_costs(about: dict[str, Any], how: Sampling) -> MethodCosts:
+    """Those of a trained model, by what its file says about itself."""
+    return method_costs(
+        ModelParams.model_validate_json(json.dumps(about["params"]), strict=False),
+        how,
+        tokens=about["tokens"],
+        codes=about["codes"],
+        codebook_dim=about["params"]["embedding_dim"],
+        classes=len(about["class_names"]),
+    )
+
+
 def training_memory(costs: MethodCosts, on_cpu: bool) -> TrainingMemory:
     """Training in float32; in bf16 the activations take less."""
     weights = FLOAT * costs.parameters
     per_image = activations(costs.sizes, costs.students, stored=on_cpu and costs.params.network.dropout > 0)
-    return TrainingMemory(weights, weights, 2 * weights, weights, per_image)
+    return TrainingMemory(weights, weights, 2 * weights, len(costs.params.train.ema) * weights, per_image)
 
 
 def activations(sizes: Sizes, students: int, stored: bool) -> int:
@@ -63,19 +76,9 @@ def activations(sizes: Sizes, students: int, stored: bool) -> int:
     return FLOAT * students * ((sizes.layers + 1) * block + ends)
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that a process of this stage may still take: the GPU's, or its share of memory and swap."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    free = psutil.virtual_memory().available + psutil.swap_memory().free
-    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def require_training(costs: MethodCosts, images: int, device: torch.device) -> None:
     """ConfigError where training with `images` at once cannot fit into what is free."""
-    needed, free = training_memory(costs, on_cpu=device.type == "cpu"), free_memory(device)
+    needed, free = training_memory(costs, on_cpu=device.type == "cpu"), available.free_memory(device)
     fixed = needed.fixed + 2 * costs.buffers
     # The least that is certain: bf16 may halve the activations.
     each = needed.per_image // (2 if costs.params.train.precision == "bf16" else 1)
@@ -95,17 +98,9 @@ def require_training(costs: MethodCosts, images: int, device: torch.device) -> N
 
 def require_sampling(costs: MethodCosts, images: int, device: torch.device) -> None:
     """ConfigError where drawing `images` at once cannot fit into what is free, beside a model that is loaded."""
-    each, free = costs.sampling_bytes, free_memory(device)
-    if images * each <= free:
-        return
-    fitting = free // each
-    remedy = f"set sample.batch_size to {fitting:,} or less" if fitting else "sample on a machine with more"
-    raise ConfigError(
-        f"sampling takes at least {gigabytes(images * each)}, {gigabytes(each)} for each of {images:,} images at once; "
-        f"{gigabytes(free)} are free: {remedy}"
-    )
+    require_images("sampling", "sample.batch_size", 0, costs.sampling_bytes, images, device)
 
 
-def gigabytes(count: float) -> str:
-    """Bytes as GB with three digits."""
-    return f"{count / 1e9:,.3g} GB" if count < 1e12 else f"{count / 1e9:,.0f} GB"
+def require_bound(costs: MethodCosts, images: int, device: torch.device) -> None:
+    """ConfigError where the bound of `images` at once cannot fit into what is free, likewise."""
+    require_images("the bound", "bound.batch_size", 0, costs.bound_bytes, images, device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from vqlcmd.costs import fitting
 from vqlcmd.costs.flops import META, MethodCosts, Sizes, counting
 from vqlcmd.costs.memory import FLOAT, TrainingMemory, method_costs, training_memory
 from vqlcmd.diffusion.collapse import statistics_memory
@@ -16,7 +17,6 @@ from vqlcmd.images.crops import Recipe
 from vqlcmd.params import Params
 from vqlcmd.pretrained.families import LAYOUTS
 from vqlcmd.tokenizer.blocks import TAMING, Architecture
-from vqlcmd.tokenizer.vqgan import VQGAN
 from vqlcmd.tokens.streaming import BYTES_BESIDE_TOKENS
 
 FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
@@ -193,12 +193,15 @@ def plan(params: Params, data: Data) -> Plan:
 
 def tokenizer_flops(shape: Architecture, size: int) -> tuple[int, int, int]:
     """FLOPs to encode and to decode an image of `size` pixels a side; and the tokenizer's parameters."""
-    with META, counting() as counter:
-        tokenizer = VQGAN(shape).requires_grad_(False)
-        tokenizer.encode(torch.empty(1, shape.in_channels, size, size))
-        encode, side = counter.get_total_flops(), size // shape.downsampling
-        tokenizer.decode_latents(torch.empty(1, shape.embed_dim, side, side))
-        weights = sum(parameter.numel() for parameter in tokenizer.parameters())
+    tokenizer = fitting.build(shape).requires_grad_(False)
+    try:
+        with META, counting() as counter:
+            tokenizer.encode(torch.empty(1, shape.in_channels, size, size))
+            encode, side = counter.get_total_flops(), size // shape.downsampling
+            tokenizer.decode_latents(torch.empty(1, shape.embed_dim, side, side))
+    except RuntimeError as error:
+        raise fitting.too_large(error) from None
+    weights = sum(parameter.numel() for parameter in tokenizer.parameters())
     return encode, counter.get_total_flops() - encode, weights
 
 

@@ -33,7 +33,10 @@ class Knobs(Section):
     temperature: Annotated[
         float,
         Field(
-            ge=0, allow_inf_nan=False, description="Of the Gumbel noise on what is revealed first; 0 takes the surest."
+            ge=0,
+            le=1e6,
+            allow_inf_nan=False,
+            description="Of the Gumbel noise on what is revealed first; 0 takes the surest.",
         ),
     ]
 

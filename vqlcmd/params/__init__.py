@@ -12,17 +12,20 @@ from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, cre
 from vqlcmd.params.errors import lines
 from vqlcmd.params.sections import Discrete, Network, Schedule, Train
 from vqlcmd.params.types import (
+    Batch,
     Colour,
     Count,
+    Dimension,
     Extractor,
-    Finite,
+    LogSnr,
     Metric,
     NonNegative,
-    Positive,
+    Rate,
     Section,
     Seed,
     Sha256,
     Share,
+    Steps,
     Whole,
     one_of,
 )
@@ -53,8 +56,8 @@ class VqganFit(Section):
     """Fitting a small VQGAN where no checkpoint is named."""
 
     steps: Count
-    batch_size: Count
-    learning_rate: Positive
+    batch_size: Batch
+    learning_rate: Rate
     commitment: NonNegative
     decoder_only_fraction: Annotated[float, Field(ge=0, le=0.8)]
     limit: Count
@@ -69,12 +72,12 @@ class Vqgan(Section):
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
     pixel_range: Literal["auto", "unit", "symmetric"]
     seed: Seed
-    ch: Count
-    ch_mult: list[Count]
-    num_res_blocks: Count
-    attn_resolutions: list[Count]
-    z_channels: Count
-    embed_dim: Count
+    ch: Annotated[Whole, Field(gt=0, le=4096)]
+    ch_mult: Annotated[list[Annotated[Whole, Field(gt=0, le=64)]], Field(min_length=1, max_length=10)]
+    num_res_blocks: Annotated[Whole, Field(gt=0, le=16)]
+    attn_resolutions: Annotated[list[Dimension], Field(max_length=10)]
+    z_channels: Dimension
+    embed_dim: Dimension
     n_embed: Annotated[Whole, Field(ge=2, le=65_536)]
     fit: VqganFit
 
@@ -84,14 +87,14 @@ class Tokenize(Section):
 
     holdout: Share
     shard_images: Count
-    batch_size: Count
+    batch_size: Batch
 
 
 class Sample(Section):
     """How many images, how many at once; and for each method with knobs of its own, those: `sample.METHOD.KNOB`."""
 
     count: Count
-    batch_size: Count
+    batch_size: Batch
 
     @classmethod
     @functools.cache
@@ -109,8 +112,8 @@ def _sample(value: object) -> Sample:
 class Bound(Section):
     """Precision of the bound: noise levels per held-out image."""
 
-    levels: Annotated[Whole, Field(ge=2)]
-    batch_size: Count
+    levels: Annotated[Whole, Field(ge=2, le=10**6)]
+    batch_size: Batch
 
 
 class ProxyFit(Section):
@@ -118,8 +121,8 @@ class ProxyFit(Section):
 
     limit: Count
     steps: Count
-    batch_size: Count
-    learning_rate: Positive
+    batch_size: Batch
+    learning_rate: Rate
 
 
 class Reference(Section):
@@ -128,7 +131,7 @@ class Reference(Section):
     seed: Seed
     limit: Count | None
     statistics: str | None
-    batch_size: Count
+    batch_size: Batch
     proxy: ProxyFit
 
 
@@ -136,7 +139,7 @@ class Kid(Section):
     """The kernel distance: a mean over `subsets` of `subset_size` images of each side."""
 
     subsets: Count
-    subset_size: Annotated[Whole, Field(gt=1)]
+    subset_size: Annotated[Whole, Field(gt=1, le=10**9)]
 
 
 class Nearest(Section):
@@ -156,7 +159,7 @@ class Evaluate(Section):
     neighbours: Count
     kid: Kid
     nearest: Nearest
-    batch_size: Count
+    batch_size: Batch
 
 
 class ModelParams(Section):
@@ -164,7 +167,7 @@ class ModelParams(Section):
 
     seed: Seed
     method: Annotated[str, one_of("vqlcmd.methods:METHODS")]
-    s: Finite
+    s: LogSnr
     lambda_rec: NonNegative
     lambda_diff: NonNegative
     lambda_cm: NonNegative
@@ -174,7 +177,7 @@ class ModelParams(Section):
     drop: Share
     dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]
     embedding: Annotated[str, one_of("vqlcmd.diffusion.embedding:KINDS")]
-    embedding_dim: Count
+    embedding_dim: Dimension
     train_steps: Count
     schedule: Schedule
     discrete: Discrete
@@ -207,7 +210,7 @@ class Params(ModelParams):
 
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
-    sample_steps: Count
+    sample_steps: Steps
     guidance: NonNegative
     images: Images
     vqgan: Vqgan

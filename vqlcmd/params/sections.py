@@ -5,15 +5,28 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, create_model, model_validator
 
-from vqlcmd.params.types import Count, Decays, Finite, NonNegative, Positive, Section, Share, Whole, one_of
+from vqlcmd.params.types import (
+    Batch,
+    Count,
+    Decays,
+    Dimension,
+    LogSnr,
+    NonNegative,
+    Positive,
+    Rate,
+    Section,
+    Share,
+    Whole,
+    one_of,
+)
 
 
 class Schedule(Section):
     """The noise schedule of lcmd, and its ends in log SNR."""
 
     name: Annotated[str, one_of("vqlcmd.diffusion.schedule:SCHEDULES")]
-    log_snr_min: Finite
-    log_snr_max: Finite
+    log_snr_min: LogSnr
+    log_snr_max: LogSnr
 
     @model_validator(mode="after")
     def _ordered(self) -> "Schedule":
@@ -27,9 +40,9 @@ class Schedule(Section):
 class Network(Section):
     """The transformer."""
 
-    layers: Count
-    heads: Count
-    width: Count
+    layers: Annotated[Whole, Field(gt=0, le=10_000)]
+    heads: Dimension
+    width: Dimension
     dropout: Share
 
     @model_validator(mode="after")
@@ -46,16 +59,16 @@ class Network(Section):
 class Train(Section):
     """Optimisation."""
 
-    batch_size: Count
-    learning_rate: Positive
+    batch_size: Batch
+    learning_rate: Rate
     embedding_lr_scale: Positive
-    warmup: Annotated[Whole, Field(ge=0)]
+    warmup: Annotated[Whole, Field(ge=0, le=10**9)]
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)]
     weight_decay: NonNegative | None
     betas: list[Share] | None
     clip: Positive
     ema: Decays
-    snapshots: list[Count]
+    snapshots: Annotated[list[Count], Field(max_length=1000)]
     init_std: Positive
     use_classes: bool
     class_drop: Share
@@ -82,5 +95,5 @@ def _chains(value: object) -> dict[str, str]:
 class Discrete(Section):
     """The Markov chains: how many steps, and the schedule of each method that is one, `discrete.schedule.METHOD`."""
 
-    timesteps: Annotated[Whole, Field(ge=2)]
+    timesteps: Annotated[Whole, Field(ge=2, le=10**6)]
     schedule: Annotated[dict[str, str], PlainValidator(_chains)]

@@ -72,16 +72,27 @@ def _metric(value: str) -> str:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[Whole, Field(gt=0)]
+Count = Annotated[Whole, Field(gt=0, le=10**9)]
+Dimension = Annotated[Whole, Field(gt=0, le=65_536)]
+"""Numbers in a vector, heads, channels: far beyond any network, and their products are counted in 64 bits."""
+Batch = Annotated[Whole, Field(gt=0, le=65_536)]
+"""Images at once, over all processes."""
+Steps = Annotated[Whole, Field(gt=0, le=10**6)]
+"""Of a chain or a sampler, each of which is a row of a table."""
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=1e3, allow_inf_nan=False)]
+"""A learning rate."""
 Share = Annotated[float, Field(ge=0, lt=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+LogSnr = Annotated[float, Field(ge=-80, le=80, allow_inf_nan=False)]
+"""Or a shift of it. Beyond, its exponential is no number in float32."""
 Sha256 = Annotated[str, BeforeValidator(_digest)]
 Colour = Annotated[str, BeforeValidator(_colour)]
 """A name of CSS, or #rrggbb; in small letters."""
-Decays = Annotated[list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
+Decays = Annotated[
+    list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1, max_length=16)
+]
 Metric = Annotated[str, AfterValidator(_metric)]
 Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]
 """Networks whose features metrics rest on, and which end their names."""

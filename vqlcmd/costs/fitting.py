@@ -1,0 +1,75 @@
+"""What fitting a tokenizer takes, counted on tensors without numbers, and one line where a machine has less.
+
+Shapes: R latents, K codes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from vqlcmd.costs import available
+from vqlcmd.costs.available import FLOAT, gigabytes, require_images
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.tokenizer.blocks import Architecture
+from vqlcmd.tokenizer.vqgan import VQGAN
+from vqlcmd.tokenizer_fit.fit import ROWS_PER_CODE
+
+PAIR_BYTES = 12
+"""Of each latent and code in k-means: whether it is that one's, as int64 and as float32."""
+
+
+def build(shape: Architecture) -> VQGAN:
+    """The tokenizer without numbers. ConfigError where its bytes are more than 64 bits count."""
+    try:
+        with torch.device("meta"):
+            return VQGAN(shape)
+    except RuntimeError as error:
+        raise too_large(error) from None
+
+
+def activations(tokenizer: VQGAN, size: int) -> int:
+    """Bytes that the gradients of one image of `size` pixels a side need at least: what enters layers with weights."""
+    entered: dict[int, Tensor] = {}
+
+    def look(_: object, given: tuple[Tensor, ...], __: object) -> None:
+        # Kept, so that no later tensor has the same id.
+        entered[id(given[0])] = given[0]
+
+    hooks = [
+        layer.register_forward_hook(look)
+        for layer in tokenizer.modules()
+        if isinstance(layer, nn.Conv2d | nn.GroupNorm)
+    ]
+    try:
+        with torch.device("meta"), torch.no_grad():
+            image = torch.empty(1, tokenizer.architecture.in_channels, size, size)
+            tokenizer.decode_latents(tokenizer.latents(image))
+    except RuntimeError as error:
+        raise too_large(error) from None
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(tensor.nbytes for tensor in entered.values())
+
+
+def require_fit(shape: Architecture, images: int, batch_size: int, device: torch.device) -> None:
+    """ConfigError where a fit to so many images of `shape.resolution` pixels a side cannot fit into what is free."""
+    tokenizer = build(shape)
+    # Weights, gradients, two moments, and the images.
+    fixed = 4 * FLOAT * sum(each.numel() for each in tokenizer.parameters())
+    fixed += images * shape.in_channels * shape.resolution**2
+    latents = min(images * shape.grid**2, ROWS_PER_CODE * shape.n_embed)
+    # K-means has its turn between two steps, when no activation is kept.
+    search, free = PAIR_BYTES * latents * shape.n_embed, available.free_memory(device)
+    if fixed + search > free >= fixed:
+        raise ConfigError(
+            f"k-means of {latents:,} latents and {shape.n_embed:,} codes takes at least {gigabytes(search)}; "
+            f"{gigabytes(free - fixed)} are free beside the VQGAN and the images: lower vqgan.n_embed"
+        )
+    each = activations(tokenizer, shape.resolution)
+    require_images("fitting the VQGAN", "vqgan.fit.batch_size", fixed, each, batch_size, device)
+
+
+def too_large(error: RuntimeError) -> ConfigError:
+    """What to say where even a tensor without memory is too large."""
+    reason = str(error).splitlines()[0][:100]
+    return ConfigError(f"the tokenizer is larger than any memory: lower vqgan.ch or vqgan.ch_mult ({reason})")
