@@ -77,7 +77,16 @@ def _fit(params: Params) -> None:
             FitSettings(**how, seed=settings.seed),
             on_step=lambda step, terms: progress.update(step + 1, settings.fit.batch_size, terms),
         )
-    vqgan.save(tokenizer, paths.VQGAN, {"dataset": listed.name, "manifest": manifest.digest(listed), "fit": how})
+    vqgan.save(
+        tokenizer,
+        paths.VQGAN,
+        {
+            "dataset": listed.name,
+            "manifest": manifest.digest(listed),
+            "fit": how,
+            "settings": settings.model_dump(mode="json"),
+        },
+    )
     write_json(paths.METRICS / "vqgan.json", {"fitted": True, "images": len(pictures), **figures})
 
 
