@@ -61,21 +61,66 @@ class Images(_Section):
         return self
 
 
+class Discriminator(_Section):
+    """The discriminator of a fit and when it comes in; unused where `vqgan.fit.adversarial` is 0."""
+
+    start: Share
+    warmup: Share
+    adaptive: bool
+    channels: Annotated[int, BeforeValidator(_whole), Field(ge=8, multiple_of=8)]
+    layers: Count
+    learning_rate: Positive
+
+
 class VqganFit(_Section):
-    """Fitting a small VQGAN where no checkpoint is named."""
+    """Training a VQGAN where no checkpoint is named: weights of its terms, its acts, its pictures, its run."""
 
     steps: Count
     batch_size: Count
     learning_rate: Positive
+    l1: NonNegative
+    l2: NonNegative
+    perceptual: NonNegative
+    perceptual_network: Literal["none", "efficientnet", "lpips"]
+    adversarial: NonNegative
+    discriminator: Discriminator
     commitment: NonNegative
+    codebook: NonNegative
+    smoothing: Share
+    restart: Share
+    unit_codes: bool
+    continuous_fraction: Share
     decoder_only_fraction: Annotated[float, Field(ge=0, le=0.8)]
+    crop_margin: Annotated[float, Field(ge=0, le=1)]
+    flip: bool
+    use_heldout: bool
     limit: Count
+    ema: Share
+    precision: Literal["float32", "bf16"]
+    log_every: Count
+    save_every: Count
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "VqganFit":
+        if not self.l1 and not self.l2:
+            raise ValueError("l1 and l2 are both 0, and nothing holds a picture to its own colours: set one above 0")
+        if self.perceptual and self.perceptual_network == "none":
+            raise ValueError(
+                f"perceptual {self.perceptual:g} needs a perceptual_network: efficientnet or lpips, or set it to 0"
+            )
+        if self.continuous_fraction + self.decoder_only_fraction >= 1:
+            raise ValueError(
+                f"continuous_fraction {self.continuous_fraction:g} and decoder_only_fraction "
+                f"{self.decoder_only_fraction:g} leave no steps to learn codes in: their sum must be below 1"
+            )
+        return self
 
 
 class Vqgan(_Section):
     """The tokenizer: a checkpoint, or an architecture to fit. docs/tokenizers.md has the formats."""
 
     checkpoint: str | None
+    init: str | None
     sha256: Sha256 | None
     config: str | None
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
@@ -292,7 +337,9 @@ class Params(ModelParams):
 
     @model_validator(mode="after")
     def _possible(self) -> "Params":
-        fitted = self.vqgan.checkpoint is None
+        if self.vqgan.checkpoint and self.vqgan.init:
+            raise ValueError("vqgan.checkpoint is taken as it is and vqgan.init is trained further: set one to null")
+        fitted = self.vqgan.checkpoint is None and self.vqgan.init is None
         factor = 2 ** (len(self.vqgan.ch_mult) - 1)
         if fitted and self.images.size % factor:
             raise ValueError(
