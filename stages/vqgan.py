@@ -144,9 +144,7 @@ def _architecture(params: Params) -> vqgan.Architecture:
     )
 
 
-def _split(
-    params: Params, listed: manifest.Manifest, source: loader.ImageSource
-) -> tuple[Pictures, Tensor, bool]:
+def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, Tensor, bool]:
     """The images to train on, those to judge by, and whether these are others: the held-out ones, where there are any.
 
     Judged by are at most as many as are kept in memory.
