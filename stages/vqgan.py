@@ -81,6 +81,11 @@ def _fit(params: Params) -> None:
     source = loader.open_images(listed, paths.images_root())
     begun, origin = (None, None) if settings.init is None else _read(params, settings.init, "vqgan.init")
     tokenizer = begun or build(_architecture(params), settings.seed)
+    if tokenizer.architecture.variant.gumbel:
+        raise ConfigError(
+            f"vqgan.init is {settings.init}, whose codes are a convolution's choice (Gumbel), not the nearest ones, "
+            "which cannot be trained here: take it as it is, as vqgan.checkpoint, or name another one"
+        )
     perceptual = NETWORKS[settings.fit.perceptual_network]()
     if perceptual is not None:
         perceptual.to(device())
