@@ -10,9 +10,9 @@ from torch import nn
 
 from tests.factory import normal
 from vqlcmd.runtime.errors import ConfigError
-from vqlcmd.runtime.torchvision_guard import guard_torchvision
 from vqlcmd.tokenizer_fit import perceptual
 from vqlcmd.tokenizer_fit.perceptual import LPIPS, NETWORKS, EfficientNetDistance, feature_distance
+from vqlcmd.torchvision_guard import guard_torchvision
 
 
 def test_the_distance_of_features_is_of_directions_alone():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vqlcmd.efficientnet import EfficientNetLite0, weights_file
 from vqlcmd.runtime.errors import ConfigError
-from vqlcmd.runtime.torchvision_guard import guard_torchvision
+from vqlcmd.torchvision_guard import guard_torchvision
 
 LAYERS = (0, 2, 4, 10)
 """Blocks of EfficientNet-Lite0 after which features are compared: the last ones at 1/2, 1/4, 1/8 and 1/16 of a side."""
