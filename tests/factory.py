@@ -1,17 +1,17 @@
 """Tiny parameters and methods for tests: params.yaml with small sizes, and whatever a test overrides."""
 
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vqlcmd import methods
-from vqlcmd.params import ModelParams, Params, Train, load_params
+from vqlcmd.params import ModelParams, Params, Sampling, Train, load_params
 
 ROOT = Path(__file__).parent.parent
 CODES, TOKENS, DIM = 8, 4, 6
-METHODS: tuple[str, ...] = get_args(ModelParams.model_fields["method"].annotation)
+METHODS = tuple(methods.METHODS)
 """Every one that params.yaml can name: a new one is tested by being listed there."""
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -25,13 +25,14 @@ TINY: dict[str, Any] = {
     "lambda_cm": 1.0,
     "lambda_ce": 0.5,
     "weighting": "simple",
+    "consistency_step": "model",
     "drop": 0.2,
     "dropping": "fixed",
     "embedding": "learned",
     "embedding_dim": DIM,
     "train_steps": 10,
-    "schedule": {"log_snr_min": -12.0, "log_snr_max": 6.0},
-    "discrete": {"timesteps": 20, "schedule": "released"},
+    "schedule": {"name": "cosine", "log_snr_min": -12.0, "log_snr_max": 6.0},
+    "discrete": {"timesteps": 20, "schedule": {"d3pm": "cosine", "vq_diffusion": "released"}},
     "network": {"layers": 1, "heads": 2, "width": 16, "dropout": 0.0},
     "train": {
         "batch_size": 4,
@@ -57,15 +58,26 @@ TINY: dict[str, Any] = {
 def params(**overrides: Any) -> Params:
     """All of params.yaml, tiny; a section's override is a dict of the keys that change."""
     values = load_params(ROOT / "params.yaml").model_dump()
-    for changes in (TINY, overrides):
-        for key, value in changes.items():
-            values[key] = {**values[key], **value} if isinstance(value, dict) else value
-    return Params.model_validate(values)
+    return Params.model_validate(merge(merge(values, TINY), overrides))
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with `changes` laid over it, section by section."""
+    laid = {key: merge(values[key], new) if isinstance(new, dict) else new for key, new in changes.items()}
+    return values | laid
 
 
 def model_params(**overrides: Any) -> ModelParams:
     """The part of them that shapes a model."""
     return params(**overrides).model_part()
+
+
+def sampling(steps: int = 5, sampler: str = "ancestral", guidance: float = 0.0, **own: Any) -> Sampling:
+    """A short way to say how; every method's own knobs as in params.yaml, so that any method can read its own."""
+    knobs = params().sample.model_dump(exclude={"count", "batch_size"})
+    return Sampling(
+        steps, sampler, guidance, {key: own.get(key, v) for each in knobs.values() for key, v in each.items()}
+    )
 
 
 def train_settings(**overrides: Any) -> Train:

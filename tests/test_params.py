@@ -65,6 +65,21 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("a share in a list", {"train.betas": [0.9, 1.5]}, ["`train.betas.1`", "1.5", "less than 1"]),
     ("one beta", {"train.betas": [0.9]}, ["`train`", "betas", "two numbers"]),
     ("an unknown choice", {"sampler": "euler"}, ["`sampler`", "'euler'", "'ancestral' or 'ddim'", "-S sampler="]),
+    ("an unknown schedule", {"schedule.name": "cosin"}, ["`schedule.name`", "'cosin'", "'cosine' or 'linear'", "-S"]),
+    ("a schedule without a shift", {"schedule.name": "linear", "s": -1.0}, ["linear", "no shift", "set s to 0"]),
+    (
+        "an unknown schedule of a chain",
+        {"discrete.schedule.vq_diffusion": "new"},
+        ["`discrete.schedule.vq_diffusion`", "'new'", "'paper' or 'released'"],
+    ),
+    (
+        "an unknown method",
+        {"method": "foo"},
+        ["`method`", "'foo'", "'lcmd', 'd3pm',", "-S method="],
+    ),
+    ("a knob of no method", {"sample.maskgit.warmth": 1}, ["`sample.maskgit.warmth`", "not a parameter"]),
+    ("a knob out of range", {"sample.vq_diffusion.truncation": 0.0}, ["`sample.vq_diffusion.truncation`", "0.0", "-S"]),
+    ("a missing knob", {"sample.maskgit.temperature": REMOVE}, ["`sample.maskgit.temperature`", "missing", "add it"]),
     ("no number", {"s": math.nan}, ["`s`", "nan", "finite number", "-S s="]),
     ("no number for a share", {"drop": math.nan}, ["`drop`", "nan", "-S drop="]),
     ("an infinite weight", {"lambda_ce": math.inf}, ["`lambda_ce`", "inf", "finite number"]),
@@ -221,3 +236,56 @@ def test_yaml_that_its_reader_trips_over_is_one_line(tmp_path: Path, text: str) 
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"params\.yaml is not YAML"):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [
+        ("train.embedding_lr_scale", "embedding_rate"),
+        ("train.final_lr_ratio", "final_rate"),
+        ("vqgan.fit.decoder_only_fraction", "painting_share"),
+        ("reference.proxy", "judge"),
+        ("sample.maskgit", "temperature"),
+    ],
+)
+def test_a_key_under_its_old_name_is_one_line_with_the_new_one(tmp_path: Path, new: str, old: str) -> None:
+    section = new.rpartition(".")[0]
+    with pytest.raises(ConfigError, match=f"`{section}.{old}` is called `{new}.* now: rename it$"):
+        load(tmp_path, {new: REMOVE, f"{section}.{old}": 1.0})
+
+
+def test_old_values_are_one_line_with_the_new_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'judge', which is called 'proxy' now"):
+        load(tmp_path, {"evaluate.features": "judge"})
+    with pytest.raises(ConfigError, match=r"`discrete.schedule` is called `discrete.schedule.vq_diffusion` now"):
+        load(tmp_path, {"discrete.schedule": "released"})
+
+
+def test_a_key_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    """The last one counted, without a word."""
+    path = tmp_path / "params.yaml"
+    path.write_text(f"{FILE.read_text(encoding='utf-8')}\nseed: 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="`seed` is there twice, again in line"):
+        load_params(path)
+
+
+def test_a_long_value_is_cut_and_what_a_terminal_would_obey_is_escaped(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {"method": "\x1b[31m" * 100_000})
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("path", [FILE, *sorted((ROOT / "presets").glob("d*.yaml"))], ids=lambda path: path.stem)
+def test_dvc_changes_the_one_line_that_an_experiment_sets(tmp_path: Path, path: Path) -> None:
+    """It writes null as nothing, and rewrote every line with one."""
+    from dvc.utils.serialize import modify_yaml
+
+    before = path.read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(before, encoding="utf-8")
+    with modify_yaml(str(tmp_path / "params.yaml")) as values:
+        values["drop"] = 0.3
+    after = (tmp_path / "params.yaml").read_text(encoding="utf-8")
+    assert [line for line in after.splitlines() if line not in before.splitlines()] == [
+        line.replace("0.2", "0.3") for line in before.splitlines() if line.startswith("drop:")
+    ]

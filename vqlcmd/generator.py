@@ -1,51 +1,85 @@
 """A trained model and its tokenizer, for use outside the pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
 from vqlcmd.params import Sampling
+from vqlcmd.params.errors import rule
 from vqlcmd.rng import CounterRNG
-from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 
 
 class Generator:
-    """Images from classes: `vqlcmd.load("data").sample([3, 3], steps=50)`."""
+    """Images from classes: `vqlcmd.load("data").sample([3, 3], steps=50)`.
 
-    def __init__(self, method: Method, tokenizer: vqgan.VQGAN, class_names: Sequence[str], device: torch.device):
-        self.method, self.vqgan, self.class_names, self.device = method, tokenizer, tuple(class_names), device
+    `about` is what the model's file says: what is not asked for otherwise is sampled as params.yaml did in training.
+    """
+
+    def __init__(self, method: Method, tokenizer: vqgan.VQGAN, about: Mapping[str, Any], device: torch.device):
+        self.method, self.vqgan, self.about, self.device = method, tokenizer, about, device
+        self.class_names = tuple(about["class_names"])
+
+    def sampling(
+        self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None, **own: Any
+    ) -> Sampling:
+        """How the model samples, but for what is given; `own` are knobs of its method. ConfigError: one line."""
+        usual = self.about["sampling"]
+        given = {name: value for name, value in own.items() if value is not None}
+        for name in given:
+            if name not in usual["own"]:
+                known = ", ".join(usual["own"]) or "none"
+                raise ConfigError(f"{name} is not a knob of {self.about['params']['method']}, which has {known}")
+        model = type(self.method).knobs
+        try:
+            knobs = model.model_validate({**usual["own"], **given}).model_dump()
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ConfigError(f"{problem['loc'][0]} is {problem['input']!r}, but must be {rule(problem)}") from None
+        how = Sampling(
+            usual["steps"] if steps is None else steps,
+            usual["sampler"] if sampler is None else sampler,
+            usual["guidance"] if guidance is None else guidance,
+            knobs,
+        )
+        self.method.check(how)
+        return how
 
     @torch.no_grad()
     def sample(
         self,
         classes: Sequence[int] | int,
         *,
-        steps: int = 50,
-        guidance: float = 0.0,
-        sampler: str = "ancestral",
-        temperature: float = 4.5,
-        truncation: float = 0.86,
-        seed: int = 0,
-        batch_size: int = 256,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        seed: int | None = None,
+        batch_size: int | None = None,
+        **own: Any,
     ) -> Tensor:
         """Images (n, 3, S, S) uint8: one for each class in `classes`, or `classes` many where the model has none.
 
-        Image i depends on (seed, i) and its class, not on how many are made at once.
+        Image i depends on (seed, i) and its class, not on how many are made at once. What is None is as in training;
+        `own` are the method's own knobs: MaskGIT's `temperature`, VQ-Diffusion's `truncation`.
         """
-        labels = self._labels(classes, guidance)
-        how = Sampling(steps, sampler, guidance, temperature, truncation)
+        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, **own)
+        key: int = self.about["params"]["seed"] if seed is None else seed
+        at_once: int = batch_size or self.about["sampling"]["batch_size"]
+        labels = self._labels(classes, how.guidance)
         count = len(labels) if isinstance(labels, Tensor) else labels
         images = []
-        for start in range(0, count, batch_size):
-            rows = torch.arange(start, min(start + batch_size, count), device=self.device)
+        for start in range(0, count, at_once):
+            rows = torch.arange(start, min(start + at_once, count), device=self.device)
             label = labels[rows] if isinstance(labels, Tensor) else None
-            rng = CounterRNG(seed, "sample", rows)
+            rng = CounterRNG(key, "sample", rows)
             tokens = self.method.sample(label, rng, how)
             images.append(to_uint8(self.vqgan.decode(tokens)).cpu())
         return torch.cat(images)
@@ -58,10 +92,12 @@ class Generator:
         class_: int | None,
         count: int,
         *,
-        steps: int = 50,
-        guidance: float = 0.0,
-        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        seed: int | None = None,
         whole_tokens: bool = False,
+        **own: Any,
     ) -> tuple[Tensor, Tensor]:
         """`count` images (n, 3, S, S) uint8 that differ from `image` (3, S, S) uint8 in `hole` (S, S) bool alone.
 
@@ -69,8 +105,11 @@ class Generator:
         of these tokens, which shows their edges. Beside them: what is kept of the image, the rest grey. Without
         `class_`, a model with classes uses its null class. ConfigError where the hole leaves nothing, or everything.
         """
-        how = Sampling(steps, guidance=guidance)
+        # The usual guidance needs a class; who names none has not asked for any.
+        guidance = 0.0 if guidance is None and class_ is None else guidance
+        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, **own)
         self.method.check(how, infill=True)
+        key: int = self.about["params"]["seed"] if seed is None else seed
         if guidance and class_ is None:
             raise ConfigError(f"guidance {guidance} needs a class to be guided to: name one, or set it to 0")
         known_classes = len(self.class_names)
@@ -89,7 +128,7 @@ class Generator:
                 " paint less of it white, or draw whole pictures with `vqlcmd sample`"
             )
         known = torch.where(open_N, -1, tokens).expand(count, -1)
-        rng = CounterRNG(seed, "inpaint", torch.arange(count, device=self.device))
+        rng = CounterRNG(key, "inpaint", torch.arange(count, device=self.device))
         drawn = self.method.sample(label, rng, how, known)
         painted = to_uint8(self.vqgan.decode(drawn)).cpu()
         patch = image.shape[1] // side
@@ -116,5 +155,8 @@ class Generator:
 def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/."""
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    method, about = load_method(Path(folder) / "model" / "model.safetensors", where)
-    return Generator(method, vqgan.load(Path(folder) / "vqgan.safetensors", where), about["class_names"], where)
+    path = Path(folder) / "model" / "model.safetensors"
+    method, about = load_method(path, where)
+    if "sampling" not in about:
+        raise DataError(f"{path} does not say how to sample, it is of another version: `dvc repro` trains it anew")
+    return Generator(method, vqgan.load(Path(folder) / "vqgan.safetensors", where), about, where)

@@ -51,11 +51,17 @@ def test_every_command_explains_itself(command: str) -> None:
         (["decode", "--out", "x"], "data/samples/header.json is missing"),
         (["sample", "--out", "x"], "data/model/model.safetensors is missing"),
         (["sample", "--count", "3", "--class", "1"], "--class, --count: needs --out DIR"),
-        (["sample", "--out", "x", "--temperature", "-1"], "--temperature -1 must be a number from 0"),
-        (["sample", "--out", "x", "--temperature", "nan"], "--temperature nan must be a number from 0"),
-        (["sample", "--out", "x", "--truncation", "0"], "--truncation 0 must lie above 0 and be 1 at most"),
-        (["gallery", "x.png", "--truncation", "1.5"], "--truncation 1.5 must lie above 0"),
-        (["gallery", "x.png", "--temperature", "inf"], "--temperature inf must be"),
+        (
+            ["sample", "--out", "x", "--temperature", "-1"],
+            "--temperature is -1, but must be greater than or equal to 0",
+        ),
+        (["sample", "--out", "x", "--temperature", "nan"], "--temperature is nan, but must be "),
+        (["sample", "--out", "x", "--truncation", "0"], "--truncation is 0, but must be greater than 0"),
+        (["gallery", "x.png", "--truncation", "1.5"], "--truncation is 1.5, but must be less than or equal to 1"),
+        (["gallery", "--temperature", "inf", "x.png"], "--temperature is inf, but must be a finite number"),
+        (["gallery", "x.png", "--temperature", "warm"], "--temperature is warm, but must be a number"),
+        (["gallery", "x.png", "--temperature"], "--temperature needs a value"),
+        (["gallery", "x.png", "--stepz", "3"], "--stepz is no option, nor a knob of a method: did you mean --steps?"),
         (["gallery", "x.png", "--guidance", "0,-1"], "--guidance -1 must be a number from 0"),
     ],
 )
@@ -79,8 +85,21 @@ def test_options_of_sampling_that_the_stage_would_not_read_are_refused(option: s
     assert str(done.exception).startswith(f"{option.partition('=')[0]}: needs --out DIR")
 
 
+@pytest.mark.parametrize("command", ["sample", "gallery", "inpaint"])
+def test_help_lists_the_knobs_that_the_methods_declare(command: str) -> None:
+    from typer.testing import CliRunner
+
+    from vqlcmd import methods
+    from vqlcmd.cli.main import app
+
+    text = " ".join(CliRunner().invoke(app, [command, "--help"], terminal_width=200).output.split())
+    for method, model in methods.knobs().items():
+        for name, field in model.model_fields.items():
+            assert f"--{name} {method} {field.description}" in text
+
+
 @pytest.mark.parametrize("command", [["sample", "--out"], ["gallery"]])
-def test_knobs_of_sampling_reach_the_model_and_are_otherwise_those_of_python(
+def test_options_of_sampling_reach_the_model_and_the_others_are_left_to_it(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -88,12 +107,12 @@ def test_knobs_of_sampling_reach_the_model_and_are_otherwise_those_of_python(
 
     import vqlcmd
     from vqlcmd.cli.main import app
-    from vqlcmd.params import Sampling
 
     seen: list[dict[str, object]] = []
 
     class Model:
         class_names = ()
+        about = {"sampling": {"guidance": 0.5}}  # noqa: RUF012
 
         def sample(self, classes: int, **how: object) -> torch.Tensor:
             seen.append(how)
@@ -102,13 +121,14 @@ def test_knobs_of_sampling_reach_the_model_and_are_otherwise_those_of_python(
     monkeypatch.setattr(vqlcmd, "load", lambda folder: Model())
     for name, options in {
         "a.png": [],
-        "b.png": ["--temperature=2", "--truncation=0.5", "--steps=3", "--seed=4"],
+        "b.png": ["--temperature=2", "--truncation", "0.5", "--steps=3", "--seed=4"],
     }.items():
         done = CliRunner().invoke(app, [*command, str(tmp_path / name), *options], catch_exceptions=False)
         assert done.exit_code == 0
-    plain = Sampling()
-    assert seen[0] == {**vars(plain), "seed": 0}
-    assert seen[1] == {**vars(plain), "temperature": 2.0, "truncation": 0.5, "steps": 3, "seed": 4}
+    told = [{key: value for key, value in how.items() if value is not None} for how in seen]
+    asked = {"guidance": 0.5} if command == ["gallery"] else {}
+    assert told[0] == asked
+    assert told[1] == {**asked, "temperature": 2.0, "truncation": 0.5, "steps": 3, "seed": 4}
 
 
 def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None:

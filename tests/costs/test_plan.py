@@ -93,7 +93,7 @@ def test_files_are_as_large_as_announced(tmp_path: Path) -> None:
         assert written == pytest.approx(found.disk()[name], rel=0.15)
     path = tmp_path / "model.safetensors"
     header = {"tokens": TOKENS, "classes": ["a", "b", "c"], "vqgan_digest": ""}
-    save_method(path, made(3), model_params(**TINY), header, codebook(CODES, 7))
+    save_method(path, made(3), params(**TINY), header, codebook(CODES, 7))
     assert path.stat().st_size == pytest.approx(found.disk()["data/model"], rel=0.1)
 
 

@@ -63,9 +63,14 @@ def run(name: str) -> dict[str, float]:
     label = torch.tensor([classes - 1]) if classes else None
     drawn = teacher.sample(label, CounterRNG(0, "sample", torch.arange(1)), how)
     tokenizer = vqgan.VQGAN(shape).eval().requires_grad_(False)
-    generator = Generator(teacher, tokenizer, [str(number) for number in range(classes)], torch.device("cpu"))
+    about = {
+        "params": params.model_part().model_dump(),
+        "sampling": {**vars(how), "batch_size": 1},
+        "class_names": [str(number) for number in range(classes)],
+    }
+    generator = Generator(teacher, tokenizer, about, torch.device("cpu"))
     asked = [classes - 1] if classes else 1
-    images = generator.sample(asked, steps=how.steps, guidance=how.guidance, sampler=how.sampler)
+    images = generator.sample(asked)
     return {
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "training": peak,

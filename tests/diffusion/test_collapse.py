@@ -18,10 +18,10 @@ from vqlcmd.diffusion.collapse import (
     statistics,
     statistics_memory,
 )
-from vqlcmd.diffusion.schedule import Schedule
+from vqlcmd.diffusion.schedule import Cosine
 from vqlcmd.rng import CounterRNG
 
-SCHEDULE = Schedule(-2.0, -30, 30)
+SCHEDULE = Cosine(-2.0, -30, 30)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from tests.factory import normal
 from vqlcmd.diffusion import gaussian
-from vqlcmd.diffusion.schedule import Schedule
+from vqlcmd.diffusion.schedule import Cosine, Linear, Schedule
 
-SCHEDULES = [Schedule(shift, -12, 6) for shift in (-4.0, 0.0, 4.0)]
+SCHEDULES = [*(Cosine(shift, -12, 6) for shift in (-4.0, 0.0, 4.0)), Linear(0.0, -12, 6)]
 B, N, D = 5, 3, 4
 PSI, EPS = normal(B, N, D, seed=1, dtype=torch.float64), normal(B, N, D, seed=2, dtype=torch.float64)
 
@@ -113,7 +113,7 @@ def test_steps_of_no_length_stay_where_they_are() -> None:
     assert torch.allclose(gaussian.ancestral_step(schedule, EPS, PSI, t, t, PSI), EPS, rtol=1e-14)
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES, Schedule(0.0, -2, 6)])
+@pytest.mark.parametrize("schedule", [*SCHEDULES, Cosine(0.0, -2, 6)])
 def test_the_prior_term_is_the_kl_to_a_standard_normal(schedule: Schedule) -> None:
     t = torch.tensor(schedule.end, dtype=torch.float64)
     q = torch.distributions.Normal(schedule.alpha(t) * PSI, schedule.sigma(t))

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.factory import CODES, METHODS, TOKENS, integers, made, normal
+from tests.factory import CODES, METHODS, TOKENS, integers, made, normal, sampling
 from vqlcmd.diffusion.guidance import guided, with_known_tokens
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError
 
@@ -77,7 +76,7 @@ filling = pytest.mark.parametrize("name", [name for name in METHODS if name != "
 
 
 def sample(method: Any, known: Tensor | None = None, *, seed: int = 7, rows: Tensor = ROWS, **options: Any) -> Tensor:
-    how = Sampling(**{"steps": 5, **options})
+    how = sampling(**{"steps": 5, **options})
     return method.sample(CLASSES[rows], CounterRNG(seed, "test", rows), how, None if known is None else known[rows])
 
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from tests.factory import integers
 from vqlcmd.diffusion.markov import Kernel, kl, one_hot, sample_categorical
-from vqlcmd.methods.d3pm import kept
+from vqlcmd.methods import d3pm
 from vqlcmd.methods.vq_diffusion import SCHEDULES, truncated
 
 K, T = 5, 12
-KEEP = kept(T)
+KEEP = d3pm.cosine(T)
 KERNELS = {
     "d3pm": Kernel(KEEP, torch.zeros_like(KEEP), K),
     "paper": Kernel(*SCHEDULES["paper"](T), K),

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.factory import CODES, TOKENS, build, integers, made, perturb
+from tests.factory import CODES, TOKENS, build, integers, made, perturb, sampling
 from vqlcmd.diffusion.guidance import guided
 from vqlcmd.diffusion.markov import sample_categorical
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 
 B = 12
@@ -35,7 +34,7 @@ def test_an_autoregressive_models_loss_is_its_bound() -> None:
 def test_an_autoregressive_model_draws_token_by_token_what_one_pass_over_all_says(guidance: float) -> None:
     """Keys and values from before are those of the whole, for both halves of a guided pass."""
     method = made("autoregressive", network={"layers": 2})
-    tokens = method.sample(LABEL, NOISE, Sampling(guidance=guidance))
+    tokens = method.sample(LABEL, NOISE, sampling(guidance=guidance))
     x_BN, t = method.noised(tokens, torch.zeros(B), NOISE)
     p_BNK = guided(method.logits, guidance, null=3)(x_BN, t, LABEL).softmax(dim=2)
     assert torch.equal(sample_categorical(p_BNK, NOISE.uniform("step", TOKENS)), tokens)
@@ -49,7 +48,7 @@ def test_an_autoregressive_model_samples_what_its_exact_likelihood_says() -> Non
     states = torch.cartesian_prod(*[torch.arange(codes)] * tokens)
     p = torch.exp(-tokens * model.bound(states, None, CounterRNG(0, "test", torch.arange(len(states))), 1).double())
     assert float(p.sum()) == pytest.approx(1, abs=1e-6)
-    drawn = model.sample(None, CounterRNG(0, "test", torch.arange(n)), Sampling())
+    drawn = model.sample(None, CounterRNG(0, "test", torch.arange(n)), sampling())
     shares = torch.bincount(drawn @ torch.tensor([16, 4, 1]), minlength=len(states)).double() / n
     assert 0.5 * float((shares - p).abs().sum()) < 0.02
     # Far from a distribution of independent tokens, so that this says something.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tests.diffusion.test_markov import by_bayes, matrix, states
-from tests.factory import CODES, TOKENS, build, integers, made, normal
+from tests.factory import CODES, TOKENS, build, integers, made, normal, sampling
+from vqlcmd import methods
 from vqlcmd.diffusion.markov import Kernel
-from vqlcmd.methods.d3pm import kept
+from vqlcmd.methods import d3pm
 from vqlcmd.methods.vq_diffusion import SCHEDULES, truncated
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import distributed
 from vqlcmd.runtime.errors import ConfigError
@@ -20,13 +20,14 @@ from vqlcmd.runtime.errors import ConfigError
 B, T = 12, 20
 X, LABEL = integers(CODES, B, TOKENS), integers(3, B, seed=1)
 NOISE = CounterRNG(7, "test", torch.arange(B))
-chains = pytest.mark.parametrize("name", ["d3pm", "vq_diffusion"])
+CHAINS = methods.schedules()
+chains = pytest.mark.parametrize("name", CHAINS)
 
 
 def test_d3pm_keeps_tokens_along_a_cosine_that_is_not_squared() -> None:
     """f(u) = cos((u + 0.008) / 1.008 pi / 2); the last step, which would replace all, replaces 0.999."""
     for timesteps in (2, 20, 1000):
-        keep = kept(timesteps)
+        keep = d3pm.cosine(timesteps)
         f = [math.cos((t / timesteps + 0.008) / 1.008 * math.pi / 2) for t in range(timesteps + 1)]
         assert keep.shape == (timesteps + 1,)
         assert keep.dtype == torch.float64
@@ -52,6 +53,20 @@ def test_vq_diffusions_released_code_masks_alone_but_for_a_millionth(timesteps: 
     assert (1 - keep - mask)[1:].tolist() == pytest.approx([1e-6] * timesteps, rel=1e-6)
 
 
+@pytest.mark.parametrize("timesteps", [2, 100, 1000])
+@chains
+def test_every_schedule_of_a_chain_only_ever_loses_tokens_and_ends_with_next_to_none(name: str, timesteps: int) -> None:
+    for schedule in methods.method_class(name).schedules:
+        kernel = build(method=name, discrete={"timesteps": timesteps, "schedule": {name: schedule}}).kernel
+        keep, mask = kernel.keep, kernel.mask
+        assert (keep[0], mask[0]) == (1, 0)
+        assert (keep.diff() < 0).all()
+        assert (mask.diff() >= 0).all()
+        assert ((keep > 0) | (torch.arange(timesteps + 1) == timesteps)).all()
+        assert (keep + mask <= 1 + 1e-12).all()
+        assert float(keep[-1]) < 2e-3
+
+
 @pytest.mark.parametrize(("name", "extra"), [("d3pm", 0), ("vq_diffusion", 1), ("maskgit", 1), ("autoregressive", 1)])
 def test_the_input_table_has_a_row_for_every_state_and_the_table_of_codes_has_not(name: str, extra: int) -> None:
     method = made(name)
@@ -72,20 +87,21 @@ def test_times_are_the_steps_from_one_to_t_each_alike(name: str) -> None:
 def test_more_steps_than_the_chain_has_are_refused_in_one_line(name: str) -> None:
     """sample() says it too, and not only who asks before."""
     method = made(name)
-    method.check(Sampling(T))
+    method.check(sampling(T))
     for ask in (method.check, lambda how: method.sample(LABEL, NOISE, how)):
         with pytest.raises(ConfigError, match=r"^sample_steps 21 is more than the 20 steps .* discrete.timesteps: "):
-            ask(Sampling(T + 1))
+            ask(sampling(T + 1))
 
 
 @pytest.mark.parametrize(
-    ("name", "schedule"), [("d3pm", "released"), ("vq_diffusion", "paper"), ("vq_diffusion", "released")]
+    ("name", "schedule"),
+    [(name, each) for name in methods.schedules() for each in methods.method_class(name).schedules],
 )
 def test_the_loss_is_the_divergence_of_the_posteriors_written_out(name: str, schedule: str) -> None:
     """By matrices, at the states and with the logits of that very pass: weights 1 and 0.001, or over T P(t)."""
     steps, history = 6, torch.linspace(1, 2, 6)
     method = build(
-        method=name, codes=5, discrete={"timesteps": steps, "schedule": schedule}, train={"batch_size": B}
+        method=name, codes=5, discrete={"timesteps": steps, "schedule": {name: schedule}}, train={"batch_size": B}
     ).train()
     if name == "vq_diffusion":
         method.history.copy_(history)
@@ -114,7 +130,7 @@ def test_the_loss_is_the_divergence_of_the_posteriors_written_out(name: str, sch
         assert method.weights == {"vb": 1.0, "aux": 0.001}
         importance = history.clamp_min(float(history[1])).sqrt() + 1e-4
         weight = importance.sum() / importance[t - 1] / steps
-        other = weight * (1 + (1 - t / steps)) * cross_entropy
+        other = weight * (2 - (t - 1) / steps) * cross_entropy
     assert torch.allclose(terms["vb"], weight * torch.tensor(vb, dtype=torch.float64), rtol=1e-4, atol=1e-6)
     assert torch.allclose(terms["ce" if name == "d3pm" else "aux"], other, rtol=1e-4)
 
@@ -259,7 +275,7 @@ def test_truncation_always_keeps_the_best_code_of_each_token() -> None:
 
 
 def test_the_sampler_truncates_vq_diffusions_prediction_and_no_other() -> None:
-    how = {truncation: Sampling(5, truncation=truncation) for truncation in (1e-9, 0.5, 1.0)}
+    how = {truncation: sampling(5, truncation=truncation) for truncation in (1e-9, 0.5, 1.0)}
     for name, differ in (("vq_diffusion", True), ("d3pm", False), ("maskgit", False)):
         method = made(name)
         samples = [method.sample(LABEL, NOISE, each) for each in how.values()]

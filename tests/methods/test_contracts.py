@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.factory import CODES, METHODS, TOKENS, integers, made, params
+from tests.factory import CODES, METHODS, TOKENS, integers, made, params, sampling
 from vqlcmd.diffusion import collapse
 from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
@@ -21,7 +21,7 @@ every = pytest.mark.parametrize("name", METHODS)
 
 def sample(method: Any, rng: CounterRNG, label: Tensor | None, **options: Any) -> Tensor:
     known = options.pop("known", None)
-    return method.sample(label, rng, Sampling(**{"steps": 5, **options}), known)
+    return method.sample(label, rng, sampling(**{"steps": 5, **options}), known)
 
 
 @every
@@ -114,7 +114,7 @@ def test_network_calls_are_those_really_made(
 
     monkeypatch.setattr(method.network, "forward", count)
     sample(method, NOISE, LABEL, steps=steps, guidance=guidance)
-    assert sum(images) / B == method.nfe(Sampling(steps, guidance=guidance))
+    assert sum(images) / B == method.nfe(sampling(steps, guidance=guidance))
 
 
 @every
@@ -221,7 +221,7 @@ def test_dropped_classes_are_what_the_network_is_asked_with_and_only_in_training
 def test_a_sampler_of_another_method_is_refused_in_one_line(name: str) -> None:
     method = made(name)
     for sampler in ("ancestral", "ddim", "euler"):
-        how = Sampling(5, sampler)
+        how = sampling(5, sampler)
         if sampler in method.samplers:
             method.check(how)
             continue
@@ -233,6 +233,8 @@ def test_a_sampler_of_another_method_is_refused_in_one_line(name: str) -> None:
             assert "\n" not in str(error.value)
 
 
-def test_the_knobs_of_sampling_are_those_of_the_parameters() -> None:
-    chosen = params(sample_steps=7, sampler="ddim", guidance=1.5, sample={"temperature": 2.5, "truncation": 0.5})
-    assert chosen.sampling() == Sampling(7, "ddim", 1.5, 2.5, 0.5)
+def test_the_knobs_of_sampling_are_those_of_the_parameters_and_of_the_chosen_method_alone() -> None:
+    own = {"maskgit": {"temperature": 2.5}, "vq_diffusion": {"truncation": 0.5}}
+    for name in METHODS:
+        chosen = params(method=name, sample_steps=7, guidance=1.5, sample=own).sampling()
+        assert chosen == Sampling(7, "ancestral", 1.5, own.get(name, {}))

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.factory import CODES, TOKENS, build, integers, made, normal
+from tests.factory import CODES, TOKENS, build, integers, made, normal, sampling
 from vqlcmd.methods import maskgit
 from vqlcmd.methods.maskgit import reveal_counts, share_masked
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 
 B = 6
@@ -79,7 +78,7 @@ def watched(method: Any, rng: CounterRNG = NOISE, known: Tensor | None = None, *
     """The states (steps made, B, N) that the network was asked about, and what came out."""
     states: list[Tensor] = []
     handle = method.embedding.register_forward_pre_hook(lambda _, args: states.append(args[0].clone()))
-    tokens = method.sample(LABEL, rng, Sampling(**options), known)
+    tokens = method.sample(LABEL, rng, sampling(**options), known)
     handle.remove()
     return torch.stack(states), tokens
 
@@ -155,7 +154,7 @@ def test_guidance_grows_from_nothing_to_its_full_weight(
     asked: list[float] = []
     guided = maskgit.guided
     monkeypatch.setattr(maskgit, "guided", lambda f, weight, null: asked.append(weight) or guided(f, weight, null))
-    made("maskgit", tokens=16).sample(LABEL, NOISE, Sampling(steps, guidance=2.0))
+    made("maskgit", tokens=16).sample(LABEL, NOISE, sampling(steps, guidance=2.0))
     assert asked == pytest.approx(weights)
 
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.factory import build
+from tests.factory import build, sampling
 from vqlcmd.diffusion import gaussian, losses
-from vqlcmd.diffusion.schedule import Schedule
-from vqlcmd.params import Sampling
+from vqlcmd.diffusion.schedule import SCHEDULES, Schedule, build_schedule
 from vqlcmd.rng import CounterRNG
 
 N, K = 3, 4
@@ -43,14 +42,20 @@ class Posterior(nn.Module):
 
 
 def method(
-    *, shift: float = SHIFT, believed: float | None = None, log_snr_min: float = -12.0, log_snr_max: float = 6.0
+    *,
+    name: str = "cosine",
+    shift: float | None = None,
+    believed: float | None = None,
+    log_snr_min: float = -12.0,
+    log_snr_max: float = 6.0,
+    **options: Any,
 ) -> Any:
     """VQ-LCMD with the exact posterior, or with that of another shift: what the network believes about the noise."""
-    made = build(
-        tokens=N, codes=K, embedding_dim=2, s=shift, schedule={"log_snr_min": log_snr_min, "log_snr_max": log_snr_max}
-    )
+    shift = (SHIFT if name == "cosine" else 0.0) if shift is None else shift
+    ends = {"log_snr_min": log_snr_min, "log_snr_max": log_snr_max}
+    made = build(tokens=N, codes=K, embedding_dim=2, s=shift, schedule={"name": name, **ends}, **options)
     made.embedding.weight.data.copy_(TABLE)
-    made.network = Posterior(Schedule(shift if believed is None else believed, log_snr_min, log_snr_max))
+    made.network = Posterior(build_schedule(name, shift if believed is None else believed, **ends))
     return made.eval()
 
 
@@ -70,7 +75,7 @@ def noise_alone(n: int) -> float:
 
 
 def drawn(model: Any, n: int, sampler: str = "ancestral", steps: int = 100) -> Tensor:
-    return model.sample(None, CounterRNG(0, "toy", torch.arange(n)), Sampling(steps, sampler))
+    return model.sample(None, CounterRNG(0, "toy", torch.arange(n)), sampling(steps, sampler))
 
 
 def exact_tokens(n: int) -> Tensor:
@@ -108,7 +113,7 @@ def test_a_network_that_believes_in_another_noise_does_not_reproduce_it(believed
 
 
 @functools.cache
-def bound(repeats: int = 16, levels: int = 64, seed: int = 0, **options: float) -> tuple[float, float]:
+def bound(repeats: int = 16, levels: int = 64, seed: int = 0, **options: Any) -> tuple[float, float]:
     """Mean over x ~ p of the bound, and its standard error over independent repetitions."""
     model = method(**options)
     tokens = exact_tokens(1000)
@@ -128,10 +133,13 @@ def test_with_the_exact_posterior_the_bound_is_the_entropy() -> None:
     assert abs(mean - ENTROPY) < 4 * error + 0.002
 
 
-@pytest.mark.parametrize("shift", [-4.0, 3.0])
-def test_the_bound_does_not_depend_on_the_schedules_shape(shift: float) -> None:
+SHAPES = [*({"shift": shift} for shift in (-4.0, 3.0)), *({"name": name} for name in SCHEDULES if name != "cosine")]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_bound_does_not_depend_on_the_schedules_shape(shape: dict[str, Any]) -> None:
     """Same ends in log SNR, other noise at every time between them, other random numbers."""
-    (ours, our_error), (theirs, their_error) = bound(), bound(shift=shift, seed=1)
+    (ours, our_error), (theirs, their_error) = bound(), bound(**shape, seed=1)
     assert abs(ours - theirs) < 4 * math.hypot(our_error, their_error)
 
 

@@ -16,7 +16,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 NEUTRAL = (
     "vqlcmd/runtime/",
     "vqlcmd/costs/",
-    "vqlcmd/params.py",
+    "vqlcmd/params/",
     "vqlcmd/loggers.py",
     "vqlcmd/torchvision_guard.py",
     "vqlcmd/__init__.py",
@@ -33,7 +33,8 @@ FLOORS = [
     "cli",
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
-# Read to refuse an impossible run before it starts; they change no output.
+# Read to refuse an impossible run before it starts, and kept in the model's header for whoever samples from it without
+# saying how; they change no weight, so that another way to sample trains nothing again.
 CHECKED_ONLY = {"train": {"guidance", "sampler", "sample_steps", "sample", "train.logger"}}
 # Methods of Params that read more than one key.
 READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}}

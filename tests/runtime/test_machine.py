@@ -8,10 +8,9 @@ import sys
 import pytest
 import torch
 
-from tests.factory import CODES, TOKENS, integers, made
+from tests.factory import CODES, TOKENS, integers, made, sampling
 from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.transformer import Transformer
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import machine, paths
 from vqlcmd.runtime.errors import ConfigError
@@ -84,7 +83,7 @@ def test_compiled_and_eager_agree(name: str, monkeypatch: pytest.MonkeyPatch) ->
         terms = torch.stack([term.mean() for term in method(tokens, label, rng, copy.deepcopy(teacher)).values()])
         terms.sum().backward()
         gradients = torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
-        return terms.detach(), gradients, teacher.sample(label, rng, Sampling(3))
+        return terms.detach(), gradients, teacher.sample(label, rng, sampling(3))
 
     eager = answers()
     # What compile_network replaces comes back at the end.

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.tokenizers import QUICK, TINY, blobs
-from vqlcmd.params import VqganFit
+from vqlcmd.params.vqgan import VqganFit
 from vqlcmd.runtime.resume import State
 from vqlcmd.tokenizer.vqgan import VQGAN, Architecture
 from vqlcmd.tokenizer_fit.fit import build, fit

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.tokenizer_fit.fitting import FULL, fitted
 from tests.tokenizers import QUICK, TINY, blobs, seeded
-from vqlcmd.params import VqganFit
+from vqlcmd.params.vqgan import VqganFit
 from vqlcmd.runtime.errors import ConfigError, Diverged, Interrupted
 from vqlcmd.tokenizer.blocks import Variant
 from vqlcmd.tokenizer.pixels import to_float, to_uint8

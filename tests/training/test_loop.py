@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.factory import CODES, METHODS, TOKENS, build, integers, perturb, train_settings
+from tests.factory import CODES, METHODS, TOKENS, build, integers, perturb, sampling, train_settings
 from vqlcmd.diffusion import losses
-from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import Diverged, Interrupted
 from vqlcmd.runtime.resume import State
@@ -60,7 +59,7 @@ def test_one_image_is_learned_and_sampled_back(tmp_path: Path, name: str) -> Non
     settings = {"batch_size": 16, "log_every": 50, "save_every": 1000}
     _, teacher, rows = run(tmp_path, split=image, steps=150, settings=settings, method=name)
     rng, label = CounterRNG(0, "test", torch.arange(50)), torch.full((50,), 2)
-    right = (teacher.sample(label, rng, Sampling(10)) == image.tokens).float().mean()
+    right = (teacher.sample(label, rng, sampling(10)) == image.tokens).float().mean()
     bound = teacher.bound(image.tokens.expand(50, -1), label, rng, 20).mean()
     # MaskGIT's smoothed labels leave a tenth, of which the token itself has its share.
     sure = 0.9 + 0.1 / CODES if name == "maskgit" else 1.0

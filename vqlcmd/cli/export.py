@@ -52,61 +52,18 @@ def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
     write_images(images, labels, header["classes"], out)
 
 
-def sample_images(
-    out: Path,
-    class_: int | None,
-    count: int,
-    *,
-    steps: int,
-    guidance: float,
-    sampler: str,
-    temperature: float,
-    truncation: float,
-    seed: int,
-) -> None:
-    """Draw `count` images of one class (of all in turn without `class_`) into `out`."""
-    _check([guidance], temperature, truncation)
+def sample_images(out: Path, class_: int | None, count: int, **how: Any) -> None:
+    """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample."""
     model = vqlcmd.load("data")
     names = model.class_names
     if class_ is not None and not names:
         raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
     labels = [class_ if class_ is not None else number % len(names) for number in range(count)] if names else None
-    images = model.sample(
-        count if labels is None else labels,
-        steps=steps,
-        guidance=guidance,
-        sampler=sampler,
-        temperature=temperature,
-        truncation=truncation,
-        seed=seed,
-    )
-    write_images(images, labels, names, out)
+    write_images(model.sample(count if labels is None else labels, **how), labels, names, out)
 
 
-def _check(scales: list[float], temperature: float, truncation: float) -> None:
-    """ConfigError for what params.yaml would refuse too."""
-    for scale in scales:
-        if not 0 <= scale < math.inf:
-            raise ConfigError(f"--guidance {scale:g} must be a number from 0")
-    if not 0 <= temperature < math.inf:
-        raise ConfigError(f"--temperature {temperature:g} must be a number from 0")
-    if not 0 < truncation <= 1:
-        raise ConfigError(f"--truncation {truncation:g} must lie above 0 and be 1 at most")
-
-
-def inpaint_image(
-    image: Path,
-    mask: Path,
-    out: Path,
-    class_: int | None,
-    count: int,
-    *,
-    steps: int,
-    guidance: float,
-    seed: int,
-    whole_tokens: bool,
-) -> None:
-    """One picture: `image` as the model sees it, what is kept of it, and `count` results.
+def inpaint_image(image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
+    """One picture: `image` as the model sees it, what is kept of it, and `count` results; `how` as for Generator.
 
     Of the mask, white is a hole; black and what is transparent is kept.
     """
@@ -122,16 +79,7 @@ def inpaint_image(
         )
     pixels, hole = (torch.from_numpy(crop_views(each, recipe, 0)[0]) for each in (picture, holes))
     model = vqlcmd.load("data")
-    painted, kept = model.inpaint(
-        pixels,
-        hole.float().mean(dim=0) > 127,
-        class_,
-        count,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        whole_tokens=whole_tokens,
-    )
+    painted, kept = model.inpaint(pixels, hole.float().mean(dim=0) > 127, class_, count, **how)
     figures.image_grid(torch.cat([pixels[None], kept[None], painted]), min(count + 2, 10), out)
     print(f"{out}: the image, what is kept of it, {count} results")
 
@@ -140,28 +88,20 @@ def _sides(picture: Image.Image) -> str:
     return f"{picture.width} x {picture.height}"
 
 
-def draw_gallery(
-    out: Path,
-    guidance: str,
-    rows: int,
-    *,
-    steps: int,
-    sampler: str,
-    temperature: float,
-    truncation: float,
-    seed: int,
-) -> None:
+def draw_gallery(out: Path, guidance: str | None, rows: int, **how: Any) -> None:
     """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
     try:
-        scales = [float(scale) for scale in guidance.split(",")]
+        scales = [float(scale) for scale in guidance.split(",")] if guidance is not None else None
     except ValueError:
         raise ConfigError(f"--guidance {guidance} must be numbers with commas between them, such as 0,1,2") from None
-    _check(scales, temperature, truncation)
+    wrong = [scale for scale in scales or () if not 0 <= scale < math.inf]
+    if wrong:
+        raise ConfigError(f"--guidance {wrong[0]:g} must be a number from 0")
     model = vqlcmd.load("data")
-    how: dict[str, Any] = {"steps": steps, "sampler": sampler, "temperature": temperature, "truncation": truncation}
+    scales = scales or [model.about["sampling"]["guidance"]]
     columns = min(len(model.class_names), 20) or 10
     classes = list(range(columns)) * rows if model.class_names else columns * rows
-    parts = [model.sample(classes, guidance=scale, seed=seed, **how) for scale in scales]
+    parts = [model.sample(classes, guidance=scale, **how) for scale in scales]
     figures.image_grid(torch.cat(parts), columns, out)
     print(f"{out}: guidance {', '.join(f'{scale:g}' for scale in scales)}, {rows} rows each")
 

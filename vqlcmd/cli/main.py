@@ -6,10 +6,12 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
+from vqlcmd.cli import knobs
+from vqlcmd.cli.knobs import KnobCommand
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.errors import ConfigError, UserError, shown
 
@@ -117,44 +119,42 @@ def decode(
     decode_samples(out, count, batch_size)
 
 
-Sampler = Annotated[Literal["ancestral", "ddim"], typer.Option(help="Of VQ-LCMD; other methods have the first alone.")]
-Temperature = Annotated[float, typer.Option(help="Of MaskGIT's Gumbel noise on what is revealed first, from 0.")]
-Truncation = Annotated[
-    float,
-    typer.Option(help="VQ-Diffusion's r: codes are kept while the mass before them is below it; above 0, 1 for all."),
-]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
+Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
+Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
+SampleSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of the random numbers.")]
 
 
-@app.command()
+@app.command(cls=KnobCommand)
 def sample(
     context: typer.Context,
     class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
-    steps: Annotated[int, typer.Option(min=1)] = 50,
-    guidance: Annotated[float, typer.Option(min=0)] = 0.0,
-    sampler: Sampler = "ancestral",
-    temperature: Temperature = 4.5,
-    truncation: Truncation = 0.86,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = None,
+    seed: SampleSeed = None,
 ) -> None:
     """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
     if out is None:
         given = [
             name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
         ]
+        given += knobs.given(context)
         if given:
             named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
             raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
         raise typer.Exit(_stage("sample"))
     from vqlcmd.cli.export import sample_images
 
-    how = {"guidance": guidance, "temperature": temperature, "truncation": truncation}
-    sample_images(out, class_, count or 16, steps=steps, sampler=sampler, seed=seed, **how)
+    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
+    sample_images(out, class_, count or 16, **how, **knobs.given(context))
 
 
-@app.command()
+@app.command(cls=KnobCommand)
 def inpaint(
+    context: typer.Context,
     image: Annotated[Path, typer.Argument(help="A picture; it is cropped and resized as the training images were.")],
     mask: Annotated[
         Path,
@@ -163,9 +163,10 @@ def inpaint(
     out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
     class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
-    steps: Annotated[int, typer.Option(min=1)] = 50,
-    guidance: Annotated[float, typer.Option(min=0)] = 0.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = None,
+    seed: SampleSeed = None,
     whole_tokens: Annotated[
         bool, typer.Option("--whole-tokens", help="Take all pixels of a token that is drawn anew, not the white alone.")
     ] = False,
@@ -173,26 +174,30 @@ def inpaint(
     """Paint the white part of MASK into IMAGE anew, with the model and the tokenizer in data/."""
     from vqlcmd.cli.export import inpaint_image
 
-    how = {"steps": steps, "seed": seed, "whole_tokens": whole_tokens}
-    inpaint_image(image, mask, out, class_, count, guidance=guidance, **how)
+    how: dict[str, Any] = {
+        "steps": steps,
+        "guidance": guidance,
+        "sampler": sampler,
+        "seed": seed,
+        "whole_tokens": whole_tokens,
+    }
+    inpaint_image(image, mask, out, class_, count, **how, **knobs.given(context))
 
 
-@app.command()
+@app.command(cls=KnobCommand)
 def gallery(
+    context: typer.Context,
     out: Annotated[Path, typer.Argument(help="FILE.png")],
-    guidance: Annotated[str, typer.Option(help="Scales: 0,1,2,4. Each has --rows rows.")] = "0",
+    guidance: Annotated[str | None, typer.Option(help="Scales: 0,1,2,4. Each has --rows rows.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
-    steps: Annotated[int, typer.Option(min=1)] = 50,
-    sampler: Sampler = "ancestral",
-    temperature: Temperature = 4.5,
-    truncation: Truncation = 0.86,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    seed: SampleSeed = None,
 ) -> None:
     """One picture of samples of the model in data/, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
     from vqlcmd.cli.export import draw_gallery
 
-    how = {"temperature": temperature, "truncation": truncation}
-    draw_gallery(out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **how)
+    draw_gallery(out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **knobs.given(context))
 
 
 @app.command()

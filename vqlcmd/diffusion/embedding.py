@@ -61,7 +61,7 @@ def _codebook(codebook_KD: Tensor, dim: int, init_std: float) -> Embedding:
     return CodebookEmbedding(codebook_KD)
 
 
-_KINDS: dict[str, Callable[[Tensor, int, float], Embedding]] = {
+KINDS: dict[str, Callable[[Tensor, int, float], Embedding]] = {
     "learned": lambda codebook_KD, dim, init_std: Embedding(len(codebook_KD), dim, init_std),
     "unit": lambda codebook_KD, dim, init_std: UnitEmbedding(len(codebook_KD), dim, init_std),
     "codebook": _codebook,
@@ -70,7 +70,7 @@ _KINDS: dict[str, Callable[[Tensor, int, float], Embedding]] = {
 
 def build_embedding(kind: str, codebook_KD: Tensor, dim: int, init_std: float) -> Embedding:
     """The table that `embedding` in params.yaml names; `codebook_KD` is the VQGAN's, and gives K."""
-    return _KINDS[kind](codebook_KD, dim, init_std)
+    return KINDS[kind](codebook_KD, dim, init_std)
 
 
 # Share of dropped tokens per image: (ratio, u in (0, 1) per image, t in (0, 1)) -> (B,).

@@ -1,13 +1,15 @@
 """What a method is: two verbs, train on tokens and sample tokens, and what there is to know about a trained one."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vqlcmd.params import Sampling
+from vqlcmd.params.types import Section
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError
 
@@ -29,6 +31,10 @@ class Method(nn.Module, ABC):
     """AdamW's, where `train.weight_decay` is null."""
     samplers: ClassVar[tuple[str, ...]] = ("ancestral",)
     """What `sampler` can be."""
+    knobs: ClassVar[type[Section]] = Section
+    """What else its sampling takes, with ranges and a description each: `sample.METHOD` in params.yaml."""
+    schedules: ClassVar[Mapping[str, Any]] = {}
+    """Of a Markov chain: SCHEDULES of its file, by name, for `discrete.schedule.METHOD`."""
     supports_inpainting: ClassVar[bool] = True
     """Whether `sample` can hold tokens fixed."""
 
@@ -75,6 +81,10 @@ class Method(nn.Module, ABC):
     def check(self, how: Sampling, infill: bool = False) -> None:
         """ConfigError where this method cannot sample so."""
         name = type(self).__name__
+        if how.steps < 1:
+            raise ConfigError(f"steps is {how.steps}, but must be 1 or more")
+        if not 0 <= how.guidance < math.inf:
+            raise ConfigError(f"guidance is {how.guidance:g}, but must be a number from 0")
         if how.sampler not in self.samplers:
             raise ConfigError(f"sampler {how.sampler} is not one of {name}'s: set it to {' or '.join(self.samplers)}")
         if infill and not self.supports_inpainting:

@@ -1,6 +1,10 @@
-"""The noise schedule: log SNR(t), and what follows from it. Section 2 of docs/method.md."""
+"""Noise schedules: log SNR(t), and what follows from it. Section 2 of docs/method.md.
+
+A new one is a class here and its name in SCHEDULES, which is what `schedule.name` in params.yaml is checked against.
+"""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,8 +13,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """The cosine schedule moved by `shift`: log SNR(t) = -2 log tan(pi t / 2) + shift, t in (0, 1), 0 clean.
+class Schedule(ABC):
+    """A falling log SNR(t) of t in [0, 1], 0 clean; `shift` is `s` in params.yaml.
 
     Its ends are values of log SNR, not times, and so do not depend on the shift: t runs from `start` (log_snr_max,
     nearly clean) to `end` (log_snr_min, nearly noise). Arithmetic is float64: in float32 the ends overflow.
@@ -19,6 +23,14 @@ class Schedule:
     shift: float
     log_snr_min: float
     log_snr_max: float
+
+    @abstractmethod
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2) at times t, float64."""
+
+    @abstractmethod
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of log_snr, float64."""
 
     @cached_property
     def start(self) -> float:
@@ -29,14 +41,6 @@ class Schedule:
     def end(self) -> float:
         """The latest time, nearly noise."""
         return float(self.time(torch.tensor(self.log_snr_min, dtype=torch.float64)))
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        """log(alpha^2 / sigma^2) at times t, float64."""
-        return -2 * torch.log(torch.tan(t.double() * (math.pi / 2))) + self.shift
-
-    def time(self, log_snr: Tensor) -> Tensor:
-        """The inverse of log_snr, float64."""
-        return torch.atan(torch.exp((self.shift - log_snr.double()) / 2)) * (2 / math.pi)
 
     def between(self, u: Tensor) -> Tensor:
         """Times for u in [0, 1], linear between `start` and `end`: float64."""
@@ -49,3 +53,44 @@ class Schedule:
     def sigma(self, t: Tensor) -> Tensor:
         """Scale of the noise, float64."""
         return torch.sigmoid(-self.log_snr(t)).sqrt()
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """log SNR(t) = -2 log tan(pi t / 2) + shift: alpha = cos(pi t / 2) where the shift is 0, more noise below it."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2) at times t, float64."""
+        return -2 * torch.log(torch.tan(t.double() * (math.pi / 2))) + self.shift
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of log_snr, float64."""
+        return torch.atan(torch.exp((self.shift - log_snr.double()) / 2)) * (2 / math.pi)
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """log SNR(t) = log_snr_max - (log_snr_max - log_snr_min) t: every unit of log SNR gets as much time.
+
+    ValueError for a shift: a line between two given ends has none.
+    """
+
+    def __post_init__(self) -> None:
+        if self.shift:
+            raise ValueError(f"`schedule.name: linear` has no shift, and s is {self.shift:g}: set s to 0")
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2) at times t, float64."""
+        return self.log_snr_max - (self.log_snr_max - self.log_snr_min) * t.double()
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of log_snr, float64."""
+        return (self.log_snr_max - log_snr.double()) / (self.log_snr_max - self.log_snr_min)
+
+
+SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear}
+
+
+def build_schedule(name: str, shift: float, log_snr_min: float, log_snr_max: float) -> Schedule:
+    """The schedule that params.yaml names. ValueError where it does not have that shift."""
+    return SCHEDULES[name](shift, log_snr_min, log_snr_max)

@@ -4,6 +4,7 @@ Section 8 of docs/method.md. Shapes: B images, N tokens, K codes.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,14 +17,30 @@ from vqlcmd.params import ModelParams
 from vqlcmd.rng import CounterRNG
 
 
+def cosine(timesteps: int) -> Tensor:
+    """Share of tokens that no step up to t = 0..T has touched: (T + 1,) float64.
+
+    f(u) = cos((u + 0.008) / 1.008 pi / 2), not squared, and beta_t = min(1 - f(t / T) / f((t - 1) / T), 0.999).
+    """
+    u = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
+    f = torch.cos((u + 0.008) / 1.008 * (math.pi / 2))
+    beta = (1 - f[1:] / f[:-1]).clamp_max(0.999)
+    return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(dim=0)])
+
+
+SCHEDULES: dict[str, Callable[[int], Tensor]] = {"cosine": cosine}
+"""T to the share of tokens that is kept at times 0 to T: what `discrete.schedule.d3pm` is checked against."""
+
+
 class D3PM(DiscreteDiffusion):
     """States are the K codes; the loss is the bound, with a little cross-entropy."""
 
     betas = (0.9, 0.999)
     weight_decay = 0.0
+    schedules = SCHEDULES
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
-        keep = kept(params.discrete.timesteps)
+        keep = SCHEDULES[params.discrete.schedule["d3pm"]](params.discrete.timesteps)
         super().__init__(params, codebook_KD, tokens, classes, keep=keep, mask=torch.zeros_like(keep), extra_states=0)
         self.weights = {"vb": 1.0, "ce": 0.001}
 
@@ -43,14 +60,3 @@ class D3PM(DiscreteDiffusion):
     def step(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor, u_BN: Tensor) -> Tensor:
         reverse = self.reverse(p_BNK, x_BN, s, t)
         return torch.where((s == 0)[:, None], reverse.argmax(dim=2), sample_categorical(reverse, u_BN))
-
-
-def kept(timesteps: int) -> Tensor:
-    """Share of tokens that no step up to t = 0..T has touched: (T + 1,) float64.
-
-    f(u) = cos((u + 0.008) / 1.008 pi / 2), not squared, and beta_t = min(1 - f(t / T) / f((t - 1) / T), 0.999).
-    """
-    u = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
-    f = torch.cos((u + 0.008) / 1.008 * (math.pi / 2))
-    beta = (1 - f[1:] / f[:-1]).clamp_max(0.999)
-    return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(dim=0)])

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from vqlcmd.diffusion import collapse, gaussian, losses
+from vqlcmd.diffusion.consistency import STEPS, Noised
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
 from vqlcmd.diffusion.guidance import guided, with_known_tokens
 from vqlcmd.diffusion.method import Method
-from vqlcmd.diffusion.schedule import Schedule
+from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.diffusion.transformer import Transformer
 from vqlcmd.diffusion.weighting import WEIGHTINGS
 from vqlcmd.params import ModelParams, Sampling
@@ -52,8 +53,9 @@ class LCMD(Method):
             }.items()
             if weight > 0
         }
-        self.schedule = Schedule(params.s, params.schedule.log_snr_min, params.schedule.log_snr_max)
+        self.schedule = build_schedule(shift=params.s, **params.schedule.model_dump())
         self.weighting = WEIGHTINGS[params.weighting](self.schedule)
+        self.consistency_step = STEPS[params.consistency_step]
         self.dropping = DROPPING[params.dropping]
         self.embedding = build_embedding(params.embedding, codebook_KD, params.embedding_dim, params.train.init_std)
         self.network = Transformer(
@@ -75,11 +77,12 @@ class LCMD(Method):
         u = rng.stratified("time", self.batch_size)
         t, start = self.weighting.time(u), torch.full_like(u, self.schedule.start, dtype=torch.float64)
 
-        z_t = self._noised(psi_BND, t, rng, "")
+        now = self._noised(psi_BND, t, rng, "")
+        z_t = now.z
 
         terms = {}
         if "rec" in self.weights:
-            z_0 = self._noised(psi_BND, start, rng, "_rec")
+            z_0 = self._noised(psi_BND, start, rng, "_rec").z
             student_t, student_0 = self._student(z_t, t, z_0, start, label)
             terms["rec"] = losses.cross_entropy(student_0, tokens_BN)
         else:
@@ -89,16 +92,19 @@ class LCMD(Method):
             terms["diff"] = self.weighting.weight(t).to(error.dtype) * error
         if "cm" in self.weights:
             s = self.schedule.start + (t - self.schedule.start) * rng.uniform("earlier_time").double()
-            terms["cm"] = losses.consistency(teacher.teacher_logits(z_t, s, t, label), student_t)
+            terms["cm"] = losses.consistency(teacher.teacher_logits(now, s, label, rng), student_t)
         if "ce" in self.weights:
             terms["ce"] = losses.cross_entropy(student_t, tokens_BN)
         return terms
 
     @torch.no_grad()
-    def teacher_logits(self, z_BND: Tensor, s: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        """The teacher's logits at z_s, one DDIM step of its own from z_t: (B, N, K)."""
-        psi_hat = self.psi_hat(self.network(z_BND, t, label))
-        return self.network(gaussian.ddim_step(self.schedule, z_BND, psi_hat, s, t), s, label)
+    def teacher_logits(self, now: Noised, s: Tensor, label: Tensor | None, rng: CounterRNG) -> Tensor:
+        """The teacher's logits at z_s, one step of `consistency_step` from z_t: (B, N, K)."""
+
+        def guess(z_BND: Tensor, t: Tensor) -> Tensor:
+            return self.psi_hat(self.network(z_BND, t, label))
+
+        return self.network(self.consistency_step.move(self.schedule, now, s, guess, rng), s, label)
 
     @torch.no_grad()
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
@@ -155,11 +161,12 @@ class LCMD(Method):
             counts |= {f"drop_ratio{which}": 1, f"drop{which}": self.tokens, f"eps{which}": self.tokens * dim}
         return counts
 
-    def _noised(self, psi_BND: Tensor, t: Tensor, rng: CounterRNG, which: str) -> Tensor:
+    def _noised(self, psi_BND: Tensor, t: Tensor, rng: CounterRNG, which: str) -> Noised:
         ratio = self.dropping(self.drop, rng.uniform(f"drop_ratio{which}"), t)
         dropped_BN = rng.uniform(f"drop{which}", self.tokens) < ratio[:, None]
         psi_BND = self.embedding.masked(psi_BND, dropped_BN)
-        return gaussian.diffuse(self.schedule, psi_BND, t, rng.normal(f"eps{which}", *psi_BND.shape[1:]))
+        eps_BND = rng.normal(f"eps{which}", *psi_BND.shape[1:])
+        return Noised(gaussian.diffuse(self.schedule, psi_BND, t, eps_BND), psi_BND, eps_BND, t)
 
     def _student(
         self, z_t: Tensor, t: Tensor, z_0: Tensor, start: Tensor, label: Tensor | None

@@ -4,10 +4,11 @@ Section 8 of docs/method.md. Shapes: B images, N tokens, K codes.
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +16,7 @@ from vqlcmd.diffusion.discrete import Discrete
 from vqlcmd.diffusion.guidance import guided
 from vqlcmd.diffusion.markov import sample_categorical
 from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.params.types import Section
 from vqlcmd.rng import CounterRNG
 
 SMOOTHING = 0.1
@@ -25,11 +27,23 @@ def share_masked(r: Tensor) -> Tensor:
     return torch.arccos(r) / (math.pi / 2)
 
 
+class Knobs(Section):
+    """What MaskGIT's sampling has of its own."""
+
+    temperature: Annotated[
+        float,
+        Field(
+            ge=0, allow_inf_nan=False, description="Of the Gumbel noise on what is revealed first; 0 takes the surest."
+        ),
+    ]
+
+
 class MaskGIT(Discrete):
     """States are the K codes and [mask]; the network is not told how many are masked, it sees that."""
 
     betas = (0.9, 0.96)
     weight_decay = 1e-5
+    knobs = Knobs
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         super().__init__(params, codebook_KD, tokens, classes)
@@ -69,7 +83,7 @@ class MaskGIT(Discrete):
             drawn_BN = sample_categorical(log_p_BNK.exp(), rng.with_step(index).uniform("step", self.tokens))
             gumbel_BN = -(-rng.with_step(index).uniform("choice", self.tokens).log()).log()
             confidence_BN = log_p_BNK.gather(2, drawn_BN[..., None])[..., 0]
-            confidence_BN = confidence_BN + how.temperature * (1 - progress) * gumbel_BN
+            confidence_BN = confidence_BN + how.own["temperature"] * (1 - progress) * gumbel_BN
             confidence_BN = confidence_BN.masked_fill(x_BN != self.codes, -torch.inf)
             rank_BN = confidence_BN.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
             x_BN = torch.where(rank_BN < counts_BS[:, index, None], drawn_BN, x_BN)

@@ -3,15 +3,18 @@
 Section 8 of docs/method.md. Shapes: B images, N tokens, K codes, T steps.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from vqlcmd.diffusion import losses
 from vqlcmd.diffusion.discrete import DiscreteDiffusion
 from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.params.types import Section
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import distributed
 
@@ -33,8 +36,17 @@ def _released(timesteps: int) -> tuple[Tensor, Tensor]:
     return torch.cat([one, keep]), torch.cat([0 * one, mask])
 
 
-# (keep, mask) at times 0 to T.
-SCHEDULES = {"paper": _paper, "released": _released}
+SCHEDULES: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {"paper": _paper, "released": _released}
+"""T to (keep, mask) at times 0 to T: what `discrete.schedule.vq_diffusion` is checked against."""
+
+
+class Knobs(Section):
+    """What VQ-Diffusion's sampling has of its own."""
+
+    truncation: Annotated[
+        float,
+        Field(gt=0, le=1, description="Codes are kept while the mass before them is below this share; 1 keeps all."),
+    ]
 
 
 class VQDiffusion(DiscreteDiffusion):
@@ -42,11 +54,13 @@ class VQDiffusion(DiscreteDiffusion):
 
     betas = (0.9, 0.96)
     weight_decay = 0.045
+    knobs = Knobs
+    schedules = SCHEDULES
     history: Tensor
     drawn: Tensor
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
-        keep, mask = SCHEDULES[params.discrete.schedule](params.discrete.timesteps)
+        keep, mask = SCHEDULES[params.discrete.schedule["vq_diffusion"]](params.discrete.timesteps)
         super().__init__(params, codebook_KD, tokens, classes, keep=keep, mask=mask, extra_states=1)
         self.weights = {"vb": 1.0, "aux": 1e-3}
         self.register_buffer("history", torch.zeros(params.discrete.timesteps))
@@ -54,7 +68,7 @@ class VQDiffusion(DiscreteDiffusion):
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
-        """The bound's term at one step per image, and (1 + (1 - t / T)) -log p(x_0 | x_t), over T times P(t)."""
+        """The bound's term at one step per image, and (2 - (t - 1) / T) -log p(x_0 | x_t), over T times P(t)."""
         t, probability = self.draw_steps(rng.stratified("time", self.batch_size))
         x_BN = self.diffuse(tokens_BN, t, rng)
         logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, rng))
@@ -62,14 +76,14 @@ class VQDiffusion(DiscreteDiffusion):
         if self.training:
             self._seen.append((t, vb.detach() * self.tokens))
         weight = 1 / (self.kernel.timesteps * probability)
-        aux = (2 - self.network_time(t)) * losses.cross_entropy(logits_BNK, tokens_BN)
+        aux = (2 - self.network_time(t - 1)) * losses.cross_entropy(logits_BNK, tokens_BN)
         return {"vb": weight * vb, "aux": weight * aux}
 
     def reverse(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor) -> Tensor:
         return self.kernel.posterior(p_BNK, x_BN, s, t)
 
     def predicted(self, logits_BNK: Tensor, how: Sampling) -> Tensor:
-        return truncated(logits_BNK.softmax(dim=2), how.truncation)
+        return truncated(logits_BNK.softmax(dim=2), how.own["truncation"])
 
     def draw_steps(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Steps t (B,) in 1..T from uniform numbers (B,), and the probability (B,) of each."""

@@ -10,7 +10,19 @@ from vqlcmd.runtime.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-05 as a number, as YAML 1.2 and `dvc exp run -S` write it; PyYAML sees a string."""
+    """SafeLoader that reads 1e-05 as a number, as YAML 1.2 and `dvc exp run -S` write it; PyYAML sees a string.
+
+    A key that is there twice is an error, where PyYAML takes the last one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"`{key.value}` is there twice, again in line {line}: remove one")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vqlcmd.lr_schedule import warmup_cosine
-from vqlcmd.params import VqganFit
+from vqlcmd.params.vqgan import VqganFit
 from vqlcmd.rng import CounterRNG, address
 from vqlcmd.runtime import distributed
 from vqlcmd.runtime.errors import ConfigError, Interrupted

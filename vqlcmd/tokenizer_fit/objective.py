@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqlcmd.params import VqganFit
+from vqlcmd.params.vqgan import VqganFit
 from vqlcmd.runtime import distributed
 from vqlcmd.tokenizer.vqgan import VQGAN
 from vqlcmd.tokenizer_fit.adversary import gradient_ratio, verdict

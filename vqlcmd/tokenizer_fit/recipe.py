@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vqlcmd.params import VqganFit
+from vqlcmd.params.vqgan import VqganFit
 
 UNSAID: dict[str, Any] = {
     "l1": 0,

@@ -1,0 +1,115 @@
+"""What consistency matching teaches, by the way it steps back, on the distribution of test_toy.py."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.factory import integers, made, normal
+from tests.methods.test_toy import STATES, TABLE, K, N, P, method
+from vqlcmd.diffusion import gaussian
+from vqlcmd.diffusion.consistency import STEPS, Noised
+from vqlcmd.rng import CounterRNG
+
+B = 32
+ALL = TABLE[STATES]
+
+
+def unused(z_BND: Tensor, t: Tensor) -> Tensor:
+    raise AssertionError("only the step along the model asks the teacher for its guess")
+
+
+def misjudged(name: str, t_share: float, s_share: float, repeats: int) -> float:
+    """Mean of |E[P(x_i | z_s) | z_t] - P(x_i | z_t)|: x by listing, the noise of z_s by `repeats` draws."""
+    model = method()
+    schedule = model.schedule
+    t = schedule.between(torch.full((B,), t_share))
+    s = schedule.start + (t - schedule.start) * s_share
+    drawn = torch.multinomial(P, B, replacement=True, generator=torch.Generator().manual_seed(0))
+    z_BND = gaussian.diffuse(schedule, ALL[drawn], t, normal(B, N, 2))
+    # One row for each z_t and each x that it can come from, with the noise that this x would mean.
+    z, psi = z_BND.repeat_interleave(len(P), dim=0), ALL.repeat(B, 1, 1)
+    t, s = t.repeat_interleave(len(P)), s.repeat_interleave(len(P))
+    alpha, sigma = (f(t).float()[:, None, None] for f in (schedule.alpha, schedule.sigma))
+    eps = (z - alpha * psi) / sigma
+    weight = (P.log().float() - 0.5 * eps.square().sum(dim=(1, 2)).view(B, -1)).softmax(dim=1)[..., None, None]
+    target = torch.zeros(B, N, K)
+    for repeat in range(repeats):
+        rng = CounterRNG(repeat, "toy", torch.arange(len(z)))
+        z_s = STEPS[name].move(schedule, Noised(z, psi, eps, t), s, unused, rng)
+        target += (weight * model.network(z_s, s).exp().view(B, -1, N, K)).sum(dim=1) / repeats
+    truth = model.network(z_BND, t[:: len(P)]).exp()
+    return float((target - truth).abs().mean())
+
+
+@pytest.mark.parametrize(("t", "s"), [(0.3, 0.5), (0.6, 0.5), (0.95, 0.5), (0.95, 0.9)])
+def test_along_the_posterior_the_truth_is_what_its_targets_average_to(t: float, s: float) -> None:
+    """z_s ~ q(z_s | z_t, x) leaves x independent of z_t given z_s, so that the gradient of L_cm vanishes at the truth.
+
+    E[P(x | z_s) | z_t] = P(x | z_t); 100 draws leave a mean error of some 0.004.
+    """
+    assert misjudged("posterior", t, s, 100) < 0.007
+
+
+def test_along_the_data_with_the_same_noise_they_do_not_but_at_the_clean_end() -> None:
+    """z_t and a z_s of the same noise know x together, each alone does not: at pure noise z_t is the noise itself.
+
+    Nothing of x is in z_t there, and yet the target, averaged over x, still depends on z_t.
+    """
+    assert misjudged("data", 0.95, 0.5, 1) > 0.08
+    for t in (0.3, 0.6, 0.95):
+        assert misjudged("data", t, 0.0, 1) < 1e-5
+
+
+class Nearest(nn.Module):
+    """Certain of the code whose own noised place alpha e_k is nearest to z: right at the clean end, and a lie later."""
+
+    def __init__(self, schedule: Any):
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        alpha = self.schedule.alpha(t).float()[:, None, None]
+        nearest_BN = torch.cdist(z_BND, (alpha * SQUARE).expand(len(z_BND), -1, -1)).argmin(dim=2)
+        return 200 * nn.functional.one_hot(nearest_BN, K).float()
+
+
+SQUARE = torch.tensor([[1.5, 0.0], [0.0, 1.5], [-1.5, 0.0], [0.0, -1.5]])
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_along_the_model_a_confident_lie_agrees_with_itself_and_along_the_others_it_is_seen(name: str) -> None:
+    """A step toward the nearest code keeps it the nearest one, so that L_rec and L_cm are both 0."""
+    lambdas: dict[str, Any] = {"lambda_rec": 1.0, "lambda_diff": 0.0, "lambda_cm": 1.0, "lambda_ce": 1.0}
+    model = method(consistency_step=name, drop=0.0, train={"batch_size": 1000}, **lambdas)
+    model.embedding.weight.data.copy_(SQUARE)
+    model.network = Nearest(model.schedule)
+    terms = model(integers(K, 1000, N), None, CounterRNG(0, "toy", torch.arange(1000)), model)
+    assert float(terms["rec"].mean()) < 1e-3
+    assert float(terms["ce"].mean()) > 20
+    assert (float(terms["cm"].mean()) < 1e-3) == (name == "model")
+
+
+def test_the_step_along_the_data_is_the_ddim_step_along_the_true_embedding() -> None:
+    model = method()
+    psi, eps = ALL[:B], normal(B, N, 2)
+    t, s = (model.schedule.between(torch.full((B,), share)) for share in (0.7, 0.2))
+    now = Noised(gaussian.diffuse(model.schedule, psi, t, eps), psi, eps, t)
+    rng = CounterRNG(0, "toy", torch.arange(B))
+    z_s = STEPS["data"].move(model.schedule, now, s, unused, rng)
+    assert torch.allclose(z_s, gaussian.ddim_step(model.schedule, now.z, psi, s, t), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_teacher_sees_the_dropped_tokens_of_the_student_and_no_gradient(name: str) -> None:
+    """With all tokens dropped, what the teacher is asked does not depend on them."""
+    model, teacher = (made("lcmd", classes=0, consistency_step=name, lambda_rec=0.0) for _ in range(2))
+    model.drop, seen = 1.1, []
+    teacher.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    tokens, rng = integers(8, 4, 4), CounterRNG(7, "test", torch.arange(4))
+    for each in (tokens, (tokens + 1) % 8):
+        model(each, None, rng, teacher)["cm"].sum().backward()
+    assert torch.equal(seen[len(seen) // 2 - 1], seen[-1])
+    assert len(seen) == 2 * (1 + STEPS[name].passes)
+    assert all(parameter.grad is None for parameter in teacher.parameters())

@@ -1,0 +1,115 @@
+"""What an addition takes, tried as an outsider would: on a copy of the repository, counting the files."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline_imports import ROOT
+
+pytestmark = pytest.mark.slow
+SEEN = ("vqlcmd", "stages", "tests", "presets", "tables", "docs", "data/manifests")
+
+
+class Copy:
+    """The repository, to be edited."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.edited = folder, set[str]()
+        for name in SEEN:
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ("params.yaml", "dvc.yaml", "pyproject.toml"):
+            shutil.copy(ROOT / file, folder)
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace text that is there once."""
+        text = (self.folder / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1, (name, old, text.count(old))
+        (self.folder / name).write_text(text.replace(old, new), encoding="utf-8")
+        self.edited.add(name)
+
+    def add_parameter(self, after: str, new: str) -> None:
+        """A line below the one that begins so, in params.yaml and every preset."""
+        for path in (self.folder / "params.yaml", *(self.folder / "presets").glob("*.yaml")):
+            text = path.read_text(encoding="utf-8")
+            line = next(line for line in text.splitlines() if line.startswith(after))
+            path.write_text(text.replace(f"{line}\n", f"{line}\n{new} # ours\n"), encoding="utf-8")
+
+    @property
+    def code_files(self) -> set[str]:
+        return {name for name in self.edited if name.endswith(".py")}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Python in the copy, with the copy's code."""
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, *command], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def test(self, *arguments: str) -> None:
+        """Existing tests, as they are."""
+        done = self.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *arguments)
+        assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path / "repository")
+
+
+def test_a_knob_of_sampling_is_its_methods_file_and_the_parameters(copy: Copy) -> None:
+    file = "vqlcmd/methods/maskgit.py"
+    copy.edit(
+        file,
+        "    temperature: Annotated[",
+        "    sharpness: Annotated[float, Field(gt=0, le=9, description='Factor on the logits.')]\n"
+        "    temperature: Annotated[",
+    )
+    copy.edit(
+        file, "log_p_BNK = predict(x_BN, t, label)", "log_p_BNK = (how.own['sharpness'] * predict(x_BN, t, label))"
+    )
+    check = ("-c", "from vqlcmd.params import load_params; print(load_params().sampling().own)")
+    assert "`sample.maskgit.sharpness` is missing: add it" in copy.run(*check).stderr
+    copy.add_parameter("  maskgit:", "    sharpness: 1.0")
+    assert copy.code_files == {file}
+
+    copy.edit("params.yaml", "method: lcmd ", "method: maskgit ")
+    assert copy.run(*check).stdout.strip() == "{'sharpness': 1.0, 'temperature': 4.5}"
+    copy.edit("params.yaml", "    sharpness: 1.0", "    sharpness: 10")
+    assert "`sample.maskgit.sharpness` is 10, but must be less than or equal to 9" in copy.run(*check).stderr
+    copy.edit("params.yaml", "    sharpness: 10", "    sharpness: 1.0")
+    copy.edit("params.yaml", "method: maskgit ", "method: lcmd ")
+
+    command = ("-m", "vqlcmd.cli.main", "gallery")
+    shown = " ".join(copy.run(*command, "--help").stdout.split())
+    assert "--sharpness maskgit Factor on the logits." in shown
+    assert "--sharpness is 0, but must be greater than 0" in copy.run(*command, "x.png", "--sharpness", "0").stderr
+    copy.test("tests/methods/test_contracts.py", "tests/test_generator.py", "-k", "maskgit")
+    copy.test("tests/repository/test_presets.py", "-k", "whole_parameter_file or says_whose")
+
+
+def test_a_noise_schedule_is_its_file_and_the_parameters(copy: Copy) -> None:
+    file = "vqlcmd/diffusion/schedule.py"
+    copy.edit(
+        file,
+        'SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear}',
+        "@dataclass(frozen=True)\n"
+        "class Bent(Linear):\n"
+        "    def log_snr(self, t: Tensor) -> Tensor:\n"
+        "        return super().log_snr((t.double() + t.double() ** 2) / 2)\n\n"
+        "    def time(self, log_snr: Tensor) -> Tensor:\n"
+        "        return ((1 + 8 * super().time(log_snr)).sqrt() - 1) / 2\n\n\n"
+        'SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear, "bent": Bent}',
+    )
+    check = ("-c", "from vqlcmd.params import load_params; print(load_params().schedule.name)")
+    copy.edit("params.yaml", "  name: cosine ", "  name: bend ")
+    assert "'bend', but must be 'cosine', 'linear' or 'bent'" in copy.run(*check).stderr
+    copy.edit("params.yaml", "  name: bend ", "  name: bent ")
+    copy.edit("params.yaml", "\ns: -1 ", "\ns: 0 ")
+    assert copy.run(*check).stdout.strip() == "bent"
+    assert copy.code_files == {file}
+    copy.test("tests/diffusion/test_schedule.py", "-k", "Bent")
+    copy.test("tests/methods/test_toy.py", "-k", "bent")

@@ -1,0 +1,113 @@
+"""vqlcmd.load: what is not asked for is sampled as it was trained to be."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import vqlcmd
+from tests.factory import METHODS, build, codebook, params
+from tests.tokenizers import TINY, seeded
+from vqlcmd import methods
+from vqlcmd.generator import Generator
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.safetensors_file import load_weights, save_weights
+from vqlcmd.tokenizer import vqgan
+
+HEADER = {"tokens": 16, "classes": ["a", "b", "c"], "vqgan_digest": ""}
+Make = Callable[..., Generator]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Make:
+    """Saves a model with these parameters, and loads it as users do."""
+
+    def make(**overrides: Any) -> Generator:
+        chosen = params(**overrides)
+        method = build(tokens=16, codes=TINY.n_embed, classes=3, **overrides)
+        table = codebook(TINY.n_embed)
+        methods.save_method(tmp_path / "model" / "model.safetensors", method, chosen, HEADER, table)
+        vqgan.save(seeded(TINY), tmp_path / "vqgan.safetensors", {})
+        return vqlcmd.load(str(tmp_path))
+
+    return make
+
+
+OPTIONS = {"seed": 5, "sample_steps": 3, "guidance": 1.5, "train": {"class_drop": 0.1}}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_bare_sample_is_what_the_pipeline_draws_with_the_parameters_of_training(saved: Make, name: str) -> None:
+    own = {"maskgit": {"temperature": 0.5}, "vq_diffusion": {"truncation": 0.3}}
+    model = saved(method=name, sample={"batch_size": 2, **own}, **OPTIONS)
+    label = torch.tensor([0, 1, 2, 0])
+    how = params(method=name, sample=own, **OPTIONS).sampling()
+    drawn = model.method.sample(label, CounterRNG(5, "sample", torch.arange(4)), how)
+    images = (model.vqgan.decode(drawn).clamp(-1, 1) * 127.5 + 127.5).round().byte()
+    assert (model.sample(label.tolist()).int() - images.int()).abs().max() <= 1
+    assert model.sampling() == how
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lcmd", {"steps": 1}),
+        ("lcmd", {"sampler": "ddim"}),
+        ("lcmd", {"guidance": 0.0}),
+        ("maskgit", {"temperature": 50.0}),
+        ("vq_diffusion", {"truncation": 1e-6}),
+    ],
+)
+def test_an_option_takes_the_place_of_what_was_trained_with(saved: Make, name: str, options: dict[str, Any]) -> None:
+    usual = {"maskgit": {"temperature": 0.0}, "vq_diffusion": {"truncation": 1.0}}
+    model = saved(method=name, sample=usual, **OPTIONS)
+    how, own = model.sampling(**options), {**vars(model.sampling(**options)), **model.sampling(**options).own}
+    assert how != model.sampling()
+    assert options.items() <= own.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("lcmd", {"temperature": 2.0}, "temperature is not a knob of lcmd, which has none"),
+        ("maskgit", {"truncation": 0.5}, "truncation is not a knob of maskgit, which has "),
+        ("maskgit", {"temperature": -1.0}, "temperature is -1.0, but must be greater than or equal to 0"),
+        ("maskgit", {"sampler": "ddim"}, "sampler ddim is not one of MaskGIT's"),
+        ("lcmd", {"steps": 0}, "steps is 0, but must be 1 or more"),
+        ("lcmd", {"guidance": -1.0}, "guidance is -1, but must be a number from 0"),
+    ],
+)
+def test_what_the_model_cannot_do_is_one_line(saved: Make, name: str, options: dict[str, Any], says: str) -> None:
+    """`gallery --temperature 2` of a VQ-LCMD model drew the same picture as without, and did not say so."""
+    model = saved(method=name, **OPTIONS)
+    with pytest.raises(ConfigError) as caught:
+        model.sample([0, 1], **options)
+    assert str(caught.value).startswith(says)
+
+
+def test_in_painting_starts_from_the_same_values_but_guides_only_to_a_class(
+    saved: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = saved(method="lcmd", **OPTIONS), []
+    original = model.method.sample
+    monkeypatch.setattr(model.method, "sample", lambda *args: seen.append(args[2]) or original(*args))
+    image, hole = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.arange(64).view(8, 8) < 32
+    for class_ in (1, None):
+        model.inpaint(image, hole, class_, 1)
+    assert [(how.steps, how.guidance) for how in seen] == [(3, 1.5), (3, 0.0)]
+
+
+@pytest.mark.parametrize("lost", ["sampling", "params"])
+def test_a_model_of_another_version_is_one_line(saved: Make, tmp_path: Path, lost: str) -> None:
+    saved(method="lcmd")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors, about = load_weights(path, "model")
+    about = {key: value for key, value in about.items() if key != lost} if lost == "sampling" else about
+    if lost == "params":
+        del about["params"]["schedule"]
+    save_weights(path, "model", tensors, about)
+    with pytest.raises(DataError, match=r"another version.*`dvc repro` trains it anew"):
+        vqlcmd.load(str(tmp_path))

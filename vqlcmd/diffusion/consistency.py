@@ -1,0 +1,59 @@
+"""Where consistency matching looks back: from z_t to z_s at an earlier time s. Section 4 of docs/method.md, equation 3.
+
+Shapes: B images, N tokens, D embedding size, K codes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vqlcmd.diffusion import gaussian
+from vqlcmd.diffusion.schedule import Schedule
+from vqlcmd.rng import CounterRNG
+
+
+@dataclass(frozen=True)
+class Noised:
+    """z_t (B, N, D) and what it was made of: embeddings with dropped tokens as [mask], and noise; at times t (B,)."""
+
+    z: Tensor
+    psi: Tensor
+    eps: Tensor
+    t: Tensor
+
+
+Guess = Callable[[Tensor, Tensor], Tensor]
+"""The teacher's expected embedding (B, N, D) at z (B, N, D) and times (B,)."""
+
+
+def along_model(schedule: Schedule, now: Noised, s: Tensor, guess: Guess, rng: CounterRNG) -> Tensor:
+    """One DDIM step along the teacher's own expected embedding: (B, N, D)."""
+    return gaussian.ddim_step(schedule, now.z, guess(now.z, now.t), s, now.t)
+
+
+def along_data(schedule: Schedule, now: Noised, s: Tensor, guess: Guess, rng: CounterRNG) -> Tensor:
+    """z_s = alpha_s Psi(x) + sigma_s eps: one DDIM step along the true embedding, same noise, same dropped tokens."""
+    return gaussian.diffuse(schedule, now.psi, s, now.eps)
+
+
+def along_posterior(schedule: Schedule, now: Noised, s: Tensor, guess: Guess, rng: CounterRNG) -> Tensor:
+    """z_s ~ q(z_s | z_t, Psi(x)): an ancestral step along the true embedding, with noise of its own."""
+    eps_BND = rng.normal("earlier_eps", *now.eps.shape[1:])
+    return gaussian.ancestral_step(schedule, now.z, now.psi, s, now.t, eps_BND)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A way from z_t to z_s, and how many passes through the teacher it costs beside the one that gives the target."""
+
+    move: Callable[[Schedule, Noised, Tensor, Guess, CounterRNG], Tensor]
+    passes: int
+
+
+STEPS = {
+    "model": Step(along_model, passes=1),
+    "data": Step(along_data, passes=0),
+    "posterior": Step(along_posterior, passes=0),
+}
+"""What `consistency_step` in params.yaml is checked against."""

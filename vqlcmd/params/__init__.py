@@ -1,0 +1,235 @@
+"""params.yaml -> frozen, checked models. Every key is required: the file is the one place that holds the values."""
+
+import functools
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
+
+from vqlcmd.params.errors import lines
+from vqlcmd.params.sections import Discrete, Network, Schedule, Train
+from vqlcmd.params.types import (
+    Colour,
+    Count,
+    Extractor,
+    Finite,
+    Metric,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Whole,
+    one_of,
+)
+from vqlcmd.params.vqgan import Vqgan
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.yaml_file import read_yaml
+
+
+class Images(Section):
+    """How pictures become squares: shared by the tokenizer, the tokens and the reference."""
+
+    size: Annotated[Whole, Field(ge=8, le=4096)]
+    resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
+    crop: Literal["center", "random", "adm", "ten_crop"]
+    flip: bool
+    background: Colour
+    skip_broken: bool
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> "Images":
+        if self.crop == "ten_crop" and self.flip:
+            raise ValueError("crop ten_crop has the mirror images already: set flip to false")
+        if self.crop == "ten_crop" and self.size < 10:
+            raise ValueError(f"crop ten_crop leaves no margin around size {self.size}: set it to 10 or more")
+        return self
+
+
+class Tokenize(Section):
+    """Images to token shards."""
+
+    holdout: Share
+    shard_images: Count
+    batch_size: Count
+
+
+class Sample(Section):
+    """How many images, how many at once; and for each method with knobs of its own, those: `sample.METHOD.KNOB`."""
+
+    count: Count
+    batch_size: Count
+
+    @classmethod
+    @functools.cache
+    def complete(cls) -> type["Sample"]:
+        """This section with those of the methods, which declare their knobs themselves."""
+        knobs = importlib.import_module("vqlcmd.methods").knobs()
+        own: dict[str, Any] = {name: (model, ...) for name, model in knobs.items()}
+        return create_model("Sample", __base__=Sample, **own)
+
+
+def _sample(value: object) -> Sample:
+    return Sample.complete().model_validate(value)
+
+
+class Bound(Section):
+    """Precision of the bound: noise levels per held-out image."""
+
+    levels: Annotated[Whole, Field(ge=2)]
+    batch_size: Count
+
+
+class ProxyFit(Section):
+    """The small classifier that takes Inception's place where its weights are not at hand."""
+
+    limit: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+
+
+class Reference(Section):
+    """Features of real images and of their reconstructions."""
+
+    seed: Seed
+    limit: Count | None
+    statistics: str | None
+    batch_size: Count
+    proxy: ProxyFit
+
+
+class Kid(Section):
+    """The kernel distance: a mean over `subsets` of `subset_size` images of each side."""
+
+    subsets: Count
+    subset_size: Annotated[Whole, Field(gt=1)]
+
+
+class Nearest(Section):
+    """Samples against training images: `quantile` of the held-out images' distances, and pairs in the picture."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)]
+    pairs: Count
+
+
+class Evaluate(Section):
+    """The metrics."""
+
+    metrics: list[Metric]
+    features: Literal["proxy", "inception", "efficientnet", "dinov2", "clip"]
+    precision_features: Extractor
+    precision_images: Count
+    neighbours: Count
+    kid: Kid
+    nearest: Nearest
+    batch_size: Count
+
+
+class ModelParams(Section):
+    """What shapes a trained model, apart from its tokens: the knobs of the paper's tables, and three sections."""
+
+    seed: Seed
+    method: Annotated[str, one_of("vqlcmd.methods:METHODS")]
+    s: Finite
+    lambda_rec: NonNegative
+    lambda_diff: NonNegative
+    lambda_cm: NonNegative
+    lambda_ce: NonNegative
+    weighting: Annotated[str, one_of("vqlcmd.diffusion.weighting:WEIGHTINGS")]
+    consistency_step: Annotated[str, one_of("vqlcmd.diffusion.consistency:STEPS")]
+    drop: Share
+    dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]
+    embedding: Annotated[str, one_of("vqlcmd.diffusion.embedding:KINDS")]
+    embedding_dim: Count
+    train_steps: Count
+    schedule: Schedule
+    discrete: Discrete
+    network: Network
+    train: Train
+
+    @model_validator(mode="after")
+    def _schedule_has_the_shift(self) -> "ModelParams":
+        build = importlib.import_module("vqlcmd.diffusion.schedule").build_schedule
+        build(shift=self.s, **self.schedule.model_dump())
+        return self
+
+    def model_part(self) -> "ModelParams":
+        """These alone, without what a subclass adds."""
+        return ModelParams.model_validate({name: getattr(self, name) for name in ModelParams.model_fields})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample; `own` are the knobs of the method itself. A method refuses a sampler that it does not have."""
+
+    steps: int
+    sampler: str
+    guidance: float
+    own: Mapping[str, Any]
+
+
+class Params(ModelParams):
+    """All of params.yaml."""
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
+    sample_steps: Count
+    guidance: NonNegative
+    images: Images
+    vqgan: Vqgan
+    tokenize: Tokenize
+    sample: Annotated[SerializeAsAny[Sample], PlainValidator(_sample)]
+    bound: Bound
+    reference: Reference
+    evaluate: Evaluate
+
+    def sampling(self) -> Sampling:
+        """The knobs of sampling together, with those of the chosen method."""
+        own = self.sample.model_dump().get(self.method, {})
+        return Sampling(self.sample_steps, self.sampler, self.guidance, own)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Params":
+        if self.vqgan.checkpoint and self.vqgan.init:
+            raise ValueError("vqgan.checkpoint is taken as it is and vqgan.init is trained further: set one to null")
+        fitted = self.vqgan.checkpoint is None and self.vqgan.init is None
+        factor = 2 ** (len(self.vqgan.ch_mult) - 1)
+        if fitted and self.images.size % factor:
+            raise ValueError(
+                f"images.size {self.images.size} must be a multiple of {factor}, "
+                f"which a VQGAN with {len(self.vqgan.ch_mult)} entries in vqgan.ch_mult divides by"
+            )
+        if fitted and self.embedding == "codebook" and self.embedding_dim != self.vqgan.embed_dim:
+            raise ValueError(
+                f"embedding_dim {self.embedding_dim} must equal vqgan.embed_dim {self.vqgan.embed_dim} "
+                "with `embedding: codebook`"
+            )
+        if self.guidance and not self.train.use_classes:
+            raise ValueError(f"guidance {self.guidance} needs classes: set train.use_classes to true or guidance to 0")
+        if self.guidance and not self.train.class_drop:
+            raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
+        if max(self.train.snapshots, default=0) > self.train_steps:
+            raise ValueError(f"train.snapshots {self.train.snapshots} go beyond train_steps: remove those that do")
+        if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
+            raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml. ConfigError: one line for each key that is unknown, missing or out of range."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no parameters: copy a preset, for example `cp presets/digits.yaml {path}`")
+    return check_params(values, str(path))
+
+
+def check_params(values: dict[str, Any], name: str) -> Params:
+    """Check parameters that come from `name`. ConfigError like load_params."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{name}: {text}" for text in lines(error.errors(), Params))) from None

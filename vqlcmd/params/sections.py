@@ -1,0 +1,86 @@
+"""The sections of params.yaml that shape a model: its schedules, its network, its training."""
+
+import importlib
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, create_model, model_validator
+
+from vqlcmd.params.types import Count, Decays, Finite, NonNegative, Positive, Section, Share, Whole, one_of
+
+
+class Schedule(Section):
+    """The noise schedule of lcmd, and its ends in log SNR."""
+
+    name: Annotated[str, one_of("vqlcmd.diffusion.schedule:SCHEDULES")]
+    log_snr_min: Finite
+    log_snr_max: Finite
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Schedule":
+        if self.log_snr_min >= self.log_snr_max:
+            raise ValueError(
+                f"log_snr_min {self.log_snr_min:g} must lie below log_snr_max {self.log_snr_max:g}: lower it"
+            )
+        return self
+
+
+class Network(Section):
+    """The transformer."""
+
+    layers: Count
+    heads: Count
+    width: Count
+    dropout: Share
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Network":
+        if self.width % self.heads:
+            raise ValueError(
+                f"width {self.width} must be a multiple of heads {self.heads}: choose {self.heads} times a number"
+            )
+        if self.width % 2:
+            raise ValueError(f"width {self.width} must be even: half sines, half cosines")
+        return self
+
+
+class Train(Section):
+    """Optimisation."""
+
+    batch_size: Count
+    learning_rate: Positive
+    embedding_lr_scale: Positive
+    warmup: Annotated[Whole, Field(ge=0)]
+    final_lr_ratio: Annotated[float, Field(ge=0, le=1)]
+    weight_decay: NonNegative | None
+    betas: list[Share] | None
+    clip: Positive
+    ema: Decays
+    snapshots: list[Count]
+    init_std: Positive
+    use_classes: bool
+    class_drop: Share
+    precision: Literal["float32", "bf16"]
+    log_every: Count
+    save_every: Count
+    logger: Literal["none", "tensorboard", "wandb", "trackio"]
+
+    @model_validator(mode="after")
+    def _fitting_lists(self) -> "Train":
+        if self.betas is not None and len(self.betas) != 2:
+            raise ValueError(f"betas {self.betas} must be two numbers, such as [0.9, 0.999], or null")
+        if len(set(self.ema)) < len(self.ema):
+            raise ValueError(f"ema {self.ema} must be different decays: remove one")
+        return self
+
+
+def _chains(value: object) -> dict[str, str]:
+    known = importlib.import_module("vqlcmd.methods").schedules()
+    fields: dict[str, Any] = {name: (Annotated[str, one_of(each)], ...) for name, each in known.items()}
+    return create_model("Chains", __base__=Section, **fields).model_validate(value).model_dump()
+
+
+class Discrete(Section):
+    """The Markov chains: how many steps, and the schedule of each method that is one, `discrete.schedule.METHOD`."""
+
+    timesteps: Annotated[Whole, Field(ge=2)]
+    schedule: Annotated[dict[str, str], PlainValidator(_chains)]

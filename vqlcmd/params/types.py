@@ -1,0 +1,87 @@
+"""What the values in params.yaml can be: numbers in their ranges, and names that a registry in the code lists."""
+
+import importlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from PIL import ImageColor
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from vqlcmd.runtime.errors import shown
+
+
+class Section(BaseModel):
+    """A part of params.yaml: every key is required, no other one is known, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _whole(value: object) -> object:
+    # `-S train_steps=1e3` arrives as 1000.0.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _digest(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        return value.lower()
+    raise ValueError(
+        f"{shown(repr(value))} is no SHA-256 of 64 hexadecimal digits: `sha256sum FILE` prints it, null checks none"
+    )
+
+
+def _colour(value: object) -> object:
+    # Not all that Pillow takes: a colour with an alpha value of its own is no background.
+    if isinstance(value, str) and (value.lower() in ImageColor.colormap or re.fullmatch(r"#[0-9a-fA-F]{6}", value)):
+        return value.lower()
+    raise ValueError(f"{shown(repr(value))} is no colour: give a name such as white, or '#rrggbb' in quotes")
+
+
+def one_of(registry: str) -> AfterValidator:
+    """A key of the dictionary `module:NAME`, or one that a function gives: the only list of what there is.
+
+    Parameters lie below the code that they name, so the module is imported when a value is checked and not before.
+    """
+    module, _, name = registry.partition(":")
+
+    def check(value: str) -> str:
+        listed: Any = getattr(importlib.import_module(module), name)
+        listed = listed() if callable(listed) else listed
+        known = [str(each) for each in cast("Iterable[str]", listed)]
+        if value not in known:
+            raise PydanticCustomError("unknown_name", "{expected}", {"expected": _either(known)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _either(names: list[str]) -> str:
+    *most, last = [repr(name) for name in names]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _metric(value: str) -> str:
+    # By their names alone: no stage but one imports them.
+    folder = Path(__file__).parents[1] / "evaluation" / "metrics"
+    known = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
+    if value not in known:
+        raise PydanticCustomError("unknown_name", "{expected}", {"expected": _either(known)})
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(gt=0)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Sha256 = Annotated[str, BeforeValidator(_digest)]
+Colour = Annotated[str, BeforeValidator(_colour)]
+"""A name of CSS, or #rrggbb; in small letters."""
+Decays = Annotated[list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1)]
+Metric = Annotated[str, AfterValidator(_metric)]
+Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]
+"""Networks whose features metrics rest on, and which end their names."""
