@@ -11,6 +11,7 @@ from tests.factory import METHODS, build, integers, params
 from tests.tokenizers import SMALL
 from vqlcmd.costs import available, fitting, memory
 from vqlcmd.costs.flops import MethodCosts
+from vqlcmd.params.vqgan import VqganFit
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.tokenizer.vqgan import VQGAN
@@ -89,6 +90,10 @@ def test_a_sample_takes_at_least_what_its_largest_layer_does(name: str, monkeypa
         memory.require_bound(found, 6, CPU)
 
 
+def fit(batch_size: int) -> VqganFit:
+    return params().vqgan.fit.model_copy(update={"batch_size": batch_size})
+
+
 def test_a_vqgan_that_fits_is_fitted_and_one_image_more_at_once_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What enters the layers with weights of a VQGAN with numbers is the least that its gradients need."""
     vqgan, entered = VQGAN(SMALL), {}
@@ -101,14 +106,14 @@ def test_a_vqgan_that_fits_is_fitted_and_one_image_more_at_once_is_refused(monke
             layer.register_forward_hook(look)
     vqgan.decode_latents(vqgan.latents(torch.zeros(1, 3, SMALL.resolution, SMALL.resolution)))
     each = sum(tensor.nbytes for tensor in entered.values())
-    fixed = 16 * sum(weight.numel() for weight in vqgan.parameters()) + 10 * 3 * SMALL.resolution**2
+    fixed = 16 * sum(weight.numel() for weight in vqgan.parameters())
     allow(monkeypatch, fixed + 4 * each)
-    fitting.require_fit(SMALL, 10, 4, CPU)
+    fitting.require_fit(SMALL, fit(4), SMALL.resolution, 1, CPU)
     with pytest.raises(ConfigError, match=re.escape("set vqgan.fit.batch_size to 4 or less")):
-        fitting.require_fit(SMALL, 10, 5, CPU)
+        fitting.require_fit(SMALL, fit(5), SMALL.resolution, 1, CPU)
 
 
 def test_k_means_over_more_codes_than_memory_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     allow(monkeypatch, 10**10)
     with pytest.raises(ConfigError, match=r"k-means .* 65,536 codes takes at least .* lower vqgan.n_embed"):
-        fitting.require_fit(dataclasses.replace(SMALL, n_embed=65_536), 10**6, 1, CPU)
+        fitting.require_fit(dataclasses.replace(SMALL, n_embed=65_536), fit(1), SMALL.resolution, 10**6, CPU)

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from vqlcmd.costs import available
 from vqlcmd.costs.available import FLOAT, gigabytes, require_images
+from vqlcmd.params.vqgan import VqganFit
+from vqlcmd.runtime import distributed
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.tokenizer.blocks import Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN
-from vqlcmd.tokenizer_fit.fit import ROWS_PER_CODE
+from vqlcmd.tokenizer_fit.codebook import ROWS_PER_CODE
 
 PAIR_BYTES = 12
 """Of each latent and code in k-means: whether it is that one's, as int64 and as float32."""
@@ -51,22 +53,22 @@ def activations(tokenizer: VQGAN, size: int) -> int:
     return sum(tensor.nbytes for tensor in entered.values())
 
 
-def require_fit(shape: Architecture, images: int, batch_size: int, device: torch.device) -> None:
-    """ConfigError where a fit to so many images of `shape.resolution` pixels a side cannot fit into what is free."""
+def require_fit(shape: Architecture, settings: VqganFit, size: int, images: int, device: torch.device) -> None:
+    """ConfigError where a fit to `images` of `size` pixels a side cannot fit into what is free."""
     tokenizer = build(shape)
-    # Weights, gradients, two moments, and the images.
+    # Weights, gradients and two moments. K-means has its turn between two steps, when no activation is kept.
     fixed = 4 * FLOAT * sum(each.numel() for each in tokenizer.parameters())
-    fixed += images * shape.in_channels * shape.resolution**2
-    latents = min(images * shape.grid**2, ROWS_PER_CODE * shape.n_embed)
-    # K-means has its turn between two steps, when no activation is kept.
+    latents = min(images * (size // shape.downsampling) ** 2, ROWS_PER_CODE * shape.n_embed)
     search, free = PAIR_BYTES * latents * shape.n_embed, available.free_memory(device)
     if fixed + search > free >= fixed:
         raise ConfigError(
             f"k-means of {latents:,} latents and {shape.n_embed:,} codes takes at least {gigabytes(search)}; "
-            f"{gigabytes(free - fixed)} are free beside the VQGAN and the images: lower vqgan.n_embed"
+            f"{gigabytes(free - fixed)} are free beside the VQGAN: lower vqgan.n_embed"
         )
-    each = activations(tokenizer, shape.resolution)
-    require_images("fitting the VQGAN", "vqgan.fit.batch_size", fixed, each, batch_size, device)
+    # The least that is certain: bf16 may halve the activations.
+    each = activations(tokenizer, size) // (2 if settings.precision == "bf16" else 1)
+    at_once = max(settings.batch_size // distributed.world(), 1)
+    require_images("fitting the VQGAN", "vqgan.fit.batch_size", fixed, each, at_once, device)
 
 
 def too_large(error: RuntimeError) -> ConfigError:

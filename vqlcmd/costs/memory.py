@@ -44,11 +44,11 @@ def method_costs(
     return MethodCosts(params, how, levels, sizes, codebook_dim)
 
 
-def model_costs(about: dict[str, Any], how: Sampling) -> MethodCosts:
-    """Those of a trained model, by what its file says about itself."""
+def model_costs(about: dict[str, Any], how: Sampling | None = None) -> MethodCosts:
+    """Those of a trained model, by what its file says about itself. Those of sampling need to be told how."""
     return method_costs(
         ModelParams.model_validate_json(json.dumps(about["params"]), strict=False),
-        how,
+        how or Sampling(1, "", 0.0, {}),
         tokens=about["tokens"],
         codes=about["codes"],
         codebook_dim=about["params"]["embedding_dim"],

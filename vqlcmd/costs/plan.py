@@ -37,6 +37,13 @@ INCEPTION = (2048, 1008, 11_426_464_960)
 """Features, logits, and FLOPs an image, which it enlarges to 299 pixels a side."""
 VGG16 = (4096, 0, 30_932_336_640)
 """The same, at 224 pixels a side; its last layer, the logits, is not computed."""
+EFFICIENTNET = (1280, 1000, 770_375_104)
+"""The same, of EfficientNet-Lite0 at 224 pixels a side."""
+DINOV2 = (1024, 0, 24 * (24 * 257 * 1024**2 + 4 * 257**2 * 1024) + 2 * 256 * 3 * 14**2 * 1024)
+"""The same, of ViT-L/14 at 224 pixels a side: 24 blocks of width 1,024 over 257 tokens, and the patches."""
+CLIP = (512, 0, 12 * (24 * 50 * 768**2 + 4 * 50**2 * 768) + 2 * 49 * 3 * 32**2 * 768 + 2 * 768 * 512)
+"""The same, of ViT-B/32 at 224 pixels a side: 12 blocks of width 768 over 50 tokens, the patches, and the way out."""
+LOOKS = {"inception": INCEPTION, "vgg16": VGG16, "efficientnet": EFFICIENTNET, "dinov2": DINOV2, "clip": CLIP}
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Plan:
         """Of a network behind the metrics: features, logits, FLOPs an image."""
         if name == "proxy":
             return DIMENSIONS, self.data.classes, proxy_flops(self.params.images.size)
-        return {"inception": INCEPTION, "vgg16": VGG16}[name]
+        return LOOKS[name]
 
     def memory(self, on_cpu: bool) -> TrainingMemory:
         """Training in float32; in bf16 the activations take less."""
