@@ -126,6 +126,7 @@ def _fit(params: Params) -> None:
                 "dataset": listed.name,
                 "manifest": inputs["manifest"],
                 "fit": described(settings.fit),
+                "settings": settings.model_dump(mode="json"),
                 **({"init": origin} if origin else {}),
                 **({"resumed_across": state.edits} if state.edits else {}),
             }
