@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import STAGES
+from tests.factory import METHODS
 from tests.pipeline_imports import ROOT
 from vqlcmd.runtime.errors import ConfigError
 
@@ -204,3 +205,13 @@ def test_the_manifest_of_the_digits_is_the_one_a_scan_makes(tmp_path: Path) -> N
     assert vqlcmd(tmp_path, "scan", "digits", "sklearn-digits").returncode == 0
     made = (tmp_path / "data/manifests/digits.json").read_bytes()
     assert made == (ROOT / "data/manifests/digits.json").read_bytes()
+
+
+def test_methods_are_listed_with_what_each_is() -> None:
+    from typer.testing import CliRunner
+
+    from vqlcmd.cli.main import app
+
+    listed = CliRunner().invoke(app, ["methods"]).output.splitlines()
+    assert [line.split()[0] for line in listed] == list(METHODS)
+    assert all(len(line.split()) > 4 for line in listed)

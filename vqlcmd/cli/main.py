@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from vqlcmd.cli import knobs
 from vqlcmd.cli.knobs import KnobCommand
+from vqlcmd.cli.methods import print_methods
+from vqlcmd.cli.summaries import WholeSummaries
+from vqlcmd.cli.tables import tables
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.artefacts import write_errors
 from vqlcmd.runtime.errors import ConfigError, UserError, shown
@@ -32,20 +34,8 @@ NOTICEABLE = 10_000
 """Images that take more than a moment to read."""
 
 
-class _WholeSummaries(TyperGroup):
-    """A group whose list of commands has the first sentence of each, whole: click cuts it after 45 characters."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """As click does."""
-        for command in self.commands.values():
-            command.short_help = (
-                command.short_help or " ".join((command.help or "").split()).partition(". ")[0].rstrip(".") + "."
-            )
-        super().format_commands(ctx, formatter)
-
-
 app = typer.Typer(
-    cls=_WholeSummaries,
+    cls=WholeSummaries,
     help="VQ-LCMD: generative models over VQ tokens, as a reproducible pipeline. `dvc repro` runs all stages.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -254,58 +244,8 @@ def plan(
     print_plan(preset, images, classes, gpu, count)
 
 
-tables = typer.Typer(
-    cls=_WholeSummaries, help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True
-)
 app.add_typer(tables, name="table")
-Preset = Annotated[str | None, typer.Option(help="presets/NAME.yaml as the scale, instead of params.yaml.")]
-Name = Annotated[str, typer.Argument(help="A table: `vqlcmd table list` names them.")]
-
-
-@tables.command("list")
-def table_list() -> None:
-    """The tables, with how many rows each has."""
-    from vqlcmd.experiments.runner import load, names
-
-    for name in names():
-        table = load(name)
-        print(f"{name:22} {len(table.rows):2} rows  {table.title}")
-
-
-@tables.command("run")
-def table_run(
-    name: Name,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Experiments at a time.")] = 1,
-    preset: Preset = None,
-) -> None:
-    """Run the rows that have not run yet, one DVC experiment per row and seed. Goes on where it was interrupted."""
-    from vqlcmd.experiments.runner import run_table
-
-    if not run_table(name, list(range(seeds)), jobs, preset):
-        raise typer.Exit(1)
-
-
-@tables.command("show")
-def table_show(name: Name, preset: Preset = None) -> None:
-    """Our figures, their spread over seeds, and the paper's, as Markdown."""
-    from vqlcmd.experiments.runner import show_table
-
-    print(show_table(name, preset))
-
-
-@tables.command("collapse")
-def table_collapse(
-    name: Name,
-    out: Annotated[Path, typer.Argument(help="FILE.png")],
-    preset: Preset = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-) -> None:
-    """Draw the embeddings of a table's rows: norm, distance, rank and decodability over training, and all distances."""
-    from vqlcmd.cli.export import draw_collapse
-
-    draw_collapse(name, out, preset, seed)
-
+app.command("methods")(print_methods)
 
 for _stage_name, _text in STAGES.items():
     if _stage_name != "sample":

@@ -1,0 +1,57 @@
+"""`vqlcmd table`: the paper's tables, run, shown and drawn."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqlcmd.cli.summaries import WholeSummaries
+
+tables = typer.Typer(cls=WholeSummaries, help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True)
+Preset = Annotated[str | None, typer.Option(help="presets/NAME.yaml as the scale, instead of params.yaml.")]
+Name = Annotated[str, typer.Argument(help="A table: `vqlcmd table list` names them.")]
+
+
+@tables.command("list")
+def table_list() -> None:
+    """The tables, with how many rows each has."""
+    from vqlcmd.experiments.runner import load, names
+
+    for name in names():
+        table = load(name)
+        print(f"{name:22} {len(table.rows):2} rows  {table.title}")
+
+
+@tables.command("run")
+def table_run(
+    name: Name,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Experiments at a time.")] = 1,
+    preset: Preset = None,
+) -> None:
+    """Run the rows that have not run yet, one DVC experiment per row and seed. Goes on where it was interrupted."""
+    from vqlcmd.experiments.runner import run_table
+
+    if not run_table(name, list(range(seeds)), jobs, preset):
+        raise typer.Exit(1)
+
+
+@tables.command("show")
+def table_show(name: Name, preset: Preset = None) -> None:
+    """Our figures, their spread over seeds, and the paper's, as Markdown."""
+    from vqlcmd.experiments.runner import show_table
+
+    print(show_table(name, preset))
+
+
+@tables.command("collapse")
+def table_collapse(
+    name: Name,
+    out: Annotated[Path, typer.Argument(help="FILE.png")],
+    preset: Preset = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw the embeddings of a table's rows: norm, distance, rank and decodability over training, and all distances."""
+    from vqlcmd.cli.export import draw_collapse
+
+    draw_collapse(name, out, preset, seed)
