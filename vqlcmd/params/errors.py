@@ -16,6 +16,8 @@ RENAMED = {
     "sample.truncation": "sample.vq_diffusion.truncation",
 }
 """Keys that had another name once."""
+MOST_LINES = 20
+"""Of one file, which may be another file altogether."""
 
 
 def lines(problems: list[Any], model: type[BaseModel]) -> list[str]:
@@ -27,7 +29,8 @@ def lines(problems: list[Any], model: type[BaseModel]) -> list[str]:
         for key, problem in zip(keys, problems, strict=True)
         if not (problem["type"] == "missing" and any(f"{new}.".startswith(f"{key}.") for new in told))
     ]
-    return [line(problem, model) for problem in kept]
+    more = [f"and {len(kept) - MOST_LINES} more like these"] if len(kept) > MOST_LINES else []
+    return [line(problem, model) for problem in kept[:MOST_LINES]] + more
 
 
 def line(problem: Any, model: type[BaseModel]) -> str:
