@@ -12,7 +12,7 @@ from vqlcmd.params import Extractor, Params, check_params
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
-Figure = float | str | None
+Figure = int | float | str | None
 
 
 class Row(BaseModel):
