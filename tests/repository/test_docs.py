@@ -1,8 +1,11 @@
 """The documentation says what is there: its commands are valid, its links lead somewhere, its lists are the code's."""
 
 import ast
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,41 @@ def test_the_command_of_a_row_sets_what_the_row_sets(name: str) -> None:
         else:
             found = {key: yaml.safe_load(value) for key, value in overrides(command.strip("`")).items()}
             assert found | {"seed": 0} == first[row].overrides, f"{row}: {command}"
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_numbers_of_the_demo_on_the_first_page_are_those_of_its_metrics() -> None:
+    found, bound = (json.loads((ROOT / "metrics" / f"{name}.json").read_text()) for name in ("evaluate", "bound"))
+    text = " ".join(README.split())
+    assert f"`fid_proxy` {found['fid_proxy']:.2f} ({found['reconstruction']['fid_proxy']:.2f} for" in text
+    assert f"precision {found['precision_proxy']:.3f}, recall {found['recall_proxy']:.3f}" in text
+    assert f"class accuracy {found['class_accuracy_proxy']:.3f}, {found['nfe']} network calls" in text
+    assert f"{bound['nats_per_token']:.2f} ± {bound['standard_error']:.2f} nats per token" in text
+
+
+def test_the_table_of_all_methods_on_the_first_page_is_that_of_the_results() -> None:
+    here = cells(README.partition("## All methods\n")[2].partition("\n## ")[0])
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    there = cells(results.partition("## All methods\n")[2].partition("\nScale: ")[0])
+    assert list(here) == [row.strip() for row in there]
+    for row, (fid, precision, recall, accuracy, _, nats, _, nfe, _) in there.items():
+        assert here[row.strip()] == [fid, precision, recall, accuracy, nats, nfe]
+
+
+@pytest.mark.slow
+def test_the_table_of_experiments_shows_what_was_varied_while_rows_are_queued(tmp_path: Path) -> None:
+    """All columns at once are 3,071 characters wide then, and DVC cuts at the terminal's width."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "copy")], check=True)
+    (show,) = re.findall(r"^(dvc exp show .*?)  +#", README, re.MULTILINE)
+    for command in ("dvc exp run --queue -S 'drop=0.1,0.3'", show):
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command)], cwd=tmp_path / "copy", capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 120
+    assert {row.split(" | ")[-1].strip(" |") for row in done.stdout.splitlines()} >= {"drop", "0.1", "0.2", "0.3"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
