@@ -26,6 +26,10 @@ COMMAND = re.compile(r"^.*?(dvc exp run[^`\n|]*)", re.MULTILINE)
 OPTIONS = {"--temp", "--queue"}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+MODULE = re.compile(r"python -m ((?:benchmarks|stages|tests|vqlcmd)(?:\.[a-z]\w*)*+)(?!\.[A-Z$])")
+NOT_OF_THE_FIELD = re.compile(
+    r"\bjudges?\b|facts? of the machine|memory that stays|mend it|get it again|network_calls|paper's figures"
+)
 OURS = re.compile(r"\bvqlcmd [^#\n&]+")
 NAMED = re.compile(r"\[`([A-Za-z_][\w.]*)`\]\(\.\./((?:vqlcmd|stages|tests)/[\w/]+\.py)\)")
 
@@ -168,6 +172,19 @@ def test_commands_of_ours_are_ones_that_there_are(page: Path) -> None:
             assert name in here.commands, command
             here = here.commands[name]
         here.make_context(here.name, list(words))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_a_page_runs_are_there(page: Path) -> None:
+    for module in MODULE.findall(page.read_text(encoding="utf-8")):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), f"{page.name}: python -m {module}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_uses_the_terms_of_the_field(page: Path) -> None:
+    found = NOT_OF_THE_FIELD.findall(" ".join(page.read_text(encoding="utf-8").split()))
+    assert not found, f"{page.name}: {', '.join(found)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vqlcmd.experiments.table import Figure, Table, runs
+from vqlcmd.experiments.table import Number, Table, runs
 
 
 def commands(name: str, table: Table, base: dict[str, Any]) -> str:
@@ -35,6 +35,6 @@ def _command(overrides: dict[str, Any]) -> str:
     return "`" + " ".join(["dvc exp run --temp", *(f"-S {key}={value}" for key, value in overrides.items())]) + "`"
 
 
-def _number(value: Figure) -> str:
+def _number(value: Number) -> str:
     """Two decimals, and a dash where the paper has no number."""
     return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
