@@ -8,23 +8,28 @@ from vqlcmd.methods import load_method
 from vqlcmd.params import load_params
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.distributed import device
-from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.files import write_json
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.tokens import shards
 
 
 def run() -> None:
-    """Average the bound over held-out images; its standard error counts images and noise levels alike."""
+    """Average the bound over held-out images; its standard error counts images and noise levels alike.
+
+    Null, with the reason, where no image is held out.
+    """
     params = load_params()
     method, about = load_method(paths.MODEL, device())
+    tokens = belongs.tokens(paths.TOKENS, shards.read_header(paths.TOKENS))
+    made_from = (belongs.model(paths.MODEL, about), tokens)
+    belongs.check_belong(*made_from)
     split = shards.read_split(paths.TOKENS, "heldout").to(device())
-    if len(split) < 2:
-        raise ConfigError(f"the bound needs 2 held-out images and has {len(split)}: raise tokenize.holdout")
-    values = []
+    values = [torch.empty(0, dtype=torch.float64)]
     with Progress("bound", len(split)) as progress:
-        for rows in torch.arange(len(split), device=device()).split(params.bound.batch_size):
+        for first in range(0, len(split), params.bound.batch_size):
+            rows = torch.arange(first, min(first + params.bound.batch_size, len(split)), device=device())
             labels = split.labels[rows] if about["class_names"] else None
             rng = CounterRNG(0, "bound", rows)
             values.append(method.bound(split.tokens[rows].long(), labels, rng, params.bound.levels).double().cpu())
@@ -33,12 +38,21 @@ def run() -> None:
     write_json(
         paths.METRICS / "bound.json",
         {
-            "nats_per_token": float(nats.mean()),
-            "standard_error": float(nats.std() / len(nats) ** 0.5),
+            "nats_per_token": float(nats.mean()) if len(nats) else None,
+            "standard_error": float(nats.std() / len(nats) ** 0.5) if len(nats) > 1 else None,
+            **_reasons(len(nats)),
             "images": len(nats),
             "levels": params.bound.levels,
         },
     )
+    belongs.note_origin(paths.ORIGIN / "bound.json", {"bound": params.bound.model_dump(mode="json")}, *made_from)
+
+
+def _reasons(images: int) -> dict[str, str]:
+    """Why a number of so many images is null."""
+    if not images:
+        return dict.fromkeys(("nats_per_token_null", "standard_error_null"), shards.NONE_HELD_OUT)
+    return {"standard_error_null": "one held-out image has no spread: raise tokenize.holdout"} if images == 1 else {}
 
 
 def main() -> int:

@@ -14,9 +14,10 @@ from vqlcmd.evaluation.nearest import Nearest, nearest_training
 from vqlcmd.evaluation.protocol import protocol
 from vqlcmd.params import Evaluate, load_params
 from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import DataError
-from vqlcmd.runtime.files import sha256, write_json
+from vqlcmd.runtime.files import write_json
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokenizer import vqgan
@@ -30,9 +31,14 @@ def run() -> None:
     metrics.select(settings.metrics)
     header = shards.read_header(paths.SAMPLES)
     samples = shards.read_split(paths.SAMPLES, "samples")
-    if header["vqgan_digest"] != sha256(paths.VQGAN):
-        raise DataError(f"{paths.SAMPLES} belongs to another VQGAN than {paths.VQGAN}: run `dvc repro`")
     reference, about = load_weights(paths.REFERENCE / "features.safetensors", "reference")
+    made_from = (
+        belongs.tokenizer(paths.VQGAN),
+        belongs.tokens(paths.TOKENS, shards.read_header(paths.TOKENS)),
+        belongs.samples(paths.SAMPLES, header),
+        belongs.reference(paths.REFERENCE, about),
+    )
+    belongs.check_belong(*made_from)
     networks = extractors(settings, paths.proxy_weights, device())
     for name, used in zip(("weights_digest", "precision_weights_digest"), networks, strict=True):
         if about.get(name) != used.digest:
@@ -56,14 +62,16 @@ def run() -> None:
         "reconstructions": Comparison(reconstructed, real, settings, device()),
     }
     measured = {name: metrics.measure(comparison) for name, comparison in compared.items()}
-    _write_pairs(samples.tokens, reference, near, settings.nearest.pairs)
+    _write_pairs(belongs.header_digest(header), samples.tokens, reference, near, settings.nearest.pairs)
     sources = {"samples": header, "reference": about}
     edits = {name: made["resumed_across"] for name, made in sources.items() if "resumed_across" in made}
     write_json(
         paths.METRICS / "protocol.json",
         # A list, in which DVC looks for no metrics.
         [
-            protocol(name, comparison, networks, about["statistics"]) | ({"resumed_across": edits} if edits else {})
+            protocol(name, comparison, networks, about["statistics"])
+            | ({"resumed_across": edits} if edits else {})
+            | ({"class_balance": header["class_balance"]} if name == "samples" else {})
             for name, comparison in compared.items()
         ],
     )
@@ -73,6 +81,7 @@ def run() -> None:
             **measured["samples"],
             "reconstruction": measured["reconstructions"],
             "proxy_heldout_accuracy": about["proxy_accuracy"],
+            **_no_accuracy(about, settings),
             "generated_images": generated.count,
             "real_images": real.count,
             "steps": header["steps"],
@@ -80,6 +89,7 @@ def run() -> None:
             "parameters": header["parameters"],
         },
     )
+    belongs.note_origin(paths.ORIGIN / "evaluate.json", {"evaluate": settings.model_dump(mode="json")}, *made_from)
     for note in measured["samples"].get("notes", []):
         print(f"note: {note}", file=sys.stderr)
 
@@ -114,7 +124,9 @@ def _known(reference: dict[str, Tensor], about: dict[str, Any], kind: str) -> Im
     return ImageSet(count, statistics, features, precise, reference.get(f"{kind}_logits"))
 
 
-def _write_pairs(sample_tokens: Tensor, reference: dict[str, Tensor], near: Nearest, count: int) -> None:
+def _write_pairs(
+    samples_digest: str, sample_tokens: Tensor, reference: dict[str, Tensor], near: Nearest, count: int
+) -> None:
     """Tokens of the samples that come nearest to a training image, and of that image, for a picture."""
     chosen = near.closest(count)
     rows = near.row[chosen]
@@ -125,7 +137,15 @@ def _write_pairs(sample_tokens: Tensor, reference: dict[str, Tensor], near: Near
         "sample": chosen,
         "training_index": reference["index"][rows],
     }
-    save_weights(paths.PAIRS, "pairs", pairs, {})
+    save_weights(paths.PAIRS, "pairs", pairs, {"samples_digest": samples_digest})
+
+
+def _no_accuracy(about: dict[str, Any], settings: Evaluate) -> dict[str, str]:
+    """Why the proxy classifier's accuracy is null."""
+    if about["proxy_accuracy"] is not None:
+        return {}
+    used = "proxy" in (settings.features, settings.precision_features)
+    return {"proxy_heldout_accuracy_null": shards.NONE_HELD_OUT if used else "no proxy classifier is used"}
 
 
 def main() -> int:

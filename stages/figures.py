@@ -7,6 +7,7 @@ import torch
 from vqlcmd import figures
 from vqlcmd.methods import load_method
 from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.safetensors_file import load_weights
 from vqlcmd.tokenizer import vqgan
@@ -21,7 +22,17 @@ BATCH = 16
 
 def run() -> None:
     """Draw what the other stages made: the pictures are no part of their results."""
+    method, about = load_method(paths.MODEL, torch.device("cpu"))
+    samples_header = shards.read_header(paths.SAMPLES)
+    pairs, pairs_about = load_weights(paths.PAIRS, "pairs")
     tokenizer = vqgan.load(paths.VQGAN, device())
+    made_from = (
+        belongs.tokenizer(paths.VQGAN),
+        belongs.tokens(paths.TOKENS, shards.read_header(paths.TOKENS)),
+        belongs.model(paths.MODEL, about),
+        belongs.samples(paths.SAMPLES, samples_header),
+    )
+    belongs.check_belong(*made_from, belongs.pairs(paths.PAIRS, pairs_about))
 
     def decoded(tokens_BN: torch.Tensor) -> torch.Tensor:
         parts = tokens_BN.long().to(device()).split(BATCH)
@@ -37,7 +48,7 @@ def run() -> None:
         captions=[names[label] for label in labels.tolist()] * 2 if names else None,
     )
 
-    names = shards.read_header(paths.SAMPLES)["classes"]
+    names = samples_header["classes"]
     columns = len(names) if 1 < len(names) <= 20 else 16
     samples = shards.read_split(paths.SAMPLES, "samples")
     figures.image_grid(
@@ -47,15 +58,14 @@ def run() -> None:
         captions=[names[label] for label in samples.labels[: ROWS * columns].tolist()] if names else None,
     )
 
-    pairs, _ = load_weights(paths.PAIRS, "pairs")
     shown, training = (
         decoded(pairs[side]) if len(pairs["distance"]) else images[:0] for side in ("sample_tokens", "training_tokens")
     )
     figures.nearest_pairs(shown, training, pairs["distance"], paths.METRICS / "nearest.png")
 
-    method, about = load_method(paths.MODEL, torch.device("cpu"))
     figures.noise_schedule(method.alpha_bar, about["params"]["method"], paths.METRICS / "schedule.png")
     figures.embeddings(shards.read_codebook(paths.TOKENS), method.table, paths.METRICS / "embeddings.png")
+    belongs.note_origin(paths.ORIGIN / "figures.json", {}, *made_from)
 
 
 def main() -> int:

@@ -41,6 +41,7 @@ def run() -> None:
             "set evaluate.features to inception, or reference.statistics to null"
         )
     statistics = read_statistics(given) if given else None
+    shards.check_training_images(len(source), params.tokenize.holdout)
     judging = "proxy" in (params.evaluate.features, params.evaluate.precision_features)
     accuracy = None
     if rank() == 0 and judging:
@@ -82,6 +83,12 @@ def run() -> None:
             loader.raise_if_broken(found.broken, len(chosen), params.images.skip_broken)
             about = {
                 "classes": list(listed.classes),
+                "made_from": {
+                    "manifest": inputs["manifest"],
+                    "vqgan_digest": inputs["vqgan"],
+                    "images": settings["images"],
+                    "reference": settings["reference"],
+                },
                 "features": params.evaluate.features,
                 "precision_features": params.evaluate.precision_features,
                 "weights_digest": networks[0].digest,

@@ -15,6 +15,7 @@ from vqlcmd.methods import load_method
 from vqlcmd.params import ModelParams, Params, load_params
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.batches import collect
 from vqlcmd.runtime.distributed import barrier, device, rank, world
 from vqlcmd.runtime.errors import ConfigError
@@ -29,7 +30,13 @@ def run() -> None:
         transformer.compile_network("reduce-overhead")
     params = load_params()
     method, about = load_method(paths.MODEL, device())
+    if paths.VQGAN.is_file():
+        # Not read here, but what the samples are for.
+        belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.model(paths.MODEL, about))
     classes = len(about["class_names"])
+    balance = class_balance(params.sample.count, classes)
+    if rank() == 0 and (note := balance_note(params.sample.count, classes)):
+        print(f"sample: {note}", flush=True)
     if params.guidance and not classes:
         raise ConfigError(f"guidance is {params.guidance:g}, which needs classes, and this model has none: set it to 0")
     memory.require_sampling(
@@ -63,6 +70,9 @@ def run() -> None:
                 "steps": method.steps(params.sampling()),
                 "nfe": method.nfe(params.sampling()),
                 "vqgan_digest": about["vqgan_digest"],
+                "tokens_digest": about.get("tokens_digest"),
+                "model_digest": this.inputs,
+                "class_balance": balance,
                 **settings,
                 **({"resumed_across": edits} if edits else {}),
             }
@@ -70,6 +80,26 @@ def run() -> None:
             shards.write_shards(paths.SAMPLES, samples, header, params.sample.count)
         barrier()
         state.finish()
+
+
+def class_balance(count: int, classes: int) -> dict[str, int]:
+    """How `count` images, class i mod C, are spread: classes that were drawn, and the least and most images of one."""
+    if not classes:
+        return {}
+    return {"drawn": min(count, classes), "of": classes, "least": count // classes, "most": -(-count // classes)}
+
+
+def balance_note(count: int, classes: int) -> str | None:
+    """What `sample.count` does to the classes where it is no multiple of their number."""
+    if not classes or count % classes == 0:
+        return None
+    least, more = divmod(count, classes)
+    if not least:
+        return f"sample.count {count} draws {count} of {classes} classes: metrics compare them with images of all"
+    return (
+        f"sample.count {count} is no multiple of {classes} classes: {more} of them get {least + 1} images and "
+        f"{classes - more} get {least}, which metrics compare with the data's own balance"
+    )
 
 
 class _Found:

@@ -15,10 +15,12 @@ from vqlcmd.params import Params, load_params
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.batches import collect
 from vqlcmd.runtime.distributed import barrier, device, rank, world
+from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_float
 from vqlcmd.tokens import shards
+from vqlcmd.tokens.header import check_codes
 
 PREVIEWS = 20
 
@@ -32,6 +34,8 @@ def run() -> None:
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     source = loader.open_images(listed, paths.images_root())
     tokenizer = vqgan.load(paths.VQGAN, device())
+    check_codes(len(tokenizer.codebook), paths.VQGAN)
+    shards.check_training_images(len(source), params.tokenize.holdout)
     settings = params.model_dump(mode="json", include={"images", "tokenize"})
     # Who finds broken images at the end may leave them out without a second look at the others.
     del settings["images"]["skip_broken"]
@@ -44,6 +48,8 @@ def run() -> None:
         collect("tokenize", len(source), each, lambda first: _encoded(params, source, tokenizer, first), found, state)
         if rank() == 0:
             loader.raise_if_broken(found.broken, len(source), params.images.skip_broken)
+            if not found.writer.count("train"):
+                raise DataError("no image that can be read is left for training: lower tokenize.holdout")
             records = _recipe(params).views * (2 if params.images.flip else 1)
             side = params.images.size // tokenizer.architecture.downsampling
             found.writer.finish(
@@ -53,6 +59,7 @@ def run() -> None:
                     "codes": len(tokenizer.codebook),
                     "classes": list(listed.classes),
                     "images": params.images.model_dump(mode="json"),
+                    "holdout": params.tokenize.holdout,
                     "manifest": {"name": listed.name, "digest": inputs["manifest"]},
                     "vqgan_digest": inputs["vqgan"],
                     "skipped": found.broken,

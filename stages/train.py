@@ -15,6 +15,7 @@ from vqlcmd.methods import save_method
 from vqlcmd.params import Train, load_params
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.distributed import barrier, device, rank, world
+from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import replace_folder, write_json, write_tsv
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
@@ -31,6 +32,8 @@ def run() -> None:
     header = shards.read_header(paths.TOKENS)
     codebook_KD = shards.read_codebook(paths.TOKENS)
     split = streaming.open_split(paths.TOKENS, "train", device(), paths.token_memory())
+    if not len(split):
+        raise DataError(f"{paths.TOKENS} holds no images for training: lower tokenize.holdout and run `dvc repro`")
     heldout = shards.read_split(paths.TOKENS, "heldout").to(device())
     classes = shards.class_count(header, params.train.use_classes, params.guidance)
     share = params.train.batch_size // world()

@@ -13,6 +13,7 @@ from vqlcmd.methods import load_method
 from vqlcmd.params import Sampling
 from vqlcmd.params.errors import rule
 from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
@@ -155,8 +156,10 @@ class Generator:
 def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/."""
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    path = Path(folder) / "model" / "model.safetensors"
+    path, tokenizer = Path(folder) / "model" / "model.safetensors", Path(folder) / "vqgan.safetensors"
     method, about = load_method(path, where)
     if "sampling" not in about:
         raise DataError(f"{path} does not say how to sample, it is of another version: `dvc repro` trains it anew")
-    return Generator(method, vqgan.load(Path(folder) / "vqgan.safetensors", where), about, where)
+    loaded = vqgan.load(tokenizer, where)
+    belongs.check_belong(belongs.tokenizer(tokenizer), belongs.model(path, about))
+    return Generator(method, loaded, about, where)

@@ -48,6 +48,13 @@ def test_every_command_explains_itself(command: str) -> None:
         (["scan", "cats", "nowhere"], "nowhere"),
         (["scan", "my cats", "."], "letters, digits"),
         (["report"], "metrics/evaluate.json is missing"),
+        (["sample", "--out", "x.png"], "--out x.png ends in .png: name a folder for PNG files"),
+        (["sample", "--out", "x.JPG"], "--out x.JPG ends in .JPG: name a folder"),
+        (["decode", "--out", "x.npy"], "--out x.npy ends in .npy: name a folder"),
+        (["gallery", "x.jpg"], "x.jpg does not end in .png"),
+        (["gallery", "x"], "x does not end in .png"),
+        (["inpaint", "a.png", "b.png", "--out", "c.webp"], "c.webp does not end in .png"),
+        (["table", "collapse", "collapse", "x.pdf"], "x.pdf does not end in .png"),
         (["decode", "--out", "x"], "data/samples/header.json is missing"),
         (["sample", "--out", "x"], "data/model/model.safetensors is missing"),
         (["sample", "--count", "3", "--class", "1"], "--class, --count: needs --out DIR"),
@@ -71,6 +78,29 @@ def test_the_users_errors_are_one_line_and_exit_status_1(tmp_path: Path, argumen
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert says in done.stderr
+
+
+def test_summaries_are_whole_sentences_and_there_are_a_version_and_completion(tmp_path: Path) -> None:
+    """click cut them after 45 characters."""
+    for arguments in (["--help"], ["table", "--help"]):
+        done = vqlcmd(tmp_path, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert "..." not in done.stdout.partition("Commands:")[2]
+    assert "Nats per token on held-out images: model, tokens" in " ".join(vqlcmd(tmp_path, "--help").stdout.split())
+    assert "--show-completion" in vqlcmd(tmp_path, "--help").stdout
+    from vqlcmd import __version__
+
+    assert vqlcmd(tmp_path, "--version").stdout == f"vqlcmd {__version__}\n"
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 image in"), (2, "2 images in")])
+def test_one_image_is_no_images(count: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    from vqlcmd.cli.export import write_images
+
+    write_images(torch.zeros(count, 3, 8, 8, dtype=torch.uint8), None, [], tmp_path / "out")
+    assert capsys.readouterr().out.startswith(words)
 
 
 @pytest.mark.parametrize("option", ["--steps=9", "--guidance=1", "--temperature=1", "--truncation=0.5", "--seed=0"])
@@ -119,9 +149,10 @@ def test_options_of_sampling_reach_the_model_and_the_others_are_left_to_it(
             return torch.zeros(classes, 3, 8, 8, dtype=torch.uint8)
 
     monkeypatch.setattr(vqlcmd, "load", lambda folder: Model())
+    ending = ".png" if command == ["gallery"] else ""
     for name, options in {
-        "a.png": [],
-        "b.png": ["--temperature=2", "--truncation", "0.5", "--steps=3", "--seed=4"],
+        f"a{ending}": [],
+        f"b{ending}": ["--temperature=2", "--truncation", "0.5", "--steps=3", "--seed=4"],
     }.items():
         done = CliRunner().invoke(app, [*command, str(tmp_path / name), *options], catch_exceptions=False)
         assert done.exit_code == 0

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -77,7 +78,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
     text, _ = process.communicate(timeout=60)
     assert process.returncode == code, text
     assert "Traceback" not in text
-    finish(long, "train")
+    assert re.search(r"^train: goes on from step [1-9]\d*$", finish(long, "train"), re.MULTILINE)
     assert sha256(long / "data/model/model.safetensors") == uninterrupted
 
 

@@ -1,6 +1,5 @@
-"""data/samples or data/model -> image files, and the last run's metrics -> a table on the terminal."""
+"""data/samples or data/model -> image files."""
 
-import json
 import math
 import tempfile
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 import vqlcmd
 from vqlcmd import figures
@@ -19,28 +16,22 @@ from vqlcmd.images.crops import Recipe, crop_views
 from vqlcmd.images.rgb import read_picture
 from vqlcmd.methods import load_method
 from vqlcmd.runtime import paths
+from vqlcmd.runtime.artefacts import belongs
+from vqlcmd.runtime.artefacts.write_errors import writing
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import ConfigError, DataError
-from vqlcmd.runtime.files import atomic_write, sha256
+from vqlcmd.runtime.files import atomic_write
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
 
-PICTURES = {
-    "grid.png": "samples, classes in columns",
-    "reconstructions.png": "real images above their reconstructions by the VQGAN",
-    "nearest.png": "samples above the training images that they come nearest to",
-    "embeddings.png": "norms and distances: VQGAN codebook above, learned embeddings below",
-    "schedule.png": "the noise schedule",
-}
-
 
 def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
     """Decode data/samples into `out`: NUMBER-CLASS.png files, or one .npz."""
+    check_folder(out)
     header = shards.read_header(paths.SAMPLES)
     samples = shards.read_split(paths.SAMPLES, "samples")
-    if header["vqgan_digest"] != sha256(paths.VQGAN):
-        raise DataError(f"{paths.SAMPLES} belongs to another VQGAN than {paths.VQGAN}: run `dvc repro`")
+    belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.samples(paths.SAMPLES, header))
     tokenizer = vqgan.load(paths.VQGAN, device())
     images = torch.cat(
         [
@@ -54,6 +45,7 @@ def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
 
 def sample_images(out: Path, class_: int | None, count: int, **how: Any) -> None:
     """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample."""
+    check_folder(out)
     model = vqlcmd.load("data")
     names = model.class_names
     if class_ is not None and not names:
@@ -67,7 +59,10 @@ def inpaint_image(image: Path, mask: Path, out: Path, class_: int | None, count:
 
     Of the mask, white is a hole; black and what is transparent is kept.
     """
-    settings = shards.read_header(paths.TOKENS)["images"]
+    check_picture(out)
+    header = shards.read_header(paths.TOKENS)
+    belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.tokens(paths.TOKENS, header))
+    settings = header["images"]
     if "background" not in settings:
         raise DataError(f"{paths.TOKENS} was made by an older version: run `dvc repro`")
     recipe = Recipe.of(**settings).deterministic()
@@ -90,6 +85,7 @@ def _sides(picture: Image.Image) -> str:
 
 def draw_gallery(out: Path, guidance: str | None, rows: int, **how: Any) -> None:
     """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
+    check_picture(out)
     try:
         scales = [float(scale) for scale in guidance.split(",")] if guidance is not None else None
     except ValueError:
@@ -108,6 +104,7 @@ def draw_gallery(out: Path, guidance: str | None, rows: int, **how: Any) -> None
 
 def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
     """Curves and distance matrices of the embeddings in a table's rows."""
+    check_picture(out)
     found = runner.curves(name, preset, seed)
     with tempfile.TemporaryDirectory() as folder:
         tables = {}
@@ -126,45 +123,26 @@ def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out
         with atomic_write(out) as side:
             np.savez(side, **arrays)  # pyright: ignore[reportArgumentType]
     else:
-        if out.exists() and not out.is_dir():
-            raise ConfigError(f"--out {out} is a file: name a folder, or a file that ends in .npz")
         out.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(pixels):
             ending = "" if labels is None else f"-{names[labels[number]]}"
-            Image.fromarray(image).save(out / f"{number:06}{ending}.png")
-    print(f"{len(images)} images in {out}")
+            path = out / f"{number:06}{ending}.png"
+            with writing(path):
+                Image.fromarray(image).save(path)
+    print(f"{len(images)} image{'' if len(images) == 1 else 's'} in {out}")
 
 
-def print_report() -> None:
-    """The table of the last run's metrics, and the list of its pictures."""
-    found, bound = (_metrics(paths.METRICS / name) for name in ("evaluate.json", "bound.json"))
-    table = Table(title="Generated images, and the VQGAN's reconstructions as the mark to reach")
-    for column in ("metric", "generated", "reconstructed"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for name in (
-        key
-        for key in found
-        if key.startswith(("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest"))
-    ):
-        table.add_row(name, _number(found[name]), _number(found["reconstruction"].get(name)))
-    table.add_row("repeated_training_tokens", _number(found["repeated_training_tokens"]), "")
-    table.add_row(
-        "bound, nats per token", f"{_number(bound['nats_per_token'])} ± {_number(bound['standard_error'])}", ""
-    )
-    table.add_row("nfe per image", str(found["nfe"]), "")
-    console = Console()
-    console.print(table)
-    for note in found.get("notes", []):
-        console.print(f"note: {note}", highlight=False)
-    for name, text in PICTURES.items():
-        console.print(f"{paths.METRICS / name}  {text}", highlight=False)
+def check_folder(out: Path) -> None:
+    """ConfigError where images cannot go to `out`, a folder or a file that ends in .npz; before they are made."""
+    if out.suffix == ".npz":
+        return
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file: name a folder, or a file that ends in .npz")
+    if not out.exists() and out.suffix.lower() in {*Image.registered_extensions(), ".npy", ".zip", ".tar"}:
+        raise ConfigError(f"--out {out} ends in {out.suffix}: name a folder for PNG files, or a file that ends in .npz")
 
 
-def _metrics(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path} is missing: `dvc repro` makes it")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def check_picture(out: Path) -> None:
+    """ConfigError where a picture would not be what its name says; before it is made."""
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"{out} does not end in .png, which the picture will be: change its ending")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vqlcmd.cli import knobs
 from vqlcmd.cli.knobs import KnobCommand
 from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime.artefacts import write_errors
 from vqlcmd.runtime.errors import ConfigError, UserError, shown
 
 STAGES = {
@@ -29,13 +31,43 @@ STAGES = {
 NOTICEABLE = 10_000
 """Images that take more than a moment to read."""
 
+
+class _WholeSummaries(TyperGroup):
+    """A group whose list of commands has the first sentence of each, whole: click cuts it after 45 characters."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """As click does."""
+        for command in self.commands.values():
+            command.short_help = (
+                command.short_help or " ".join((command.help or "").split()).partition(". ")[0].rstrip(".") + "."
+            )
+        super().format_commands(ctx, formatter)
+
+
 app = typer.Typer(
+    cls=_WholeSummaries,
     help="VQ-LCMD: generative models over VQ tokens, as a reproducible pipeline. `dvc repro` runs all stages.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from vqlcmd import __version__
+
+        print(f"vqlcmd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """VQ-LCMD: generative models over VQ tokens, as a reproducible pipeline. `dvc repro` runs all stages."""
 
 
 def _stage(name: str) -> int:
@@ -203,7 +235,7 @@ def gallery(
 @app.command()
 def report() -> None:
     """Print the metrics of the last run, and where its pictures are."""
-    from vqlcmd.cli.export import print_report
+    from vqlcmd.cli.report import print_report
 
     print_report()
 
@@ -222,7 +254,9 @@ def plan(
     print_plan(preset, images, classes, gpu, count)
 
 
-tables = typer.Typer(help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True)
+tables = typer.Typer(
+    cls=_WholeSummaries, help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True
+)
 app.add_typer(tables, name="table")
 Preset = Annotated[str | None, typer.Option(help="presets/NAME.yaml as the scale, instead of params.yaml.")]
 Name = Annotated[str, typer.Argument(help="A table: `vqlcmd table list` names them.")]
@@ -293,6 +327,12 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"vqlcmd: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        line = write_errors.one_line(error)
+        if line is None:
+            raise
+        print(f"vqlcmd: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(launcher.INTERRUPTED)

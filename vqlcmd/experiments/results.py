@@ -2,11 +2,13 @@
 
 import datetime
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from vqlcmd.experiments.table import Run, differences
+from vqlcmd.runtime.artefacts.json_file import read_json
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import write_json
 from vqlcmd.runtime.resume import fingerprint
@@ -85,7 +87,17 @@ class ResultsFile:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"scales": {}, "rows": []}
+    if not path.exists():
+        return {"scales": {}, "rows": []}
+    found = read_json(path, "`git checkout` brings it back")
+    try:
+        revisions = [row["revision"] for row in found["rows"] if found["scales"][row["scale"]] is not None]
+        named = all(re.fullmatch("[0-9a-f]{40}", revision) for revision in revisions)
+    except (KeyError, TypeError):
+        named = False
+    if not named:
+        raise DataError(f"{path} is no file of results by this project: `git checkout` brings it back")
+    return found
 
 
 def experiments() -> dict[str, str]:

@@ -42,6 +42,8 @@ class Manifest(BaseModel):
     def _consistent(self) -> Self:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+        if self.folder in (".", "..") or not (self.folder or "_").isprintable():
+            raise ValueError(f"folder {self.folder!r} is no name of one")
         if isinstance(KINDS[self.kind], BuiltIn) != (self.folder is None):
             raise ValueError(f"folder {self.folder!r} does not go with kind {self.kind!r}")
         if self.classes != class_order(self.classes):

@@ -14,6 +14,7 @@ from torch import Tensor
 from vqlcmd.diffusion.method import Method
 from vqlcmd.params import ModelParams, Params
 from vqlcmd.params.types import Section
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
@@ -72,6 +73,7 @@ def save_method(
         "codes": len(codebook_KD),
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
+        "tokens_digest": belongs.header_digest(header),
         **({"resumed_across": list(edits)} if edits else {}),
     }
     save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)

@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from vqlcmd.runtime.artefacts.write_errors import writing
+
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
 
 
@@ -29,10 +31,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     # The ending stays, because some writers choose a format by it.
     side = path.with_name(f".{path.stem}.{_HOST}.{os.getpid()}{path.suffix}")
     try:
-        yield side
-        with side.open("rb") as written:
-            os.fsync(written.fileno())
-        side.replace(path)
+        with writing(path, side):
+            yield side
+            with side.open("rb") as written:
+                os.fsync(written.fileno())
+            side.replace(path)
     finally:
         side.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from vqlcmd.runtime.artefacts import write_errors
 from vqlcmd.runtime.errors import ConfigError, Diverged, Interrupted, UserError
 
 INTERRUPTED = 130
@@ -70,6 +71,12 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
         if first:
             print(f"{stage}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        line = write_errors.one_line(error)
+        if line is None:
+            raise
+        print(f"{stage}: {line}", file=sys.stderr)
+        return EXIT_REPORTED if "VQLCMD_LAUNCHER" in os.environ else 1
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             reason = (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -14,6 +14,8 @@ SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")
 PAIRS = Path("data/pairs.safetensors")
 METRICS = Path("metrics")
+ORIGIN = METRICS / "origin"
+"""What the numbers and pictures beside it were made from: STAGE.json."""
 BYTES_OF_A_WORKER = 3 * 16 * 3 * 256**2
 """In /dev/shm: three chunks of images, one in use and two that wait; vqlcmd.images.CHUNK_BYTES."""
 PICTURE_MB = 512

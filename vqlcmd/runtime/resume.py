@@ -17,6 +17,8 @@ from typing import Any, TextIO
 
 import torch
 
+from vqlcmd.runtime.artefacts.json_file import read_json
+from vqlcmd.runtime.artefacts.write_errors import writing
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import atomic_write, sha256
 
@@ -120,9 +122,10 @@ class State:
         number = int(before[-1].stem.partition("-")[0]) + 1 if before else 1
         side = self.directory / f".{os.getpid()}.pt"
         try:
-            torch.save(values, side)
-            with side.open("rb") as written:
-                os.fsync(written.fileno())
+            with writing(self.directory):
+                torch.save(values, side)
+                with side.open("rb") as written:
+                    os.fsync(written.fileno())
             side.replace(self.directory / f"{number:06}-{sha256(side)[:16]}.pt")
         finally:
             side.unlink(missing_ok=True)
@@ -209,9 +212,10 @@ def _lock(directory: Path) -> TextIO:
         raise DataError(
             f"{directory} is in use by process {owner}, with the same parameters: wait for it or stop it"
         ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with writing(directory / "lock"):
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
     return lock
 
 
@@ -228,7 +232,7 @@ def _asked(stage: str) -> str | None:
 
 def _about(directory: Path) -> dict[str, Any] | None:
     path = directory / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path, f"delete {directory}, or begin anew with {SWITCH}=new") if path.is_file() else None
 
 
 def _unfinished(directory: Path) -> bool:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from vqlcmd.runtime.artefacts.json_file import parse_json
 from vqlcmd.runtime.errors import DataError, shown
 from vqlcmd.runtime.files import atomic_write
 
@@ -48,10 +49,7 @@ def read_header(path: Path) -> dict[str, Any]:
         if length > HEADER_BYTES:
             raise DataError(f"{path} declares a header of {length} bytes, above {HEADER_BYTES}: download it again")
         text = file.read(length)
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError also of numbers of more than 4,300 digits.
-        raise DataError(f"{path} is damaged ({shown(error)}): download it again") from None
+    header = parse_json(text, f"{path} is damaged: its header", "download it again")
     if not isinstance(header, dict):
         raise DataError(f"{path} is damaged (its header is no object): download it again")
     return header
@@ -60,8 +58,8 @@ def read_header(path: Path) -> dict[str, Any]:
 def read_about(path: Path) -> dict[str, Any]:
     """What save_weights was told beside the tensors; empty for files of others. DataError where the file is damaged."""
     metadata = read_header(path).get("__metadata__", {})
-    try:
-        about = json.loads(metadata.get("about", "{}"))
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({shown(error)}): download it again") from None
+    text = metadata.get("about", "{}") if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise DataError(f"{path} is damaged (its header is of another kind): download it again")
+    about = parse_json(text, f"{path} is damaged: its header", "download it again")
     return about if isinstance(about, dict) else {}

@@ -1,30 +1,31 @@
 """Packed token shards: a tar record holds thousands of images' tokens, a header describes and vouches for them.
 
-A directory holds SPLIT-000000.tar, ... and header.json. A record is `tokens.npy` uint16 (n, N), `cls.npy` int64
-(n,) and `index.npy` int64 (n,), the images' positions in their source. The same tokens make the same bytes.
+A directory holds SPLIT-000000.tar, ... and header.json, with the digest of every other file in it. The same tokens make
+the same bytes.
 """
 
 import functools
-import io
-import json
 import os
 import shutil
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-import webdataset
 from torch import Tensor
 
 from vqlcmd.rng import CounterRNG, address
+from vqlcmd.runtime.artefacts.write_errors import writing
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256, write_json
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
+from vqlcmd.tokens.header import FORMAT, check_codes, checked_file, listed_split, read_header, shard_name
+from vqlcmd.tokens.record import parse_npy, read_record, write_record
 
-FORMAT = 1
+NONE_HELD_OUT = "no image is held out: tokenize.holdout is 0, or too small for so few images"
+"""Why a number of held-out images is null."""
+CODEBOOK, PREVIEWS = "codebook.npy", "previews.safetensors"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ def _order(size: int, seed: int, epoch: int) -> Tensor:
 def heldout(index: Tensor, share: float) -> Tensor:
     """Which images (n,), by position in the source, are kept from training: about `share`, always the same ones."""
     return CounterRNG(0, "heldout", index).uniform("split") < share
+
+
+def check_training_images(count: int, share: float) -> None:
+    """ConfigError where none of `count` images are left to train on."""
+    if count and bool(heldout(torch.arange(count), share).all()):
+        raise ConfigError(f"tokenize.holdout {share:g} keeps all {count} images from training: lower it")
 
 
 def class_count(header: dict[str, Any], use_classes: bool, guidance: float) -> int:
@@ -122,6 +129,11 @@ class ShardWriter:
         """How many are written."""
         return sum(map(len, self._listed.values()))
 
+    def count(self, name: str) -> int:
+        """Images of a split so far."""
+        written = sum(shard["images"] for shard in self._listed.get(name, []))
+        return written + sum(map(len, self._waiting.get(name, [])))
+
     def state_dict(self) -> dict[str, Any]:
         """Where it stands, for a run that goes on later with the same `keep`."""
         joined = {name: vars(_joined(waiting)) for name, waiting in self._waiting.items()}
@@ -129,9 +141,11 @@ class ShardWriter:
 
     def load_state_dict(self, saved: dict[str, Any]) -> bool:
         """Go on from there, if its shards are still what they were; those that were written later are written again."""
-        for shard in (shard for listed in saved["listed"].values() for shard in listed):
-            path = self._side / shard["file"]
-            if not path.is_file() or sha256(path) != shard["sha256"]:
+        for name, number, shard in (
+            (name, i, s) for name, listed in saved["listed"].items() for i, s in enumerate(listed)
+        ):
+            path = self._side / shard_name(name, number)
+            if shard["file"] != path.name or not path.is_file() or sha256(path) != shard["sha256"]:
                 return False
         self._waiting = {name: [Split(**columns)] for name, columns in saved["waiting"].items()}
         self._listed = saved["listed"]
@@ -153,43 +167,45 @@ class ShardWriter:
         self, header: dict[str, Any], codebook_KD: Tensor | None = None, previews: dict[str, Tensor] | None = None
     ) -> None:
         """Write what is left, the header, the codebook and a few images, and put the directory in its place."""
+        check_codes(header["codes"], self._directory)
         self._side.mkdir(parents=True, exist_ok=True)
         for name, waiting in self._waiting.items():
             if any(map(len, waiting)):
                 self._write(name, _joined(waiting))
+        files = []
         if codebook_KD is not None:
-            np.save(self._side / "codebook.npy", codebook_KD.cpu().numpy())
+            with writing(self._side / CODEBOOK):
+                np.save(self._side / CODEBOOK, codebook_KD.cpu().float().numpy())
+            files.append(CODEBOOK)
         if previews is not None:
-            save_weights(self._side / "previews.safetensors", "previews", previews, {})
+            save_weights(self._side / PREVIEWS, "previews", previews, {})
+            files.append(PREVIEWS)
         splits = {
             name: {"images": sum(shard["images"] for shard in shards), "shards": shards}
             for name, shards in self._listed.items()
         }
-        write_json(self._side / "header.json", {"format": FORMAT, **header, "splits": splits})
+        digests = {name: sha256(self._side / name) for name in files}
+        write_json(self._side / "header.json", {"format": FORMAT, **header, "splits": splits, "files": digests})
         if self._keep:
             # A copy: whoever is interrupted from here on goes on from what is kept, which the run's end removes.
             shutil.rmtree(self._partial, ignore_errors=True)
-            shutil.copytree(self._side, self._partial, copy_function=_link)
+            self._partial.mkdir(parents=True)
+            names = [shard["file"] for shards in self._listed.values() for shard in shards]
+            for name in [*names, *files, "header.json"]:
+                _link(self._side / name, self._partial / name)
         shutil.rmtree(self._directory, ignore_errors=True)
         self._partial.replace(self._directory)
 
     def _write(self, name: str, shard: Split) -> None:
         number = len(self._listed[name])
-        path = self._side / f"{name}-{number:06}.tar"
+        path = self._side / shard_name(name, number)
         self._side.mkdir(parents=True, exist_ok=True)
-        with webdataset.TarWriter(str(path), mtime=0) as writer:  # type: ignore[no-untyped-call]
-            writer.write(
-                {
-                    "__key__": f"{number:06}",
-                    "tokens.npy": shard.tokens.numpy().astype(np.uint16),
-                    "cls.npy": shard.labels.numpy(),
-                    "index.npy": shard.index.numpy(),
-                }
-            )
+        with writing(path):
+            write_record(path, number, shard.tokens.numpy(), shard.labels.numpy(), shard.index.numpy())
         self._listed[name].append({"file": path.name, "images": len(shard), "sha256": sha256(path)})
 
 
-def _link(source: str, target: str) -> None:
+def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
@@ -206,66 +222,39 @@ def _joined(pieces: list[Split]) -> Split:
     return Split(*(torch.cat(column) for column in columns))
 
 
-def read_header(directory: Path) -> dict[str, Any]:
-    """The header of a shard directory; DataError when it is missing or of another format."""
-    path = directory / "header.json"
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: `dvc repro` makes it") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is not JSON ({error}): delete {directory} and make it again with `dvc repro`"
-        ) from None
-    if header.get("format") != FORMAT:
-        raise DataError(f"{path} has format {header.get('format')}, but this version reads {FORMAT}: make it again")
-    return header
-
-
 def read_codebook(directory: Path) -> Tensor:
     """The VQGAN's table (K, D) that the tokens refer to."""
-    path = directory / "codebook.npy"
-    if not path.is_file():
-        raise DataError(f"{path} is missing: `dvc checkout` or `dvc repro` brings it back")
-    return torch.from_numpy(np.load(path))
+    header = read_header(directory)
+    path = checked_file(directory, CODEBOOK, header["files"].get(CODEBOOK))
+    try:
+        table = parse_npy(path.read_bytes(), "<f4", (header["codes"], None), CODEBOOK)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): delete {directory} and run `dvc repro`") from None
+    return torch.from_numpy(table.copy())
 
 
 def read_previews(directory: Path) -> tuple[Tensor, Tensor]:
     """A few of the images, uint8 (n, 3, S, S), and their classes (n,), for pictures of reconstructions."""
-    tensors, _ = load_weights(directory / "previews.safetensors", "previews")
+    path = checked_file(directory, PREVIEWS, read_header(directory)["files"].get(PREVIEWS))
+    tensors, _ = load_weights(path, "previews")
     return tensors["images"], tensors["labels"]
 
 
 def read_split(directory: Path, name: str) -> Split:
     """Read one split into memory, each shard checked against the header. DataError when something does not agree."""
     header = read_header(directory)
-    if name not in header["splits"]:
-        raise DataError(f"{directory} has no split {name!r}, but {', '.join(header['splits'])}")
-    return read_shards(directory, header, header["splits"][name]["shards"])
+    return read_shards(directory, header, listed_split(directory, header, name)["shards"])
 
 
 def read_shards(directory: Path, header: dict[str, Any], listed: list[dict[str, Any]]) -> Split:
     """Some shards of a split, as the header lists them, each checked against it."""
-    parts = [_read_shard(directory, shard, header) for shard in listed]
+    parts = [
+        read_record(checked_file(directory, shard["file"], shard["sha256"]), shard["images"], header)
+        for shard in listed
+    ]
     if not parts:
         empty = torch.empty(0, dtype=torch.int64)
         return Split(torch.empty(0, header["tokens"], dtype=torch.int64), empty, empty)
     tokens, labels, index = (np.concatenate(column) for column in zip(*parts, strict=True))
     narrow = np.int16 if header["codes"] <= 2**15 else np.int32
     return Split(torch.from_numpy(tokens.astype(narrow)), torch.from_numpy(labels), torch.from_numpy(index))
-
-
-def _read_shard(directory: Path, shard: dict[str, Any], header: dict[str, Any]) -> tuple[np.ndarray, ...]:
-    path = directory / shard["file"]
-    if not path.is_file():
-        raise DataError(f"{path} is missing: `dvc checkout` or `dvc repro` brings it back")
-    if sha256(path) != shard["sha256"]:
-        raise DataError(f"{path} differs from the digest in header.json: delete {directory} and run `dvc repro`")
-    # webdataset's own reader leaves its files open; a shard is a plain tar, read without unpickling anything.
-    with tarfile.open(path) as tar:
-        files = {member.name.partition(".")[2]: tar.extractfile(member) for member in tar}
-        arrays = {name: np.load(io.BytesIO(file.read()), allow_pickle=False) for name, file in files.items() if file}
-    tokens = arrays["tokens.npy"]
-    assert tokens.shape == (shard["images"], header["tokens"]), (path, tokens.shape)
-    assert tokens.max(initial=0) < header["codes"], (path, tokens.max())
-    return tokens, arrays["cls.npy"], arrays["index.npy"]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vqlcmd.rng import address
 from vqlcmd.tokens import shards
+from vqlcmd.tokens.header import listed_split
 from vqlcmd.tokens.shards import Split
 
 BYTES_BESIDE_TOKENS = 16
@@ -28,8 +29,9 @@ class StreamedSplit:
 
     def __init__(self, directory: Path, name: str, window_images: int, device: torch.device):
         self._directory, self._header, self._device = directory, shards.read_header(directory), device
-        self._listed: list[dict[str, Any]] = self._header["splits"][name]["shards"]
-        self._window_images, self._size = window_images, self._header["splits"][name]["images"]
+        listed = listed_split(directory, self._header, name)
+        self._listed: list[dict[str, Any]] = listed["shards"]
+        self._window_images, self._size = window_images, listed["images"]
         self._reader = ThreadPoolExecutor(max_workers=1)
         self._windows: dict[tuple[int, int, int], Future[Split]] = {}
         self._plans: dict[tuple[int, int], list[list[int]]] = {}
@@ -100,7 +102,7 @@ def open_split(directory: Path, name: str, device: torch.device, memory: int) ->
     """A split in memory where it fits into `memory` bytes, else streamed in windows that do."""
     header = shards.read_header(directory)
     each = 2 * header["tokens"] * (2 if header["codes"] > 2**15 else 1) + BYTES_BESIDE_TOKENS
-    images = header["splits"][name]["images"]
+    images = listed_split(directory, header, name)["images"]
     if images * each <= memory:
         return shards.read_split(directory, name).to(device)
     window = max(memory // WINDOWS_IN_MEMORY // each, 1)

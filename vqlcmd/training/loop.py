@@ -142,4 +142,6 @@ def _resume(state: State, stateful: dict[str, Any]) -> int:
             )
         for name, each in stateful.items():
             each.load_state_dict(saved[name])
+        if distributed.rank() == 0:
+            print(f"train: goes on from step {step}", flush=True)
     return step

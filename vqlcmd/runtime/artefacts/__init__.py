@@ -1,0 +1,1 @@
+"""Artefacts on disk: read with care, compared with each other, and written or not."""

@@ -1,0 +1,107 @@
+"""header.json of a folder of token shards: what is in it, believed after a check of every name and number."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vqlcmd.runtime.artefacts.json_file import read_json
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.files import sha256
+
+FORMAT = 2
+MOST_CODES = 2**16
+"""Tokens are 16 bits on disk."""
+MOST = 10**12
+"""Images of a split, at most; more is no count but damage."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    # No digest of what is not described here, and no number that is a text.
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class Shard(_Part):
+    """A tar file of the folder."""
+
+    file: str
+    images: Annotated[int, Field(ge=1, le=MOST)]
+    sha256: Sha256
+
+
+class Shards(_Part):
+    """The shards of one split, in order."""
+
+    images: Annotated[int, Field(ge=0, le=MOST)]
+    shards: list[Shard]
+
+
+class Header(BaseModel):
+    """What every header has; the stages add what else there is to say of tokens or of samples."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    tokens: Annotated[int, Field(ge=1, le=2**20)]
+    codes: Annotated[int, Field(ge=1, le=MOST_CODES)]
+    classes: list[str]
+    splits: dict[Annotated[str, Field(pattern=r"^[a-z]{1,32}$")], Shards]
+    files: dict[Annotated[str, Field(pattern=r"^[a-z]{1,32}\.(npy|safetensors)$")], Sha256]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, split in self.splits.items():
+            # Names are made, never taken: no header can lead a reader out of its folder.
+            if [shard.file for shard in split.shards] != [shard_name(name, i) for i in range(len(split.shards))]:
+                raise ValueError(f"the shards of {name} are not called {shard_name(name, 0)} and so on")
+            if split.images != sum(shard.images for shard in split.shards):
+                raise ValueError(f"the shards of {name} hold another number of images than the split")
+        return self
+
+
+def shard_name(split: str, number: int) -> str:
+    """SPLIT-000000.tar, ..."""
+    return f"{split}-{number:06}.tar"
+
+
+def check_codes(codes: int, whose: object) -> None:
+    """ConfigError where a tokenizer has more codes than a token has values."""
+    if codes > MOST_CODES:
+        raise ConfigError(f"{whose} has {codes} codes, but tokens are 16 bits: choose one of at most {MOST_CODES}")
+
+
+def read_header(directory: Path) -> dict[str, Any]:
+    """The header of a shard directory; DataError when it is missing, of another format, or not what a header is."""
+    path, remedy = directory / "header.json", f"delete {directory} and make it again with `dvc repro`"
+    header = read_json(path, remedy if path.exists() else "`dvc repro` makes it")
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT or isinstance(found, bool):
+        said = found if isinstance(found, int) and abs(found) < MOST else "of another kind"
+        raise DataError(f"{path} has format {said}, but this version reads {FORMAT}: {remedy}")
+    try:
+        Header.model_validate(header)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc']))[:80]!r} {first['msg'].removeprefix('Value error, ')}"
+        raise DataError(f"{path} is no header of token shards ({problem}): {remedy}") from None
+    return header
+
+
+def listed_split(directory: Path, header: dict[str, Any], name: str) -> dict[str, Any]:
+    """What the header says of one split: {images, shards}. DataError names the others."""
+    if name not in header["splits"]:
+        raise DataError(f"{directory} has no split {name!r}, but {', '.join(header['splits']) or 'none'}")
+    return header["splits"][name]
+
+
+def checked_file(directory: Path, name: str, digest: str | None) -> Path:
+    """A file of the folder. DataError where it is missing or another than the header vouches for."""
+    path = directory / name
+    if digest is None:
+        raise DataError(f"{path} is missing: {directory} holds no tokens of images, or none with it")
+    if not path.is_file():
+        raise DataError(f"{path} is missing: `dvc checkout` or `dvc repro` brings it back")
+    if sha256(path) != digest:
+        raise DataError(f"{path} differs from the digest in header.json: delete {directory} and run `dvc repro`")
+    return path
