@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vqlcmd.images import loader, manifest
 from vqlcmd.params import Params, load_params
-from vqlcmd.pretrained import convert, download
+from vqlcmd.pretrained import convert, described, download
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import ConfigError
@@ -54,12 +54,7 @@ def _take(params: Params, checkpoint: str) -> None:
 
 def _fit(params: Params) -> None:
     settings = params.vqgan
-    architecture = vqgan.Architecture(
-        resolution=params.images.size,
-        **settings.model_dump(include={"ch", "num_res_blocks", "z_channels", "embed_dim", "n_embed"}),
-        ch_mult=tuple(settings.ch_mult),
-        attn_resolutions=tuple(settings.attn_resolutions),
-    )
+    architecture = described.architecture(settings, params.images.size)
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     pictures = loader.load_all(
         loader.open_images(listed, paths.images_root()),

@@ -11,6 +11,7 @@ from PIL import Image
 
 import vqlcmd
 from vqlcmd import figures
+from vqlcmd import tokenizer as tokenizers
 from vqlcmd.experiments import runner
 from vqlcmd.images.crops import Recipe, crop_views
 from vqlcmd.images.rgb import read_picture
@@ -21,9 +22,9 @@ from vqlcmd.runtime.artefacts.write_errors import writing
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import atomic_write
-from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
+from vqlcmd.tokens.header import grid_of
 
 
 def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
@@ -32,10 +33,10 @@ def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
     header = shards.read_header(paths.SAMPLES)
     samples = shards.read_split(paths.SAMPLES, "samples")
     belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.samples(paths.SAMPLES, header))
-    tokenizer = vqgan.load(paths.VQGAN, device())
+    tokenizer, grid = tokenizers.load(paths.VQGAN, device()), grid_of(header, paths.SAMPLES)
     images = torch.cat(
         [
-            to_uint8(tokenizer.decode(tokens.long().to(device()))).cpu()
+            to_uint8(tokenizer.decode(tokens.long().to(device()), grid)).cpu()
             for tokens in samples.tokens[:count].split(batch_size)
         ]
     )
