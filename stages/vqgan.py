@@ -1,93 +1,181 @@
-"""images or a checkpoint, `vqgan.*` -> data/vqgan.safetensors, metrics/vqgan.json: the tokenizer, frozen ever after."""
+"""images, or a checkpoint, `vqgan.*` -> data/vqgan.safetensors, metrics/vqgan.json, tokenizer.tsv: the tokenizer."""
 
+import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
 
 from vqlcmd.images import loader, manifest
+from vqlcmd.images.copies import first_of
 from vqlcmd.params import Params, load_params
-from vqlcmd.pretrained import convert, described, download
-from vqlcmd.runtime import launcher, paths
-from vqlcmd.runtime.distributed import device
+from vqlcmd.pretrained import convert, download
+from vqlcmd.pretrained.described import architecture
+from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.distributed import barrier, device, rank
 from vqlcmd.runtime.errors import ConfigError
-from vqlcmd.runtime.files import write_json
-from vqlcmd.runtime.progress import Progress
+from vqlcmd.runtime.files import atomic_write, write_json, write_tsv
 from vqlcmd.tokenizer import vqgan
-from vqlcmd.tokenizer_fit.fit import FitSettings, fit
+from vqlcmd.tokenizer_fit.fit import build, fit
+from vqlcmd.tokenizer_fit.perceptual import NETWORKS
+from vqlcmd.tokenizer_fit.pictures import Pictures, open_pictures
+from vqlcmd.tokenizer_fit.quality import statistics
+from vqlcmd.tokenizer_fit.recipe import described
+from vqlcmd.tokens import shards
+
+SHOWN = 64
+"""Images that are judged at every row of metrics/tokenizer.tsv, at most."""
+PICTURES = 8
+"""Of them in the picture of that row: above as they are, below through their tokens."""
 
 
 def run() -> None:
-    """Take the checkpoint that params.yaml names, whoever trained it, or fit a small VQGAN on the data set."""
+    """Take the checkpoint that params.yaml names, whoever trained it, or train a VQGAN on the data set."""
     params = load_params()
     if params.vqgan.checkpoint is None:
         _fit(params)
-    else:
+    elif rank() == 0:
         _take(params, params.vqgan.checkpoint)
 
 
-def _take(params: Params, checkpoint: str) -> None:
+def _read(params: Params, checkpoint: str, key: str) -> tuple[vqgan.VQGAN, dict[str, Any]]:
+    """The tokenizer that `key` of params.yaml names, and where it comes from. ConfigError where it does not fit."""
     settings, url = params.vqgan, download.is_url(checkpoint)
     path = download.fetch(checkpoint, paths.cache(), settings.sha256) if url else Path(checkpoint).expanduser()
     if path.resolve() == paths.VQGAN.resolve():
-        raise ConfigError(f"vqgan.checkpoint is {checkpoint}, which this stage writes: name a copy elsewhere")
+        raise ConfigError(f"{key} is {checkpoint}, which this stage writes: name a copy elsewhere")
     config = Path(settings.config).expanduser() if settings.config else None
     tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256, settings.pixel_range)
-    architecture = tokenizer.architecture
-    factor = architecture.downsampling
+    shape = tokenizer.architecture
+    factor = shape.downsampling
     if params.images.size % factor:
         raise ConfigError(
             f"images.size {params.images.size} must be a multiple of {factor}, which {checkpoint} divides by"
         )
-    if architecture.in_channels != 3:
-        raise ConfigError(f"{checkpoint} is for {architecture.in_channels} channels, images have 3: name another one")
+    if shape.in_channels != 3:
+        raise ConfigError(f"{checkpoint} is for {shape.in_channels} channels, images have 3: name another one")
+    return tokenizer, provenance
+
+
+def _take(params: Params, checkpoint: str) -> None:
+    tokenizer, provenance = _read(params, checkpoint, "vqgan.checkpoint")
     vqgan.save(tokenizer, paths.VQGAN, provenance)
     assumed = provenance.get("assumed", {})
     write_json(paths.METRICS / "vqgan.json", {"fitted": False, "assumed": assumed})
-    side, codes = params.images.size // factor, architecture.n_embed
+    write_tsv(paths.METRICS / "tokenizer.tsv", [{"step": 0}])
+    side, codes = params.images.size // tokenizer.architecture.downsampling, tokenizer.architecture.n_embed
     print(f"vqgan: {provenance['file']} as {provenance['format']}, {side} x {side} tokens of {codes} codes")
     if "codes" in provenance:
         print(f"vqgan: the file lists {codes} of its {provenance['codes']} codes as used, and only these are tokens")
     for name, taken in assumed.items():
         print(f"vqgan: warning: neither tensors nor a configuration tell {name}; taken for it: {taken}")
-    if settings.sha256 is None:
+    if params.vqgan.sha256 is None:
         print(f"vqgan: to have it checked from now on, set vqgan.sha256: {provenance['sha256']}")
 
 
 def _fit(params: Params) -> None:
     settings = params.vqgan
-    architecture = described.architecture(settings, params.images.size)
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
-    pictures = loader.load_all(
-        loader.open_images(listed, paths.images_root()),
-        loader.Recipe.of(**params.images.model_dump()).one_view(),
-        limit=settings.fit.limit,
-        seed=settings.seed,
-        workers=paths.workers(),
-        skip_broken=params.images.skip_broken,
-    ).images
-    how = settings.fit.model_dump(exclude={"limit"})
-    with Progress("vqgan", settings.fit.steps) as progress:
-        tokenizer, figures = fit(
-            pictures.to(device()),
-            architecture,
-            FitSettings(**how, seed=settings.seed),
-            on_step=lambda step, terms: progress.update(step + 1, settings.fit.batch_size, terms),
+    source = loader.open_images(listed, paths.images_root())
+    begun, origin = (None, None) if settings.init is None else _read(params, settings.init, "vqgan.init")
+    tokenizer = begun or build(architecture(settings, params.images.size), settings.seed)
+    if tokenizer.architecture.variant.gumbel:
+        raise ConfigError(
+            f"vqgan.init is {settings.init}, whose codes are a convolution's choice (Gumbel), not the nearest ones, "
+            "which cannot be trained here: take it as it is, as vqgan.checkpoint, or name another one"
         )
-    vqgan.save(
-        tokenizer,
-        paths.VQGAN,
-        {
-            "dataset": listed.name,
-            "manifest": manifest.digest(listed),
-            "fit": how,
-            "settings": settings.model_dump(mode="json"),
-        },
-    )
-    write_json(paths.METRICS / "vqgan.json", {"fitted": True, "images": len(pictures), **figures})
+    perceptual = NETWORKS[settings.fit.perceptual_network]()
+    if perceptual is not None:
+        perceptual.to(device())
+    training, judged, apart = _split(params, listed, source)
+
+    dumped = params.model_dump(mode="json", include={"images", "tokenize", "vqgan"})
+    dumped["tokenize"] = params.tokenize.holdout
+    del dumped["vqgan"]["fit"]["save_every"]
+    inputs = {"manifest": manifest.digest(listed), "init": origin and origin["sha256"]}
+    this = resume.Run("vqgan", dumped, inputs, pipeline.code(params.model_dump(), "vqgan"))
+    album = resume.state_root() / "logs" / f"vqgan-{this.name}"
+
+    def watch(rows: list[dict[str, float]], reconstructed: Tensor) -> None:
+        if rank() == 0:
+            write_tsv(paths.METRICS / "tokenizer.tsv", rows)
+            above_and_below = torch.stack([judged[:PICTURES], reconstructed[:PICTURES].cpu()])
+            picture = above_and_below.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+            with atomic_write(album / f"{int(rows[-1]['step']):07}.png") as side:
+                Image.fromarray(picture.numpy()).save(side)
+
+    with resume.State.of(this, writer=rank() == 0) as state, launcher.graceful() as stop:
+        barrier()
+        kept, rows = fit(
+            tokenizer.to(device()),
+            training,
+            judged[:SHOWN].to(device()),
+            settings.fit,
+            seed=settings.seed,
+            state=state,
+            has_codes=begun is not None,
+            perceptual=perceptual,
+            stop=stop,
+            watch=watch,
+        )
+        if rank() == 0:
+            numbers = statistics(kept, judged.to(device()), perceptual)
+            provenance = {
+                "dataset": listed.name,
+                "manifest": inputs["manifest"],
+                "fit": described(settings.fit),
+                "settings": settings.model_dump(mode="json"),
+                **({"init": origin} if origin else {}),
+                **({"resumed_across": state.edits} if state.edits else {}),
+            }
+            vqgan.save(kept, paths.VQGAN, provenance)
+            write_tsv(paths.METRICS / "tokenizer.tsv", rows)
+            about = {"fitted": True, "images": len(training), "judged": len(judged), "held_out": apart}
+            write_json(paths.METRICS / "vqgan.json", about | numbers)
+            print(f"vqgan: reconstructions at every row of metrics/tokenizer.tsv are in {album}")
+        barrier()
+        state.finish()
+
+
+def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, Tensor, bool]:
+    """The images to train on, those to judge by, and whether these are others: the held-out ones, where there are any.
+
+    Judged by are at most as many as are kept in memory.
+    """
+    settings = params.vqgan.fit
+    recipe = loader.Recipe.of(**params.images.model_dump()).one_view()
+    positions = torch.arange(len(source))
+    held = shards.heldout(first_of(listed.copies, positions), params.tokenize.holdout)
+    apart = not settings.use_heldout and bool(held.any())
+    if apart and held.all():
+        raise ConfigError(
+            f"tokenize.holdout {params.tokenize.holdout:g} leaves none of {len(source)} images to train on: lower it"
+        )
+
+    def opened(chosen: Tensor, size: int) -> Pictures:
+        return open_pictures(
+            source,
+            dataclasses.replace(recipe, size=size),
+            chosen,
+            limit=settings.limit,
+            workers=paths.workers(),
+            skip_broken=params.images.skip_broken,
+        )
+
+    training = opened(positions[~held] if apart else positions, round(params.images.size * (1 + settings.crop_margin)))
+    others = positions[held] if apart else positions
+    chosen = others[torch.from_numpy(loader.subsample(len(others), settings.limit, params.vqgan.seed, "judged"))]
+    # Some of every class first: these are shown.
+    judged = opened(chosen[torch.from_numpy(loader.over_classes(source.labels[chosen.numpy()]))], params.images.size)
+    return training, judged.read(torch.arange(len(judged))), apart
 
 
 def main() -> int:
     """Run the stage as `python -m stages.vqgan` does; gives the exit code."""
-    return launcher.main("vqgan", run, parallel=False)
+    return launcher.main("vqgan", run, parallel=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from tests.factory import params
 from vqlcmd.tokenizer.vqgan import VQGAN, Architecture
-from vqlcmd.tokenizer_fit.fit import FitSettings
 
 SMALL = Architecture(
     resolution=16,
@@ -19,7 +19,16 @@ SMALL = Architecture(
     n_embed=32,
 )
 TINY = dataclasses.replace(SMALL, resolution=8, ch_mult=(1, 1), attn_resolutions=(), n_embed=16)
-QUICK = FitSettings(steps=30, batch_size=16, learning_rate=2e-3, commitment=0.25, decoder_only_fraction=0.4, seed=0)
+QUICK = params().vqgan.fit.model_copy(
+    update={
+        "steps": 30,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "decoder_only_fraction": 0.4,
+        "log_every": 10,
+        "save_every": 7,
+    }
+)
 
 
 def seeded(architecture: Architecture, seed: int = 0) -> VQGAN:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.factory import METHODS, build, integers, params
 from tests.repository.test_presets import preset
 from vqlcmd.costs.flops import polynomial
-from vqlcmd.costs.plan import INCEPTION, VGG16, Data, Plan, plan
+from vqlcmd.costs.plan import EFFICIENTNET, INCEPTION, VGG16, Data, Plan, plan
 from vqlcmd.experiments.table import overridden
 from vqlcmd.params import check_params
 from vqlcmd.rng import CounterRNG
@@ -143,3 +143,13 @@ def test_vgg16_costs_what_pytorch_counts_in_torchvisions_network_without_its_las
         network.classifier[6] = torch.nn.Identity()
         assert network(torch.zeros(1, 3, 224, 224)).shape[1] == VGG16[0]
     assert counter.get_total_flops() == VGG16[2]
+
+
+def test_efficientnet_costs_what_pytorch_counts_in_its_package() -> None:
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    counter, _ = counted()
+    with FakeTensorMode(), counter:
+        network = package.EfficientNet.from_name("efficientnet-lite0").eval()
+        features = network.extract_features(torch.zeros(1, 3, 224, 224)).mean(dim=(2, 3))
+        assert (features.shape[1], network._fc(features).shape[1]) == EFFICIENTNET[:2]
+    assert counter.get_total_flops() == EFFICIENTNET[2]

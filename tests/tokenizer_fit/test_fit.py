@@ -1,97 +1,163 @@
-"""Fitting a small VQGAN: it learns, it repeats itself, and it says when it fails."""
+"""Training a small VQGAN: it learns, it repeats itself, it goes on where it stopped, and it says when it fails."""
 
 import dataclasses
-import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from tests.factory import normal
+from tests.tokenizer_fit.fitting import FULL, fitted
 from tests.tokenizers import QUICK, TINY, blobs, seeded
-from vqlcmd.runtime.errors import Diverged
+from vqlcmd.params.vqgan import VqganFit
+from vqlcmd.runtime.errors import ConfigError, Diverged, Interrupted
+from vqlcmd.tokenizer.blocks import Variant
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
-from vqlcmd.tokenizer_fit.fit import MovingCodebook, all_latents, fit, k_means, statistics
+from vqlcmd.tokenizer_fit.fit import adversarial_ramp, build
+from vqlcmd.tokenizer_fit.objective import rows
+
+PLAIN: dict[str, Any] = {}
 
 
-def test_k_means_finds_clusters_that_lie_apart():
-    centres_KD = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
-    z_RD = (centres_KD[:, None] + 0.1 * normal(4, 50, 2)).flatten(0, 1)
-    e_KD = k_means(z_RD, 4, torch.Generator().manual_seed(0))
-    assert torch.cdist(centres_KD, e_KD).min(dim=1).values.max() < 0.1
+def same(a: Any, b: Any) -> bool:
+    return all(torch.equal(a.state_dict()[key], value) for key, value in b.state_dict().items())
+
+
+def stops_after(steps: int) -> Callable[[], bool]:
+    """Says so when it is asked for the last of so many steps."""
+    return iter([False] * (steps - 1) + [True]).__next__
 
 
 @pytest.fixture(scope="module")
-def fitted():
-    terms = []
-    vqgan, numbers = fit(blobs(64), TINY, QUICK, lambda step, values: terms.append((step, values)))
-    return vqgan, numbers, terms
+def plain(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("plain"))
 
 
-def test_the_fit_reports_every_step_and_the_loss_falls(fitted):
-    _, _, terms = fitted
-    assert [step for step, _ in terms] == list(range(QUICK.steps))
-    reconstruction = [values["reconstruction"] for _, values in terms]
-    assert sum(reconstruction[-5:]) < 0.5 * sum(reconstruction[:5])
-    assert any(values["commitment"] > 0 for _, values in terms)
+def test_a_row_every_so_many_steps_and_the_loss_falls(plain):
+    _, found = plain
+    assert [row["step"] for row in found] == [10, 20, 30]
+    assert found[-1]["l2"] < 0.5 * found[0]["l2"]
+    assert found[-1]["psnr"] > found[0]["psnr"]
+    assert found[1]["commitment"] > 0
+    assert 0 < found[1]["codes_used"] <= 1 <= found[1]["perplexity"] <= TINY.n_embed
 
 
-def test_the_same_seed_fits_the_same_weights_and_another_does_not(fitted):
+def test_the_same_seed_fits_the_same_weights_and_another_does_not(plain, tmp_path: Path):
     state = torch.random.get_rng_state()
-    again, numbers = fit(blobs(64), TINY, QUICK)
+    again, found = fitted(tmp_path / "again")
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator is left alone"
-    assert numbers == fitted[1]
-    for key, value in fitted[0].state_dict().items():
-        assert torch.equal(again.state_dict()[key], value), key
-    other, _ = fit(blobs(64), TINY, dataclasses.replace(QUICK, steps=2, seed=1))
+    assert found == plain[1]
+    assert same(again, plain[0])
+    other, _ = fitted(tmp_path / "other", {"steps": 2}, seed=1)
     assert not torch.equal(other.codebook, again.codebook)
 
 
-def test_the_statistics_are_those_of_decoded_pixels(fitted):
-    vqgan, numbers, _ = fitted
-    images = blobs(64)
-    tokens = vqgan.encode(to_float(images))
-    difference = to_uint8(vqgan.decode(tokens)).double() - images
-    assert numbers["mse"] == pytest.approx((difference / 255).square().mean().item())
-    assert numbers["psnr"] == pytest.approx(-10 * math.log10(numbers["mse"]))
-    share = torch.bincount(tokens.flatten(), minlength=16).double() / tokens.numel()
-    assert numbers["perplexity"] == pytest.approx(math.exp(-(share[share > 0] * share[share > 0].log()).sum()))
-    assert numbers["codes_used"] == pytest.approx((share > 0).double().mean().item())
-    assert statistics(vqgan, images) == numbers
-
-
-def test_the_fitted_codes_lie_among_the_latents_and_most_are_used(fitted):
-    vqgan, numbers, _ = fitted
-    z_BDHW = all_latents(vqgan, blobs(64))
+def test_the_fitted_codes_lie_among_the_latents_and_most_are_used(plain):
+    vqgan, found = plain
+    with torch.no_grad():
+        z_BDHW = vqgan.latents(to_float(blobs(64)))
     assert vqgan.codebook.abs().max() < 2 * z_BDHW.abs().max()
-    assert numbers["codes_used"] > 0.5
+    assert found[-1]["codes_used"] > 0.5
     assert not any(p.requires_grad for p in vqgan.parameters())
 
 
-def test_the_encoder_learns_through_the_quantisation_and_the_codes_follow():
+def test_the_encoder_learns_through_the_quantisation_and_the_codes_follow(tmp_path: Path):
     """With no act but the quantised one, and no commitment, gradients reach the encoder only straight through."""
-    only = dataclasses.replace(QUICK, commitment=0.0, decoder_only_fraction=0.0)
-    before, _ = fit(blobs(16), TINY, dataclasses.replace(only, steps=1))
-    after, _ = fit(blobs(16), TINY, dataclasses.replace(only, steps=3))
-    distance = torch.cdist(all_latents(before, blobs(16)).flatten(2).mT, before.codebook).min(dim=2).values
-    assert distance.square().mean() < 0.6 * 8 * all_latents(before, blobs(16)).var(), "k-means made the codes"
+    only = {"commitment": 0.0, "continuous_fraction": 0.0, "decoder_only_fraction": 0.0}
+    before, _ = fitted(tmp_path / "1", {**only, "steps": 1}, images=16)
+    after, _ = fitted(tmp_path / "3", {**only, "steps": 3}, images=16)
+    with torch.no_grad():
+        z_RD = rows(before.latents(to_float(blobs(16))))
+    distance = torch.cdist(z_RD, before.codebook).min(dim=1).values
+    assert distance.square().mean() < 0.6 * 8 * z_RD.var(), "k-means made the codes"
     for key in ("encoder.conv_in.weight", "quantize.embedding.weight"):
         assert not torch.equal(before.state_dict()[key], after.state_dict()[key]), key
 
 
-def test_codes_move_to_the_mean_of_their_latents_and_idle_ones_start_anew():
-    vqgan = seeded(dataclasses.replace(TINY, n_embed=3, embed_dim=2))
-    vqgan.codebook.copy_(torch.tensor([[0.0, 1.0], [0.0, -1.0], [50.0, 50.0]]))
-    z_RD = torch.tensor([[3.0, 1.0], [5.0, 1.0], [4.0, -2.0], [4.0, -4.0]])
-    moving, random = MovingCodebook(vqgan, smoothing=0.5), torch.Generator().manual_seed(0)
-    moving.update(z_RD, torch.tensor([0, 0, 1, 1]), random)
-    assert vqgan.codebook[2].tolist() == [50.0, 50.0], "not idle for long yet"
-    for _ in range(4):
-        moving.update(z_RD, torch.tensor([0, 0, 1, 1]), random)
-    expected = torch.tensor([[4.0, 1.0], [4.0, -3.0]])
-    torch.testing.assert_close(vqgan.codebook[:2], expected, atol=0.2, rtol=0)
-    assert vqgan.codebook[2].tolist() in z_RD.tolist()
-
-
-def test_a_loss_that_is_not_finite_stops_the_fit_and_names_the_step():
+def test_a_loss_that_is_not_finite_stops_the_fit_and_names_the_step(tmp_path: Path):
     with pytest.raises(Diverged, match="not finite at step 1"):
-        fit(blobs(16), TINY, dataclasses.replace(QUICK, learning_rate=1e30))
+        fitted(tmp_path, {"learning_rate": 1e30}, images=16)
+
+
+@pytest.mark.parametrize("changes", [PLAIN, FULL], ids=["plain", "all terms"])
+def test_an_interrupted_fit_ends_as_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]):
+    """In each of the three acts."""
+    whole, found = fitted(tmp_path / "whole", changes)
+    for number in (3, 9, 21):
+        with pytest.raises(Interrupted, match=f"step {number} of 30"):
+            fitted(tmp_path / "parts", changes, stop=stops_after(number - {3: 0, 9: 3, 21: 9}[number]))
+    last, again = fitted(tmp_path / "parts", changes)
+    assert same(last, whole)
+    assert again == found
+
+
+def test_every_term_has_a_column_and_only_where_it_has_a_weight(tmp_path: Path, plain):
+    _, found = fitted(tmp_path, FULL)
+    terms = {"l1", "adversarial", "adversarial_weight", "discriminator", "codebook"}
+    assert terms <= set(found[-2])
+    assert not terms & {name for row in plain[1] for name in row}
+    assert "adversarial" not in fitted(tmp_path / "late", {**FULL, "steps": 5, "log_every": 1})[1][0]
+
+
+def test_the_adversarial_weight_is_zero_then_a_line_up_to_one():
+    settings = QUICK.model_copy(update={"steps": 100, **FULL})
+    assert [adversarial_ramp(step, settings) for step in (0, 19)] == [0, 0]
+    line = [adversarial_ramp(step, settings) for step in range(20, 41)]
+    assert line == pytest.approx([(n + 1) / 21 for n in range(21)])
+    assert adversarial_ramp(99, settings) == 1
+    assert adversarial_ramp(99, QUICK) == 0
+
+
+def test_unit_codes_have_norm_one(tmp_path: Path):
+    architecture = dataclasses.replace(TINY, variant=Variant(unit_codes=True))
+    for number, changes in enumerate([{"ema": 0.9}, {"codebook": 1.0}]):
+        vqgan, _ = fitted(tmp_path / str(number), {**changes, "steps": 8}, architecture=architecture)
+        torch.testing.assert_close(vqgan.codebook.norm(dim=1), torch.ones(16))
+
+
+def test_a_tokenizer_that_is_trained_further_starts_from_its_own_codes(tmp_path: Path):
+    begun = seeded(TINY)
+    before = begun.codebook.clone()
+    _, found = fitted(tmp_path, {"steps": 1, "learning_rate": 1e-9, "restart": 0.0}, begun=begun)
+    assert "commitment" in found[0], "no first act"
+    assert (begun.codebook - before).abs().max() < 0.5, "no k-means"
+
+
+def test_bf16_trains_about_as_well(tmp_path: Path, plain):
+    _, found = fitted(tmp_path, {"precision": "bf16", "steps": 20})
+    assert found[0] != plain[1][0]
+    assert found[0]["l2"] == pytest.approx(plain[1][0]["l2"], rel=0.3)
+
+
+def test_a_discriminator_that_is_too_deep_for_the_pictures_is_one_line(tmp_path: Path):
+    deep = FULL["discriminator"].model_copy(update={"layers": 3})
+    with pytest.raises(ConfigError, match=r"layers 3 needs pictures of 24 pixels, and images.size is 8: lower it"):
+        fitted(tmp_path, {**FULL, "discriminator": deep})
+
+
+def test_what_watches_gets_the_rows_and_what_pictures_look_like(tmp_path: Path):
+    seen: list[tuple[int, Tensor]] = []
+    vqgan, _ = fitted(tmp_path, watch=lambda found, shown: seen.append((len(found), shown)))
+    assert [count for count, _ in seen] == [1, 2, 3]
+    assert torch.equal(seen[-1][1], to_uint8(vqgan.decode(vqgan.encode(to_float(blobs(64)[:8])))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"l2": 0.0}, "l1 and l2 are both 0"),
+        ({"perceptual": 0.5}, "needs a perceptual_network"),
+        ({"continuous_fraction": 0.7}, "leave no steps to learn codes in"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        VqganFit.model_validate(QUICK.model_copy(update=changes).model_dump())
+
+
+def test_building_leaves_the_global_generator_alone():
+    state = torch.random.get_rng_state()
+    assert same(build(TINY, 3), build(TINY, 3))
+    assert torch.equal(torch.random.get_rng_state(), state)

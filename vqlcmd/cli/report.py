@@ -66,8 +66,13 @@ def print_report() -> None:
 
 def stale() -> Iterator[str]:
     """A line for each thing in metrics/ and data/ that was not made from what lies in data/ and params.yaml now."""
-    names = ("tokenizer", "tokens", "model", "samples", "reference")
-    places = dict(zip(names, (paths.VQGAN, paths.TOKENS, paths.MODEL, paths.SAMPLES, paths.REFERENCE), strict=True))
+    places: dict[str, Path] = {
+        "tokenizer": paths.VQGAN,
+        "tokens": paths.TOKENS,
+        "model": paths.MODEL,
+        "samples": paths.SAMPLES,
+        "reference": paths.REFERENCE,
+    }
     if not any(path.exists() for path in places.values()):
         yield (
             "No run was made here: these are the numbers that were committed, of whoever committed them. `dvc repro` "

@@ -23,6 +23,8 @@ INCEPTION = (2048, 1008, 11_426_464_960)
 """Features, logits, and FLOPs an image, which it enlarges to 299 pixels a side."""
 VGG16 = (4096, 0, 30_932_336_640)
 """The same, at 224 pixels a side; its last layer, the logits, is not computed."""
+EFFICIENTNET = (1280, 1000, 770_375_104)
+"""The same, of EfficientNet-Lite0 at 224 pixels a side."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Plan:
         """Of a network behind the metrics: features, logits, FLOPs an image."""
         if name == "proxy":
             return DIMENSIONS, self.data.classes, proxy_flops(self.params.images.size)
-        return {"inception": INCEPTION, "vgg16": VGG16}[name]
+        return {"inception": INCEPTION, "vgg16": VGG16, "efficientnet": EFFICIENTNET}[name]
 
     def memory(self, on_cpu: bool) -> TrainingMemory:
         """Training in float32; in bf16 the activations take less."""

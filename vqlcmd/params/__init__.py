@@ -21,11 +21,11 @@ from vqlcmd.params.types import (
     Positive,
     Section,
     Seed,
-    Sha256,
     Share,
     Whole,
     one_of,
 )
+from vqlcmd.params.vqgan import Vqgan
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -47,36 +47,6 @@ class Images(Section):
         if self.crop == "ten_crop" and self.size < 10:
             raise ValueError(f"crop ten_crop leaves no margin around size {self.size}: set it to 10 or more")
         return self
-
-
-class VqganFit(Section):
-    """Fitting a small VQGAN where no checkpoint is named."""
-
-    steps: Count
-    batch_size: Count
-    learning_rate: Positive
-    commitment: NonNegative
-    decoder_only_fraction: Annotated[float, Field(ge=0, le=0.8)]
-    limit: Count
-
-
-class Vqgan(Section):
-    """The tokenizer: a checkpoint, or an architecture to fit. docs/tokenizers.md has the formats."""
-
-    checkpoint: str | None
-    sha256: Sha256 | None
-    config: str | None
-    format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
-    pixel_range: Literal["auto", "unit", "symmetric"]
-    seed: Seed
-    ch: Count
-    ch_mult: list[Count]
-    num_res_blocks: Count
-    attn_resolutions: list[Count]
-    z_channels: Count
-    embed_dim: Count
-    n_embed: Annotated[Whole, Field(ge=2, le=65_536)]
-    fit: VqganFit
 
 
 class Tokenize(Section):
@@ -242,7 +212,9 @@ class Params(RunParams):
 
     @model_validator(mode="after")
     def _tokenizer_fits(self) -> "Params":
-        fitted = self.vqgan.checkpoint is None
+        if self.vqgan.checkpoint and self.vqgan.init:
+            raise ValueError("vqgan.checkpoint is taken as it is and vqgan.init is trained further: set one to null")
+        fitted = self.vqgan.checkpoint is None and self.vqgan.init is None
         factor = 2 ** (len(self.vqgan.ch_mult) - 1)
         if fitted and self.images.size % factor:
             raise ValueError(

@@ -6,7 +6,7 @@ import torch
 
 from vqlcmd.params import Vqgan
 from vqlcmd.pretrained.families import LAYOUTS
-from vqlcmd.tokenizer.blocks import TAMING, Architecture
+from vqlcmd.tokenizer.blocks import TAMING, Architecture, Variant
 from vqlcmd.tokenizer.vqgan import VQGAN
 
 FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
@@ -27,12 +27,14 @@ FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
 
 def architecture(settings: Vqgan, size: int) -> Architecture:
     """That of `settings` for images of `size` pixels a side. A checkpoint's file may say otherwise, and counts."""
+    fitted = Variant(unit_codes=settings.fit.unit_codes)
+    variant = FAMILIES.get(settings.format, TAMING) if settings.checkpoint else fitted
     return Architecture(
         resolution=size,
         **settings.model_dump(include={"ch", "num_res_blocks", "z_channels", "embed_dim", "n_embed"}),
         ch_mult=tuple(settings.ch_mult),
         attn_resolutions=tuple(settings.attn_resolutions),
-        variant=FAMILIES.get(settings.format, TAMING) if settings.checkpoint else TAMING,
+        variant=variant,
     )
 
 

@@ -1,46 +1,41 @@
-"""Fits a small VQGAN to images in memory: for demos, and where no published tokenizer suits.
+"""Trains a VQGAN in three acts: terms, loss, step, average, codes, discriminator, log, save.
 
-Three acts. First an autoencoder without quantisation; then k-means over its latents makes the codebook, and encoder,
-decoder and codebook settle together; at last the tokens are fixed and the decoder alone learns to paint them.
+First an autoencoder without quantisation; then k-means over its latents makes the codebook, and encoder, decoder and
+codebook settle together; at last the tokens are fixed and the decoder alone learns to paint them.
 
-Shapes: B images, C channels, S pixels a side, D codebook dimensions, H and W the grid, N = H W tokens, K codes,
-R rows: latents of many positions.
+Shapes: B images, C channels, S pixels a side, D codebook dimensions, N tokens, K codes, R rows: latents of many
+positions.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqlcmd.lr_schedule import warmup_cosine
-from vqlcmd.runtime.errors import Diverged
-from vqlcmd.tokenizer.pixels import to_float, to_uint8
+from vqlcmd.params.vqgan import VqganFit
+from vqlcmd.rng import CounterRNG, address
+from vqlcmd.runtime import distributed
+from vqlcmd.runtime.errors import ConfigError, Interrupted
+from vqlcmd.runtime.progress import Progress
+from vqlcmd.runtime.resume import State
+from vqlcmd.tokenizer.pixels import to_float
 from vqlcmd.tokenizer.vqgan import VQGAN, Architecture
+from vqlcmd.tokenizer_fit import adversary
+from vqlcmd.tokenizer_fit.average import Average
+from vqlcmd.tokenizer_fit.codebook import ROWS_PER_CODE, Codebook, LearnedCodebook, MovingCodebook, k_means
+from vqlcmd.tokenizer_fit.curves import Curves
+from vqlcmd.tokenizer_fit.exchange import average_gradients, broadcast, gather_rows
+from vqlcmd.tokenizer_fit.objective import Objective, continuous, quantised, rows, settled
+from vqlcmd.tokenizer_fit.pictures import Order, Pictures, middle_views, random_views
+from vqlcmd.tokenizer_fit.quality import at_once, psnr, reconstructions
 
-ENCODE_BATCH = 256
-LLOYD_ROUNDS = 20
-ROWS_PER_CODE = 256
 RAMP = 0.05
 CLIP = 1.0
-CONTINUOUS_FRACTION = 0.15
-"""First share of the steps, in which nothing is quantised."""
-SMOOTHING = 0.98
-"""Memory of the codebook's moving averages, per step."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FitSettings:
-    """How to fit; `decoder_only_fraction` is a share of `steps`. params.yaml has the values: `vqgan.fit`."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    commitment: float
-    decoder_only_fraction: float
-    seed: int
+SHOWN = 64
+"""Images behind the column `psnr`, at most."""
 
 
 def schedule(step: int, steps: int) -> float:
@@ -48,151 +43,173 @@ def schedule(step: int, steps: int) -> float:
     return warmup_cosine((step + 1) / (RAMP * steps + 1), math.pi * step / steps)
 
 
-def distances(z_RD: Tensor, e_KD: Tensor) -> Tensor:
-    """|z - e|^2 of every row to every code, less |z|^2: [R, K]."""
-    return e_KD.square().sum(dim=1) - 2 * z_RD @ e_KD.T
+def adversarial_ramp(step: int, settings: VqganFit) -> float:
+    """Weight of the adversarial term as a share of its full one: 0 before its start, then a line up to 1."""
+    shares = (settings.discriminator.start, settings.discriminator.warmup)
+    start, warmup = (math.floor(share * settings.steps) for share in shares)
+    if not settings.adversarial or step < start:
+        return 0.0
+    return min(1.0, (step - start + 1) / (warmup + 1))
 
 
-def sums_and_counts(z_RD: Tensor, codes_R: Tensor, codes: int) -> tuple[Tensor, Tensor]:
-    """Of the rows that fell to each code: their sum [K, D] and their number [K]."""
-    member_RK = F.one_hot(codes_R, codes).to(z_RD.dtype)
-    return member_RK.T @ z_RD, member_RK.sum(dim=0)
-
-
-def k_means(z_RD: Tensor, codes: int, random: torch.Generator) -> Tensor:
-    """Lloyd's algorithm: [K, D]. A centre that loses its rows moves to a random row.
-
-    Starts from rows drawn in proportion to their squared distance from those drawn before (k-means++).
-    """
-    e_KD = z_RD[torch.randint(len(z_RD), (1,), generator=random).to(z_RD.device)].repeat(codes, 1)
-    nearest_R = torch.full_like(z_RD[:, 0], math.inf)
-    for k in range(1, codes):
-        nearest_R = torch.minimum(nearest_R, (z_RD - e_KD[k - 1]).square().sum(dim=1))
-        mass_R = nearest_R.double().cumsum(dim=0)
-        drawn = torch.rand((), generator=random, dtype=torch.float64).to(z_RD.device) * mass_R[-1]
-        e_KD[k] = z_RD[torch.searchsorted(mass_R, drawn).clamp(max=len(z_RD) - 1)]
-    for _ in range(LLOYD_ROUNDS):
-        sums_KD, counts_K = sums_and_counts(z_RD, distances(z_RD, e_KD).argmin(dim=1), codes)
-        strays_KD = z_RD[torch.randint(len(z_RD), (codes,), generator=random).to(z_RD.device)]
-        e_KD = torch.where(counts_K[:, None] > 0, sums_KD / counts_K.clamp(min=1)[:, None], strays_KD)
-    return e_KD
-
-
-class MovingCodebook:
-    """Codes as moving averages of the latents that fall to them; a code that hardly any latent chooses starts anew."""
-
-    def __init__(self, vqgan: VQGAN, smoothing: float) -> None:
-        self.vqgan, self.smoothing = vqgan, smoothing
-        self.sums_KD = vqgan.codebook.detach().clone()
-        self.counts_K = torch.ones_like(self.sums_KD[:, 0])
-
-    @torch.no_grad()
-    def update(self, z_RD: Tensor, codes_R: Tensor, random: torch.Generator) -> None:
-        codes = len(self.counts_K)
-        sums_KD, counts_K = sums_and_counts(z_RD, codes_R, codes)
-        share = codes / len(z_RD)  # counts are relative to even use, so that 1 is a code of average popularity
-        self.sums_KD.lerp_(sums_KD * share, 1 - self.smoothing)
-        self.counts_K.lerp_(counts_K * share, 1 - self.smoothing)
-        dead_K = self.counts_K < 0.05
-        strays_KD = z_RD[torch.randint(len(z_RD), (codes,), generator=random).to(z_RD.device)]
-        self.sums_KD = torch.where(dead_K[:, None], strays_KD, self.sums_KD)
-        self.counts_K = torch.where(dead_K, 1.0, self.counts_K)
-        self.vqgan.codebook.copy_(self.sums_KD / self.counts_K[:, None])
-
-
-def rows(z_BDHW: Tensor) -> Tensor:
-    return z_BDHW.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-@torch.no_grad()
-def all_latents(vqgan: VQGAN, images_BCSS: Tensor) -> Tensor:
-    return torch.cat([vqgan.latents(to_float(part)) for part in images_BCSS.split(ENCODE_BATCH)])
-
-
-@torch.no_grad()
-def statistics(vqgan: VQGAN, images_BCSS: Tensor) -> dict[str, float]:
-    """How well `images` (uint8) survive their tokens, as 8-bit pixels, and how evenly the codes are used.
-
-    `mse` is in squared units of the full range 0..1, `psnr` in dB, `perplexity` from 1 to K, `codes_used` a share of K.
-    """
-    crop_views, codes = 0.0, vqgan.architecture.n_embed
-    uses_K = torch.zeros(codes, dtype=torch.float64)
-    for part in images_BCSS.split(ENCODE_BATCH):
-        tokens_BN = vqgan.encode(to_float(part))
-        uses_K += torch.bincount(tokens_BN.flatten(), minlength=codes).cpu()
-        difference = to_uint8(vqgan.decode(tokens_BN)).double() - part
-        crop_views += (difference / 255).square().sum().item()
-    mse = crop_views / images_BCSS.numel()
-    entropy = torch.special.entr(uses_K / uses_K.sum()).sum()
-    return {
-        "psnr": -10 * math.log10(max(mse, 1e-10)),
-        "mse": mse,
-        "perplexity": entropy.exp().item(),
-        "codes_used": (uses_K > 0).double().mean().item(),
-    }
+def build(architecture: Architecture, seed: int) -> VQGAN:
+    """A VQGAN with fresh weights from `seed`; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VQGAN(architecture)
 
 
 def fit(
-    images: Tensor,
-    architecture: Architecture,
-    settings: FitSettings,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
-) -> tuple[VQGAN, dict[str, float]]:
-    """A VQGAN for uint8 images [n, C, S, S], frozen, and its `statistics` on them. Runs where the images are.
+    vqgan: VQGAN,
+    pictures: Pictures,
+    shown: Tensor,
+    settings: VqganFit,
+    *,
+    seed: int,
+    state: State,
+    has_codes: bool = False,
+    perceptual: nn.Module | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[list[dict[str, float]], Tensor], None] = lambda rows, reconstructed: None,
+) -> tuple[VQGAN, list[dict[str, float]]]:
+    """Train `vqgan` in place, where it is; returns what is kept, frozen, and the curves, a row per `log_every` steps.
 
-    On a CPU the same seed and thread count give the same weights bit for bit. `on_step(step, terms)` sees every
-    step's `reconstruction` and `commitment`. Diverged, naming the step, where the loss is not finite.
+    `shown` are images, uint8 [n, 3, S, S], that `watch` gets reconstructed with every new row. With `has_codes` the
+    codebook is one that somebody trained: no first act and no k-means. Picks up from `state` where a run of the same
+    configuration left off; on a CPU the same seed, number of threads and of processes give the same weights bit for
+    bit. Interrupted once `stop` says so and the state is saved, Diverged where a term is not finite.
     """
-    assert CONTINUOUS_FRACTION + settings.decoder_only_fraction < 1, f"no steps are left to quantise in: {settings}"
-    n, random = len(images), torch.Generator().manual_seed(settings.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        vqgan = VQGAN(architecture)
-    vqgan.to(images.device).train()
+    device, size = vqgan.codebook.device, shown.shape[-1]
+    part = _rank_slice(settings.batch_size)
+    vqgan.train().requires_grad_(True)
     vqgan.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    vqgan.codebook.requires_grad_(False)
-    optimizer = torch.optim.Adam([p for p in vqgan.parameters() if p.requires_grad], betas=(0.9, 0.99))
-    quantise_from = math.floor(CONTINUOUS_FRACTION * settings.steps)
-    paint_from = settings.steps - math.floor(settings.decoder_only_fraction * settings.steps)
-    order = torch.empty(0, dtype=torch.int64)
-    moving, tokens_nN = None, None
-    for step in range(settings.steps):
-        if step == quantise_from:
-            enough = ROWS_PER_CODE * architecture.n_embed // architecture.grid**2 + 1
-            some = images[torch.randperm(n, generator=random)[:enough].to(images.device)]
-            vqgan.codebook.copy_(k_means(rows(all_latents(vqgan, some)), architecture.n_embed, random))
-            moving = MovingCodebook(vqgan, SMOOTHING)
-        if step == paint_from:
-            tokens_nN = torch.cat([vqgan.encode(to_float(part)) for part in images.split(ENCODE_BATCH)])
-        if len(order) < settings.batch_size:
-            order = torch.cat([order, torch.randperm(n, generator=random)])
-        batch, order = order[: settings.batch_size], order[settings.batch_size :]
-        batch = batch.to(images.device)
-        x_BCSS = to_float(images[batch])
-        commitment = torch.zeros((), device=images.device)
-        if tokens_nN is not None:
-            q_BDHW = vqgan.quantize.lookup(tokens_nN[batch])
-        else:
-            q_BDHW = z_BDHW = vqgan.latents(x_BCSS)
-            if moving is not None:
-                codes_BN = vqgan.quantize.nearest(z_BDHW.detach())
-                code_BDHW = vqgan.quantize.lookup(codes_BN)
-                commitment = F.mse_loss(z_BDHW, code_BDHW)
-                q_BDHW = z_BDHW + (code_BDHW - z_BDHW).detach()
-                moving.update(rows(z_BDHW.detach()), codes_BN.flatten(), random)
-        reconstruction = F.mse_loss(vqgan.decode_latents(q_BDHW), x_BCSS)
-        loss = reconstruction + settings.commitment * commitment
-        terms = {"reconstruction": reconstruction.item(), "commitment": commitment.item()}
-        if not math.isfinite(loss.item()):
-            raise Diverged(f"the loss is not finite at step {step}: {terms}; lower vqgan.fit.learning_rate")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vqgan.parameters(), CLIP)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * schedule(step, settings.steps)
-        optimizer.step()
-        if on_step is not None:
-            on_step(step, terms)
-    vqgan.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    vqgan.eval().requires_grad_(False)
-    return vqgan, statistics(vqgan, images)
+    vqgan.codebook.requires_grad_(bool(settings.codebook))
+    random = torch.Generator().manual_seed(seed)
+    order = Order(pictures, settings.batch_size, part, random)
+    learned = [parameter for parameter in vqgan.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learned, betas=(0.9, 0.99))
+    critic = _critic(settings, size, seed, device)
+    critic_optimizer = torch.optim.Adam(critic.parameters(), betas=(0.5, 0.9)) if critic else None
+    objective = Objective(vqgan, settings, perceptual, critic)
+    average = Average(vqgan, settings.ema)
+    table = (LearnedCodebook if settings.codebook else MovingCodebook)(vqgan, settings.smoothing, settings.restart)
+    curves = Curves(vqgan.architecture.n_embed)
+    stateful: dict[str, Any] = {
+        "vqgan": vqgan,
+        "optimizer": optimizer,
+        "order": order,
+        "table": table,
+        "curves": curves,
+    }
+    stateful |= {"average": average} if settings.ema else {}
+    stateful |= {"critic": critic, "critic_optimizer": critic_optimizer} if critic else {}
+    first = _resume(state, stateful, random)
+
+    quantise_from = 0 if has_codes else math.floor(settings.continuous_fraction * settings.steps)
+    settled_from = settings.steps - math.floor(settings.decoder_only_fraction * settings.steps)
+    with Progress("vqgan", settings.steps, quiet=distributed.rank() > 0) as progress:
+        for step in range(first, settings.steps):
+            stopping = distributed.any_rank_later(stop)
+            if step == quantise_from and not has_codes:
+                _make_codes(vqgan, pictures, size, table, random)
+                average.take_codes()
+            if step == settled_from:
+                average.settle()
+            act = settled if step >= settled_from else quantised if step >= quantise_from else continuous
+            rate, ramp = schedule(step, settings.steps), adversarial_ramp(step, settings)
+            place = torch.arange(settings.batch_size)[part]
+            pixels = random_views(order.batch(), size, settings.flip, CounterRNG(seed, "views", place, step))
+            x_BCSS = to_float(pixels.to(device))
+            coded = act(vqgan, x_BCSS, settings)
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                y_BCSS = vqgan.decode_latents(coded.q).float()
+                loss, terms = objective(x_BCSS, y_BCSS, coded, ramp)
+            norm = _step(optimizer, loss, learned, settings.learning_rate * rate)
+            if critic and critic_optimizer and ramp:
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                    terms["discriminator"] = adversary.hinge(critic(x_BCSS).float(), critic(y_BCSS.detach()).float())
+                rate_of_critic = settings.discriminator.learning_rate * rate
+                _step(critic_optimizer, terms["discriminator"], list(critic.parameters()), rate_of_critic)
+            codes_R = None if coded.codes is None else gather_rows(coded.codes)
+            if coded.z is not None and codes_R is not None:
+                table.update(gather_rows(coded.z), codes_R, random)
+            average.update(step)
+
+            numbers = torch.stack([loss.detach(), *(term.detach() for term in terms.values()), norm])
+            distributed.average([numbers])
+            named = dict(zip(("loss", *terms, "grad_norm"), numbers.tolist(), strict=True))
+            curves.add(step, named, codes_R)
+            done, stopped = step + 1, stopping()
+            if done % settings.log_every == 0 or done == settings.steps:
+                decoded = reconstructions(average.kept, shown, quantised=act is not continuous)
+                mse = ((decoded.double() - shown) / 255).square().mean().item()
+                curves.close_row(done, {"learning_rate": settings.learning_rate * rate, "psnr": psnr(mse)})
+                watch(curves.rows, decoded)
+            if stopped or done % settings.save_every == 0:
+                states = {name: each.state_dict() for name, each in stateful.items()}
+                state.save({"step": done, "random": random.get_state(), **states})
+            progress.update(done, settings.batch_size, {"loss": named["loss"]})
+            if stopped and done < settings.steps:
+                raise Interrupted(
+                    f"stopped at step {done} of {settings.steps}, state saved: the same command goes on from there"
+                )
+    kept = average.kept
+    kept.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    return kept.eval().requires_grad_(False), curves.rows
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, learned: list[nn.Parameter], rate: float) -> Tensor:
+    """One step down the mean of the loss over processes; the norm of its gradient before it was clipped."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    average_gradients(learned)
+    norm = nn.utils.clip_grad_norm_(learned, CLIP)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return norm
+
+
+@torch.no_grad()
+def _make_codes(vqgan: VQGAN, pictures: Pictures, size: int, table: Codebook, random: torch.Generator) -> None:
+    """Codes by k-means over latents of random pictures: the same in every process."""
+    codes, grid = vqgan.architecture.n_embed, size // vqgan.architecture.downsampling
+    enough = ROWS_PER_CODE * codes // grid**2 + 1
+    some = middle_views(pictures.read(torch.randperm(len(pictures), generator=random)[:enough]), size)
+    device = vqgan.codebook.device
+    z_RD = torch.cat([rows(vqgan.latents(to_float(images.to(device)))) for images in some.split(at_once(some))])
+    e_KD = k_means(z_RD, codes, random)
+    broadcast(e_KD)
+    vqgan.codebook.copy_(vqgan.unit(e_KD))
+    table.begin()
+
+
+def _critic(settings: VqganFit, size: int, seed: int, device: torch.device) -> adversary.PatchDiscriminator | None:
+    given = settings.discriminator
+    if not settings.adversarial:
+        return None
+    if size < (least := adversary.smallest_side(given.layers)):
+        raise ConfigError(
+            f"vqgan.fit.discriminator.layers {given.layers} needs pictures of {least} pixels, and images.size is "
+            f"{size}: lower it"
+        )
+    return adversary.build(given.channels, given.layers, address(seed, "discriminator")).to(device)
+
+
+def _rank_slice(batch_size: int) -> slice:
+    if batch_size % distributed.world():
+        raise ConfigError(
+            f"vqgan.fit.batch_size {batch_size} must be a multiple of the {distributed.world()} processes: change one"
+        )
+    return distributed.rank_slice(batch_size)
+
+
+def _resume(state: State, stateful: dict[str, Any], random: torch.Generator) -> int:
+    """The step to go on from: process 0's."""
+    saved = state.load()
+    if saved is None:
+        return 0
+    random.set_state(saved["random"])
+    for name, each in stateful.items():
+        each.load_state_dict(saved[name])
+    return saved["step"]

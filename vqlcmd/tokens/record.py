@@ -34,7 +34,7 @@ def write_record(path: Path, number: int, tokens: np.ndarray, labels: np.ndarray
 
 def read_record(path: Path, images: int, header: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What write_record was given, of `images` images. DataError where the file holds anything else."""
-    expected = {
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "tokens.npy": ("<u2", (images, header["tokens"])),
         "cls.npy": ("<i8", (images,)),
         "index.npy": ("<i8", (images,)),
@@ -43,7 +43,9 @@ def read_record(path: Path, images: int, header: dict[str, Any]) -> tuple[np.nda
         contents = _members(path, images * (2 * header["tokens"] + 16) + TAR_BYTES)
         if contents.keys() != expected.keys():
             raise ValueError(f"its members are not {', '.join(expected)}")
-        tokens, labels, index = (parse_npy(contents[name], *what, name) for name, what in expected.items())
+        tokens, labels, index = (
+            parse_npy(contents[name], dtype, shape, name) for name, (dtype, shape) in expected.items()
+        )
         _check_range("tokens.npy", tokens, header["codes"])
         _check_range("cls.npy", labels, max(len(header["classes"]), 1))
         _check_range("index.npy", index, 2**62)

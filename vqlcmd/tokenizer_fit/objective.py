@@ -1,0 +1,114 @@
+"""What a tokenizer lowers: terms by name, their weights, and the quantisation between encoder and decoder.
+
+Shapes: B images, C channels, S pixels a side, D codebook dimensions, H and W the grid, N = H W tokens, R rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqlcmd.params.vqgan import VqganFit
+from vqlcmd.runtime import distributed
+from vqlcmd.tokenizer.vqgan import VQGAN
+from vqlcmd.tokenizer_fit.adversary import gradient_ratio, verdict
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What the decoder gets, `q` [B, D, H, W], and how it was quantised.
+
+    `codes` [R] are those of this process; `z` [R, D] the latents, where codes learn from them; `terms` those of codes.
+    """
+
+    q: Tensor
+    z: Tensor | None = None
+    codes: Tensor | None = None
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def rows(z_BDHW: Tensor) -> Tensor:
+    """Latents as rows [R, D], image by image, row by row."""
+    return z_BDHW.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def latents(vqgan: VQGAN, x_BCSS: Tensor, bf16: bool) -> Tensor:
+    """As `VQGAN.latents`, or with its encoder in 16 bits, for training: float32 [B, D, H, W]."""
+    if not bf16:
+        return vqgan.latents(x_BCSS)
+    with torch.autocast(x_BCSS.device.type, torch.bfloat16):
+        z_BDHW = vqgan.quant_conv(vqgan.encoder(x_BCSS))
+    return vqgan.unit(z_BDHW.float())
+
+
+def continuous(vqgan: VQGAN, x_BCSS: Tensor, settings: VqganFit) -> Coded:
+    """Nothing is quantised: the first act."""
+    return Coded(latents(vqgan, x_BCSS, settings.precision == "bf16"))
+
+
+def quantised(vqgan: VQGAN, x_BCSS: Tensor, settings: VqganFit) -> Coded:
+    """Nearest codes, whose gradients go straight through to the latents: the second act."""
+    z_BDHW = latents(vqgan, x_BCSS, settings.precision == "bf16")
+    codes_BN = vqgan.quantize.nearest(z_BDHW.detach())
+    code_BDHW = vqgan.quantize.lookup(codes_BN)
+    terms = {"commitment": F.mse_loss(z_BDHW, code_BDHW.detach())}
+    if settings.codebook:
+        terms["codebook"] = F.mse_loss(code_BDHW, z_BDHW.detach())
+    q_BDHW = z_BDHW + (code_BDHW - z_BDHW).detach()
+    return Coded(q_BDHW, rows(z_BDHW.detach()), codes_BN.flatten(), terms)
+
+
+def settled(vqgan: VQGAN, x_BCSS: Tensor, settings: VqganFit) -> Coded:
+    """The tokens as they stay, without a gradient for encoder and codes: the third act."""
+    tokens_BN = vqgan.encode(x_BCSS)
+    return Coded(vqgan.quantize.lookup(tokens_BN).detach(), codes=tokens_BN.flatten())
+
+
+class Objective:
+    """Terms of pictures and their reconstructions, and the weighted sum of them."""
+
+    def __init__(
+        self, vqgan: VQGAN, settings: VqganFit, perceptual: nn.Module | None, discriminator: nn.Module | None
+    ) -> None:
+        self._settings, self._discriminator = settings, discriminator
+        self._perceptual = perceptual if settings.perceptual else None
+        last = vqgan.decoder.get_submodule("conv_out").weight
+        assert isinstance(last, Tensor)
+        self._last = last
+
+    def __call__(
+        self, x_BCSS: Tensor, y_BCSS: Tensor, coded: Coded, adversarial: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its terms unweighted. `adversarial` is the share of that term's full weight at this step."""
+        settings = self._settings
+        terms: dict[str, Tensor] = {}
+        weights = {"l2": settings.l2, "l1": settings.l1, "perceptual": settings.perceptual}
+        if settings.l2:
+            terms["l2"] = F.mse_loss(y_BCSS, x_BCSS)
+        if settings.l1:
+            terms["l1"] = F.l1_loss(y_BCSS, x_BCSS)
+        if self._perceptual is not None:
+            terms["perceptual"] = self._perceptual(y_BCSS, x_BCSS).mean()
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        if self._discriminator is not None and adversarial:
+            terms["adversarial"] = verdict(self._discriminator(y_BCSS).float())
+            weight = torch.ones_like(loss)
+            if settings.discriminator.adaptive:
+                weight = self._balance(loss, terms["adversarial"])
+            loss = loss + settings.adversarial * adversarial * weight * terms["adversarial"]
+            terms["adversarial_weight"] = weight
+        for name, weight in (("commitment", settings.commitment), ("codebook", settings.codebook)):
+            if name in coded.terms:
+                terms[name] = coded.terms[name]
+                loss = loss + weight * coded.terms[name]
+        return loss, terms
+
+    def _balance(self, reconstruction: Tensor, adversarial: Tensor) -> Tensor:
+        """Ratio of the terms' gradients at the decoder's last weights, of all processes' pictures: taming's lambda."""
+        gradients = [
+            torch.autograd.grad(term, self._last, retain_graph=True)[0] for term in (reconstruction, adversarial)
+        ]
+        distributed.average(gradients)
+        return gradient_ratio(*gradients)

@@ -1,0 +1,154 @@
+"""The pictures of a fit: in memory, or decoded from disk as they come; the order they come in; random views of them.
+
+Shapes: B images, 3 channels, S pixels a side, T those of a picture before a random square is cut from it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vqlcmd.images import loader
+from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.errors import DataError
+
+
+class Pictures(Protocol):
+    """Numbered from 0, all of one size, uint8."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Those of some numbers that can be read: [B, 3, T, T]."""
+        ...
+
+    def stream(self, rows_MB: Tensor) -> Iterator[Tensor]:
+        """M batches of B, one after the other."""
+        ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Pictures [n, 3, T, T]."""
+
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, rows: Tensor) -> Tensor:
+        return self.images[rows.to(self.images.device)]
+
+    def stream(self, rows_MB: Tensor) -> Iterator[Tensor]:
+        return map(self.read, rows_MB)
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """The images of a source at `positions` (n,), decoded by `workers` processes while others are trained on."""
+
+    source: loader.ImageSource
+    recipe: loader.Recipe
+    positions: Tensor
+    workers: int
+    skip_broken: bool
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def read(self, rows: Tensor) -> Tensor:
+        batches = loader.stream(
+            self.source,
+            self.recipe,
+            batch_size=loader.CHUNK,
+            broken=self.broken,
+            workers=self.workers,
+            indices=self.positions[rows].numpy(),
+        )
+        images = torch.cat([batch.images for batch in batches])
+        loader.raise_if_broken(self.broken, len(self), self.skip_broken)
+        return images
+
+    def stream(self, rows_MB: Tensor) -> Iterator[Tensor]:
+        """Where an image cannot be read, another one of its batch stands twice. DataError as in `raise_if_broken`."""
+        size = rows_MB.shape[1]
+        batches = loader.stream(
+            self.source,
+            self.recipe,
+            batch_size=size,
+            broken=self.broken,
+            workers=self.workers,
+            indices=self.positions[rows_MB.flatten()].numpy(),
+        )
+        for batch in batches:
+            loader.raise_if_broken(self.broken, len(self), self.skip_broken)
+            if len(batch.images):
+                yield batch.images[torch.arange(size) % len(batch.images)]
+            else:
+                raise DataError(f"none of {size} images in a row can be read: repair or remove them and scan again")
+
+
+def open_pictures(
+    source: loader.ImageSource,
+    recipe: loader.Recipe,
+    positions: Tensor,
+    *,
+    limit: int,
+    workers: int,
+    skip_broken: bool,
+) -> Pictures:
+    """In memory up to `limit`, from disk above. DataError where images cannot be read and `skip_broken` is false."""
+    disk = OnDisk(source, recipe, positions, workers, skip_broken)
+    return disk if len(disk) > limit else InMemory(disk.read(torch.arange(len(disk))))
+
+
+class Order:
+    """Batches of `size`, through one random permutation of the pictures after another; `part` are one process's rows.
+
+    The generator is shared with whoever else draws: every process has the same, and draws the same.
+    """
+
+    def __init__(self, pictures: Pictures, size: int, part: slice, random: torch.Generator) -> None:
+        self._pictures, self._size, self._part, self._random = pictures, size, part, random
+        self._left = torch.empty(0, dtype=torch.int64)
+        self._stream: Iterator[Tensor] | None = None
+
+    def batch(self) -> Tensor:
+        """The next pictures of this process: uint8 [B, 3, T, T]."""
+        while len(self._left) < self._size:
+            self._left = torch.cat([self._left, torch.randperm(len(self._pictures), generator=self._random)])
+            self._stream = None
+        if self._stream is None:
+            whole = len(self._left) // self._size * self._size
+            self._stream = self._pictures.stream(self._left[:whole].view(-1, self._size)[:, self._part])
+        self._left = self._left[self._size :]
+        return next(self._stream)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state is its owner's."""
+        return {"left": self._left}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self._left, self._stream = saved["left"], None
+
+
+def random_views(images_BCTT: Tensor, size: int, flip: bool, rng: CounterRNG) -> Tensor:
+    """A random square of `size` pixels of each picture, mirrored half of the time if `flip`: [B, 3, S, S]."""
+    free = images_BCTT.shape[-1] - size
+    if free:
+        corners = (rng.uniform("corner", 2) * (free + 1)).long().tolist()
+        cut = [image[:, y : y + size, x : x + size] for image, (y, x) in zip(images_BCTT, corners, strict=True)]
+        images_BCTT = torch.stack(cut)
+    if flip:
+        mirrored_B = rng.uniform("flip").to(images_BCTT.device) < 0.5
+        images_BCTT = torch.where(mirrored_B[:, None, None, None], images_BCTT.flip(3), images_BCTT)
+    return images_BCTT
+
+
+def middle_views(images_BCTT: Tensor, size: int) -> Tensor:
+    """The square in the middle of each picture: [B, 3, S, S]."""
+    start = (images_BCTT.shape[-1] - size) // 2
+    return images_BCTT[..., start : start + size, start : start + size]
