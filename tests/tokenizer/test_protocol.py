@@ -115,7 +115,7 @@ def test_a_tokenizer_of_another_kind_passes_through_every_stage(tmp_path: Path, 
             assert header["codes"] == 8
         assert shards.read_codebook(Path("data/tokens")).shape == (8, 0)
         assert (Path("metrics") / "grid.png").is_file()
-        export.decode_samples(Path("out"), 2, 8)
+        export.decode_samples(Path("data"), Path("data/samples"), Path("out"), 2, 8)
         drawn = torch.from_numpy(np.array(Image.open("out/000000-0.png")))
         assert torch.equal(drawn[::8, ::4].repeat_interleave(8, 0).repeat_interleave(4, 1), drawn)
         assert vqlcmd.load("data").sample([3], steps=2).shape == (1, 3, 16, 16)
