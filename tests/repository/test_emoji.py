@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "emoji.md").read_text(encoding="utf-8")
 def entry(name: str, category: str, variations: dict[str, str], drawn: bool = True) -> dict[str, object]:
     """As in emoji.json of emoji-datasource-google 16.0.0, cut down to what is read."""
     skins = {skin: {"image": image, "has_img_google": True} for skin, image in variations.items()}
-    said = {"image": name, "category": category, "has_img_google": drawn}
+    said: dict[str, object] = {"image": name, "category": category, "has_img_google": drawn}
     return said | ({"skin_variations": skins} if skins else {})
 
 

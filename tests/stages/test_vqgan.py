@@ -115,7 +115,8 @@ def test_two_processes_that_were_killed_end_as_two_that_were_not(tmp_path: Path)
     process = start(folders[1], "vqgan", VQLCMD_NPROC="2")
     wait_until(lambda: bool(list(folders[1].glob(".state/vqgan/*/[0-9]*.pt"))))
     process.terminate()
-    assert process.wait(timeout=60) == 130
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
     finish(folders[1], "vqgan", VQLCMD_NPROC="2")
     assert len({sha256(folder / "data/vqgan.safetensors") for folder in folders}) == 1
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.factory import normal
 from tests.tokenizers import SMALL, TINY, blobs, seeded
@@ -28,14 +29,17 @@ def test_the_statistics_are_those_of_decoded_pixels():
     assert numbers["codes_used"] == pytest.approx((share > 0).double().mean().item())
 
 
+class Squares(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).square().mean(dim=(1, 2, 3))
+
+
 def test_the_statistics_do_not_depend_on_how_many_images_are_encoded_at_once(monkeypatch: pytest.MonkeyPatch):
     vqgan, images = seeded(TINY), blobs(10)
-    whole = statistics(vqgan, images, lambda x, y: (x - y).square().mean(dim=(1, 2, 3)))
+    whole = statistics(vqgan, images, Squares())
     monkeypatch.setattr(quality, "MOST_PIXELS", 3 * 8**2)
     assert quality.at_once(images) == 3
-    assert statistics(vqgan, images, lambda x, y: (x - y).square().mean(dim=(1, 2, 3))) == pytest.approx(
-        whole, rel=1e-3, abs=1e-5
-    )
+    assert statistics(vqgan, images, Squares()) == pytest.approx(whole, rel=1e-3, abs=1e-5)
     assert whole["perceptual"] == pytest.approx(4 * whole["mse"], rel=1e-3)
 
 
