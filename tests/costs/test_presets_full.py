@@ -1,6 +1,6 @@
 """The paper's presets with their whole networks on a CPU: two steps of training, one image in two steps, and memory.
 
-`python -m tests.test_presets_full` prints the table of docs/scaling.md.
+`python -m tests.costs.test_presets_full` prints the table of docs/scaling.md.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Tables: every row is possible, prints beside the paper's figures, and an experiment is run once."""
+"""Tables: every row is possible, prints beside the paper's numbers, and an experiment is run once."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import runner
 from vqlcmd.experiments.queue import Queue, experiment_name
 from vqlcmd.experiments.results import ResultsFile
-from vqlcmd.experiments.table import Table, differences, figure, markdown, overridden, read_table, runs
+from vqlcmd.experiments.table import Table, differences, markdown, mean_and_spread, overridden, read_table, runs
 from vqlcmd.params import Params, load_params
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
@@ -80,7 +80,7 @@ def test_an_impossible_row_is_refused_by_name(changes: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rows": {"a": {"paper": [1, 2]}}}, "2 figures of the paper for 1 columns"),
+        ({"rows": {"a": {"paper": [1, 2]}}}, "2 numbers of the paper for 1 columns"),
         ({"rows": {"a": {"cited": True}}}, "is cited"),
         ({"rows": {"a": {"sett": {}}}}, "rows.a.sett"),
         ({"rows": {}, "sweep": {"s": [1], "drop": [0]}}, "more than one knob"),
@@ -116,7 +116,7 @@ def test_a_table_prints_ours_beside_the_papers_and_marks_what_is_cited_or_has_no
 def test_a_sweep_prints_a_column_for_each_value() -> None:
     found = {("a", 5): [{"fid_inception": 7.0, "nfe": 6}]}
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown(SWEPT, found).splitlines()[2:]]
-    assert cells[0] == ["row", "figure at sample_steps =", "2", "5"]
+    assert cells[0] == ["row", "metric at sample_steps =", "2", "5"]
     assert cells[2:] == [
         ["a", "paper fid", "3.00", "4.00"],
         ["a", "fid", "-", "7.00"],
@@ -129,7 +129,7 @@ def test_a_sweep_prints_a_column_for_each_value() -> None:
     [([], "-"), ([0.5], "0.500"), ([3, 3], "3"), ([1.0, 2.0, 3.0], "2.00 ± 1.00"), ([1234567], "1,234,567")],
 )
 def test_a_figure_is_a_mean_and_from_two_seeds_a_standard_deviation(values: list[Any], text: str) -> None:
-    assert figure([{"fid": value} for value in values], "fid") == text
+    assert mean_and_spread([{"fid": value} for value in values], "fid") == text
 
 
 def params(**changes: Any) -> Params:

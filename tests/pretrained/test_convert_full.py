@@ -1,6 +1,6 @@
 """taming-transformers' f16 tokenizer of 1,024 codes at full size: how long its file takes to load, and what memory.
 
-`python -m tests.test_published_full` prints the figures of docs/tokenizers.md.
+`python -m tests.pretrained.test_convert_full` prints the numbers of docs/tokenizers.md.
 """
 
 import sys

@@ -128,7 +128,7 @@ def test_a_loop_is_timed_from_report_to_report_without_what_is_done_in_between(c
     assert module.Progress is None
 
 
-def test_a_work_in_a_process_of_its_own_answers_with_its_figures() -> None:
+def test_a_work_in_a_process_of_its_own_answers_with_its_numbers() -> None:
     assert measure.apart(measure.machine)["bytes"] > 1e6
 
 

@@ -1,8 +1,11 @@
 """The documentation says what is there: its commands are valid, its links lead somewhere, its lists are the code's."""
 
 import ast
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import yaml
 from tests.pipeline_imports import ROOT
 from tests.repository.test_pipeline import FLOORS
 from vqlcmd.cli.main import app
+from vqlcmd.experiments.commands import commands
 from vqlcmd.experiments.table import read_table, runs
 from vqlcmd.params import load_params
 from vqlcmd.runtime.yaml_file import read_yaml
@@ -22,11 +26,15 @@ COMMAND = re.compile(r"^.*?(dvc exp run[^`\n|]*)", re.MULTILINE)
 OPTIONS = {"--temp", "--queue"}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+MODULE = re.compile(r"python -m ((?:benchmarks|stages|tests|vqlcmd)(?:\.[a-z]\w*)*+)(?!\.[A-Z$])")
+NOT_OF_THE_FIELD = re.compile(
+    r"\bjudges?\b|facts? of the machine|memory that stays|mend it|get it again|network_calls|paper's figures"
+)
 OURS = re.compile(r"\bvqlcmd [^#\n&]+")
 NAMED = re.compile(r"\[`([A-Za-z_][\w.]*)`\]\(\.\./((?:vqlcmd|stages|tests)/[\w/]+\.py)\)")
 
 
-def commands(page: Path) -> list[str]:
+def commands_on(page: Path) -> list[str]:
     return [found.strip() for found in COMMAND.findall(page.read_text(encoding="utf-8"))]
 
 
@@ -56,7 +64,7 @@ def defined(path: Path) -> set[str]:
 
 
 TABLES_PAGE = ROOT / "docs" / "tables.md"
-TABLES = commands(TABLES_PAGE)
+TABLES = commands_on(TABLES_PAGE)
 TABLE_NAMES = sorted(path.stem for path in (ROOT / "tables").glob("*.yaml"))
 
 
@@ -70,10 +78,6 @@ def cells(text: str) -> dict[str, list[str]]:
     """{first cell: the others} of the rows of a Markdown table."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {row: [other.strip() for other in others] for row, *others in lines[1:]}
-
-
-def same(shown: str, figure: Any) -> bool:
-    return shown == "–" if figure is None else shown == figure if isinstance(figure, str) else float(shown) == figure
 
 
 def test_the_commands_of_the_tables_page_leave_the_working_tree_alone() -> None:
@@ -98,26 +102,61 @@ def test_every_command_of_the_tables_is_valid_on_the_demo(command: str, preset: 
 
 
 @pytest.mark.parametrize("name", TABLE_NAMES)
-def test_the_tables_page_has_every_table_with_the_command_and_the_figures_of_every_row(name: str) -> None:
-    """A row's command sets what the row sets and nothing else; of a sweep it is that of the first value."""
-    table, text = read_table(ROOT / "tables" / f"{name}.yaml"), section(name)
-    assert f"vqlcmd table run {name}\n" in text
-    listed = cells(text)
+def test_the_tables_page_has_the_commands_of_every_table_as_they_are_printed(name: str) -> None:
+    table, base = read_table(ROOT / "tables" / f"{name}.yaml"), read_yaml(ROOT / "presets" / "digits_table.yaml")
+    printed = commands(name, table, base)
+    hint = f"put there what `vqlcmd table commands {name} --preset digits_table` prints"
+    assert f"\n{printed}\n" in section(name), hint
+
+
+@pytest.mark.parametrize("name", TABLE_NAMES)
+def test_the_command_of_a_row_sets_what_the_row_sets(name: str) -> None:
+    """Of a sweep it is that of the first value, and a row of other people's numbers has none."""
+    table, base = read_table(ROOT / "tables" / f"{name}.yaml"), read_yaml(ROOT / "presets" / "digits_table.yaml")
+    listed = cells(section(name))
     assert list(listed) == list(table.rows)
-    first = {run.row: run for run in reversed(runs(table, read_yaml(ROOT / "presets" / "digits_table.yaml"), [0]))}
-    for row, (*figures, command) in listed.items():
+    first = {run.row: run for run in reversed(runs(table, base, [0]))}
+    for row, (*_, command) in listed.items():
         if table.rows[row].cited:
             assert command == "cited"
         else:
             found = {key: yaml.safe_load(value) for key, value in overrides(command.strip("`")).items()}
             assert found | {"seed": 0} == first[row].overrides, f"{row}: {command}"
-        paper = table.rows[row].paper
-        if paper is None:
-            assert not any(figures), row
-        else:
-            assert all(same(*pair) for pair in zip(figures, paper, strict=True)), f"{row}: {figures}"
-    if table.sweep:
-        assert f"The values of `{table.knob}` are {', '.join(map(str, table.values))};" in text
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_numbers_of_the_demo_on_the_first_page_are_those_of_its_metrics() -> None:
+    found, bound = (json.loads((ROOT / "metrics" / f"{name}.json").read_text()) for name in ("evaluate", "bound"))
+    text = " ".join(README.split())
+    assert f"`fid_proxy` {found['fid_proxy']:.2f} ({found['reconstruction']['fid_proxy']:.2f} for" in text
+    assert f"precision {found['precision_proxy']:.3f}, recall {found['recall_proxy']:.3f}" in text
+    assert f"class accuracy {found['class_accuracy_proxy']:.3f}, {found['nfe']} network calls" in text
+    assert f"{bound['nats_per_token']:.2f} ± {bound['standard_error']:.2f} nats per token" in text
+
+
+def test_the_table_of_all_methods_on_the_first_page_is_that_of_the_results() -> None:
+    here = cells(README.partition("## All methods\n")[2].partition("\n## ")[0])
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    there = cells(results.partition("## All methods\n")[2].partition("\nScale: ")[0])
+    assert list(here) == [row.strip() for row in there]
+    for row, (fid, precision, recall, accuracy, _, nats, _, nfe, _) in there.items():
+        assert here[row.strip()] == [fid, precision, recall, accuracy, nats, nfe]
+
+
+@pytest.mark.slow
+def test_the_table_of_experiments_shows_what_was_varied_while_rows_are_queued(tmp_path: Path) -> None:
+    """All columns at once are 3,071 characters wide then, and DVC cuts at the terminal's width."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "copy")], check=True)
+    (show,) = re.findall(r"^(dvc exp show .*?)  +#", README, re.MULTILINE)
+    for command in ("dvc exp run --queue -S 'drop=0.1,0.3'", show):
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command)], cwd=tmp_path / "copy", capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 120
+    assert {row.split(" | ")[-1].strip(" |") for row in done.stdout.splitlines()} >= {"drop", "0.1", "0.2", "0.3"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -133,6 +172,19 @@ def test_commands_of_ours_are_ones_that_there_are(page: Path) -> None:
             assert name in here.commands, command
             here = here.commands[name]
         here.make_context(here.name, list(words))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_a_page_runs_are_there(page: Path) -> None:
+    for module in MODULE.findall(page.read_text(encoding="utf-8")):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), f"{page.name}: python -m {module}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_uses_the_terms_of_the_field(page: Path) -> None:
+    found = NOT_OF_THE_FIELD.findall(" ".join(page.read_text(encoding="utf-8").split()))
+    assert not found, f"{page.name}: {', '.join(found)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -176,5 +228,5 @@ def test_sections_that_docstrings_cite_are_on_the_method_page() -> None:
 
 def test_the_import_order_on_the_architecture_page_is_the_tested_one() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    block = text.partition("a test compares):\n\n")[2].partition("\n\n")[0]
+    block = re.split(r"a\s+test\s+compares\):\n\n", text)[1].partition("\n\n")[0]
     assert [line.split() for line in block.splitlines()] == [layer.split() for layer in FLOORS]

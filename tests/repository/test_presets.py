@@ -132,19 +132,19 @@ def test_a_page_has_the_work_and_the_disk_space_that_the_plan_prints(name: str) 
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_page_has_the_papers_figures(name: str) -> None:
+def test_a_page_has_the_papers_numbers(name: str) -> None:
     table = read_table(ROOT / "tables" / ("table3.yaml" if name == "imagenet" else f"table2_{name}.yaml"))
     text = (ROOT / "docs" / f"{PAGES[name]}.md").read_text(encoding="utf-8").partition("## What the paper reports")[2]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
-    shown = {cells[0]: [_figure(cell) for cell in cells[1:]] for cells in rows}
+    shown = {cells[0]: [_number(cell) for cell in cells[1:]] for cells in rows}
     for row, entry in table.rows.items():
         if not entry.cited:
-            figures, width = entry.paper or [], len(entry.paper or [])
+            numbers, width = entry.paper or [], len(entry.paper or [])
             found = shown[row]
-            assert any(found[start : start + width] == figures for start in range(len(found) - width + 1)), row
+            assert any(found[start : start + width] == numbers for start in range(len(found) - width + 1)), row
 
 
-def _figure(cell: str) -> float | str | None:
+def _number(cell: str) -> float | str | None:
     if cell == "–":
         return None
     return float(cell) if re.fullmatch(r"[\d.]+", cell) else cell

@@ -1,4 +1,4 @@
-"""The page on scaling: its figures are the plan's, its scripts work, and it knows all stages that share their work."""
+"""The page on scaling: its numbers are the plan's, its scripts work, and it knows all stages that share their work."""
 
 import inspect
 import re

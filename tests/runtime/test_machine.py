@@ -1,4 +1,4 @@
-"""What only makes things faster: memory that stays, and compilation that gives the same numbers."""
+"""What only makes things faster: pages that glibc keeps, and compilation that gives the same numbers."""
 
 import copy
 import shutil

@@ -187,15 +187,24 @@ def table_run(
 
 @tables.command("show")
 def table_show(name: Name, preset: Preset = None) -> None:
-    """Our figures, their spread over seeds, and the paper's, as Markdown."""
+    """Our numbers, their spread over seeds, and the paper's, as Markdown."""
     require_checkout("table show")
     from vqlcmd.experiments.runner import show_table
 
     print(show_table(name, preset))
 
 
-@tables.command("collapse")
-def table_collapse(
+@tables.command("commands")
+def table_commands(name: Name, preset: Preset = None) -> None:
+    """A command for each row, beside the paper's numbers, as Markdown: the lists of docs/tables.md."""
+    from vqlcmd.experiments.commands import commands
+    from vqlcmd.experiments.runner import base_values, load
+
+    print(commands(name, load(name), base_values(preset)))
+
+
+@tables.command("embeddings")
+def table_embeddings(
     name: Name,
     out: Annotated[Path, typer.Argument(help="FILE.png")],
     preset: Preset = None,

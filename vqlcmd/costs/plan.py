@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def views(self) -> int:
-        """Sequences of tokens that an image becomes: its squares, and their mirror images."""
+        """Sequences of tokens that an image becomes: its crop views, and their mirror images."""
         images = self.params.images
         return Recipe.of(**images.model_dump()).views * (2 if images.flip else 1)
 

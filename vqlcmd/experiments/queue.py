@@ -1,4 +1,4 @@
-"""DVC's queue: experiments in, as many workers as asked for, and word of each that ends."""
+"""DVC's queue: experiments in, as many workers as asked for, and a report of each that ends."""
 
 import json
 import os

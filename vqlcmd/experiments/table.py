@@ -1,4 +1,4 @@
-"""tables/NAME.yaml: the rows of a table as overrides of params.yaml, with the paper's figures; and how it prints."""
+"""tables/NAME.yaml: the rows of a table as overrides of params.yaml, with the paper's numbers; and how it prints."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from vqlcmd.params import Extractor, RunParams, check_run
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
-Figure = float | str | None
+Number = int | float | str | None
 
 
 class Row(BaseModel):
-    """One row: its overrides and the paper's figures, one per metric or per swept value; or somebody else's, cited."""
+    """One row: its overrides and the paper's numbers, one per metric or per swept value; or somebody else's, cited."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     set: dict[str, Any] = {}
-    paper: list[Figure] | None = None
+    paper: list[Number] | None = None
     cited: bool = False
 
 
@@ -44,9 +44,9 @@ class Table(BaseModel):
         width = len(self.values) if self.sweep else len(self.metrics)
         for name, row in self.rows.items():
             if row.paper is not None and len(row.paper) != width:
-                raise ValueError(f"row {name!r} has {len(row.paper)} figures of the paper for {width} columns")
+                raise ValueError(f"row {name!r} has {len(row.paper)} numbers of the paper for {width} columns")
             if row.cited and (row.set or row.paper is None):
-                raise ValueError(f"row {name!r} is cited: it has figures of the paper and sets nothing")
+                raise ValueError(f"row {name!r} is cited: it has numbers of the paper and sets nothing")
         return self
 
     @property
@@ -144,24 +144,26 @@ def _measured(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) 
         seeds = found.get((name, None), [])
         cells = [name]
         for index, metric in enumerate(table.metrics):
-            cells += ["cited" if row.cited else figure(seeds, metric)]
+            cells += ["cited" if row.cited else mean_and_spread(seeds, metric)]
             cells += [_text(row.paper[index] if row.paper else None)] if papers else []
-        body.append([*cells, *(figure(seeds, metric) for metric in extra), str(len(seeds) or "")])
+        body.append([*cells, *(mean_and_spread(seeds, metric) for metric in extra), str(len(seeds) or "")])
     return body
 
 
 def _swept(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) -> list[list[str]]:
-    body = [["row", f"figure at {table.knob} =", *(str(value) for value in table.values)]]
+    body = [["row", f"metric at {table.knob} =", *(str(value) for value in table.values)]]
     for name, row in table.rows.items():
         if row.paper:
             body.append([name, f"paper {table.metrics[0]}, cited" if row.cited else f"paper {table.metrics[0]}"])
             body[-1] += [_text(number) for number in row.paper]
         for metric in [] if row.cited else [*table.metrics, "nfe"]:
-            body.append([name, metric, *(figure(found.get((name, value), []), metric) for value in table.values)])
+            body.append(
+                [name, metric, *(mean_and_spread(found.get((name, value), []), metric) for value in table.values)]
+            )
     return body
 
 
-def figure(seeds: Sequence[dict[str, Any]], metric: str) -> str:
+def mean_and_spread(seeds: Sequence[dict[str, Any]], metric: str) -> str:
     """Mean and, from two seeds, standard deviation of a metric, whatever extractor its name ends in; `-` without."""
     values = [value for metrics in seeds if (value := metric_of(metrics, metric)) is not None]
     if not values:
@@ -185,7 +187,7 @@ def _resolved(value: Any, base: dict[str, Any]) -> Any:
     return base
 
 
-def _text(value: Figure) -> str:
+def _text(value: Number) -> str:
     if value is None:
         return ""
     if isinstance(value, str):

@@ -1,6 +1,6 @@
-"""From an upright picture to squares of one size: the recipes by which published models were trained.
+"""From an upright picture to crop views of one size: the recipes by which published models were trained.
 
-Shapes: an image of H x W pixels becomes V squares of S x S, in 3 channels.
+Shapes: an image of H x W pixels becomes V crop views of S x S, in 3 channels.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ FILTERS = {
 }
 """Pillow's, which average over all pixels that a new one covers. `bilinear_no_antialias` is not among them."""
 MARGIN = 1.1
-"""Of ten_crop: the side from which squares are cut, as a multiple of their own."""
+"""Of ten_crop: the side from which views are cut, as a multiple of their own."""
 
 
 Resize = Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
@@ -30,7 +30,7 @@ Crop = Literal["center", "random", "adm", "ten_crop"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image becomes squares of `size` pixels. `adm` and `ten_crop` have a way to resize of their own."""
+    """How an image becomes crop views of `size` pixels. `adm` and `ten_crop` have a way to resize of their own."""
 
     size: int
     resize: Resize
@@ -45,7 +45,7 @@ class Recipe:
 
     @property
     def views(self) -> int:
-        """How many squares an image gives."""
+        """How many crop views an image gives."""
         return 10 if self.crop == "ten_crop" else 1
 
     def one_view(self) -> "Recipe":
@@ -58,7 +58,7 @@ class Recipe:
 
 
 def crop_views(image: Image.Image, recipe: Recipe, position: int) -> np.ndarray:
-    """The squares of an RGB image, uint8 [V, 3, S, S]. `position` in its source is what a random crop depends on."""
+    """The crop views of an RGB image, uint8 [V, 3, S, S]. `position` in its source is what a random crop depends on."""
     cut = np.stack(CROPS[recipe.crop](image, recipe, position))
     assert cut.shape == (recipe.views, recipe.size, recipe.size, 3), (cut.shape, recipe)
     return np.ascontiguousarray(cut.transpose(0, 3, 1, 2))

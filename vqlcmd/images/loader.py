@@ -34,7 +34,7 @@ CHUNK_BYTES = CHUNK * 3 * 256**2
 class Batch(NamedTuple):
     """`images` uint8 [B, 3, S, S], `labels` int64 [B], `index` int64 [B]: positions in the source.
 
-    With a recipe that makes several squares of an image, they are rows one after the other with the same index.
+    With a recipe that makes several crop views of an image, they are rows one after the other with the same index.
     """
 
     images: Tensor
@@ -118,7 +118,7 @@ def stream(
 
 
 def images_per_batch(batch_size: int, recipe: Recipe) -> int:
-    """How many images make at most `batch_size` squares; at least one."""
+    """How many images make at most `batch_size` crop views; at least one."""
     assert batch_size > 0, batch_size
     return max(1, batch_size // recipe.views)
 

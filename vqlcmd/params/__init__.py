@@ -31,7 +31,7 @@ from vqlcmd.runtime.yaml_file import read_yaml
 
 
 class Images(Section):
-    """How pictures become squares: shared by the tokenizer, the tokens and the reference."""
+    """How pictures are cropped: shared by the tokenizer, the tokens and the reference."""
 
     size: Annotated[Whole, Field(ge=8, le=4096)]
     resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]

@@ -129,7 +129,7 @@ def _places(shapes: Shapes, side: str) -> dict[int, str]:
     first = 1 if side == "generator" else len(order) - 5
     whole = sorted(kinds) == list(range(len(order))) and len(order) > 6
     if not whole or order[first : first + 3] != ["norm1", "q", "norm1"] or any(order[n] for n in (0, -2, -1)):
-        raise DataError(f"the blocks of its {side} are not in the order of unleashing-transformers: get it again")
+        raise DataError(f"the blocks of its {side} are not in the order of unleashing-transformers: download it again")
     places = {0: "conv_in", len(order) - 2: "norm_out", len(order) - 1: "conv_out"}
     places |= {first: "mid.block_1", first + 1: "mid.attn_1", first + 2: "mid.block_2"}
     way, step, resize = ("down", 1, "downsample") if side == "encoder" else ("up", -1, "upsample")

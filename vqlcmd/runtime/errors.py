@@ -7,7 +7,7 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 
 class UserError(Exception):
-    """An error the user can mend. The message names the thing, the rule and the remedy in one line."""
+    """An error the user can fix. The message names the thing, the rule and the remedy in one line."""
 
 
 class ConfigError(UserError):

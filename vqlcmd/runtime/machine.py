@@ -1,4 +1,4 @@
-"""What a machine can be asked for and changes no result beyond rounding: memory that stays, and compilation."""
+"""What a machine can be asked for and changes no result beyond rounding: glibc keeps freed pages; compilation."""
 
 import ctypes
 import os

@@ -1,0 +1,40 @@
+"""A table as commands, which is the part of docs/tables.md that nobody writes by hand: `vqlcmd table commands NAME`."""
+
+from typing import Any
+
+from vqlcmd.experiments.table import Number, Table, runs
+
+
+def commands(name: str, table: Table, base: dict[str, Any]) -> str:
+    """Markdown: the table's own command, then for each row the paper's numbers and its command over `base`.
+
+    Of a sweep a row's command has the first value.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    for run in runs(table, base, [0]):
+        first.setdefault(run.row, {key: value for key, value in run.overrides.items() if key != "seed"})
+    papers = any(row.paper for row in table.rows.values())
+    columns = [f"{table.metrics[0]} at {value}" for value in table.values] if table.sweep else table.metrics
+    heads = ["row", *(f"paper {column}" for column in columns if papers), "command"]
+    lines = ["```bash", f"vqlcmd table run {name}", "```", ""]
+    if table.sweep:
+        values = ", ".join(map(str, table.values))
+        lines += [f"The values of `{table.knob}` are {values}; each command has the first.", ""]
+    lines += [_line(heads), "|" + "---|" * len(heads)]
+    for row, entry in table.rows.items():
+        numbers = [_number(value) for value in entry.paper] if entry.paper else [""] * len(columns)
+        lines.append(_line([row, *(numbers if papers else []), "cited" if entry.cited else _command(first[row])]))
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _command(overrides: dict[str, Any]) -> str:
+    return "`" + " ".join(["dvc exp run --temp", *(f"-S {key}={value}" for key, value in overrides.items())]) + "`"
+
+
+def _number(value: Number) -> str:
+    """Two decimals, and a dash where the paper has no number."""
+    return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
