@@ -62,6 +62,7 @@ def features(report: Report, tiny: bool) -> None:
         real = {"real_features": torch.zeros(batch * (repeats + 2), proxy_classifier.DIMENSIONS)}
         save_weights(paths.REFERENCE / "features.safetensors", "reference", real, about)
         header = {"tokens": size.tokens, "codes": size.codes, "vqgan_digest": sha256(paths.VQGAN)}
+        header["grid"] = list(tokenizer.grid(size.params.images.size, size.params.images.size))
         samples = size.split(batch * (repeats + 2))
         shards.write_shards(paths.SAMPLES, {"samples": samples}, header, len(samples))
         Path("params.yaml").write_text(yaml.safe_dump(size.params.model_dump(mode="json")), encoding="utf-8")

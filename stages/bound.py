@@ -6,7 +6,7 @@ import torch
 
 from vqlcmd.costs import memory
 from vqlcmd.methods import load_method
-from vqlcmd.params import load_params
+from vqlcmd.params import load_run
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.artefacts import belongs
@@ -21,7 +21,7 @@ def run() -> None:
 
     Null, with the reason, where no image is held out.
     """
-    params = load_params()
+    params = load_run()
     method, about = load_method(paths.MODEL, device())
     tokens = belongs.tokens(paths.TOKENS, shards.read_header(paths.TOKENS))
     made_from = (belongs.model(paths.MODEL, about), tokens)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqlcmd import tokenizer as tokenizers
 from vqlcmd.evaluation import metrics
 from vqlcmd.evaluation.comparison import Comparison, ImageSet, Samples
 from vqlcmd.evaluation.extractors import Extractor, extractors
@@ -20,9 +21,9 @@ from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import write_json
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
-from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
+from vqlcmd.tokens.header import grid_of
 
 
 def run() -> None:
@@ -44,7 +45,7 @@ def run() -> None:
         if about.get(name) != used.digest:
             raise DataError(f"{paths.REFERENCE} was made with other weights than those of {used.name}: run `dvc repro`")
 
-    generated = _generated(samples, settings, networks, len(reference["real_features"]))
+    generated = _generated(samples, grid_of(header, paths.SAMPLES), settings, networks, len(reference["real_features"]))
     real, reconstructed = (_known(reference, about, kind) for kind in ("real", "reconstructed"))
     training, heldout = (shards.read_split(paths.TOKENS, name) for name in ("train", "heldout"))
     near = nearest_training(
@@ -94,14 +95,16 @@ def run() -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def _generated(samples: shards.Split, settings: Evaluate, networks: tuple[Extractor, Extractor], kept: int) -> ImageSet:
+def _generated(
+    samples: shards.Split, grid: tuple[int, int], settings: Evaluate, networks: tuple[Extractor, Extractor], kept: int
+) -> ImageSet:
     """All samples through the networks; features are kept of no more than of the real images."""
     network, precise = networks
-    tokenizer = vqgan.load(paths.VQGAN, device())
+    tokenizer = tokenizers.load(paths.VQGAN, device())
     moments, near, precise_near, logits = Moments(), list[Tensor](), list[Tensor](), list[Tensor]()
     with Progress("evaluate", len(samples)) as progress:
         for tokens in samples.tokens.split(settings.batch_size):
-            shown = to_uint8(tokenizer.decode(tokens.long().to(device())))
+            shown = to_uint8(tokenizer.decode(tokens.long().to(device()), grid))
             layers = network(shown)
             wanted = kept - moments.count
             if wanted > 0:

@@ -5,14 +5,15 @@ import sys
 import torch
 
 from vqlcmd import figures
+from vqlcmd import tokenizer as tokenizers
 from vqlcmd.methods import load_method
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.safetensors_file import load_weights
-from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokens import shards
+from vqlcmd.tokens.header import grid_of
 
 ROWS = 10
 """Of the grid of samples."""
@@ -25,7 +26,7 @@ def run() -> None:
     method, about = load_method(paths.MODEL, torch.device("cpu"))
     samples_header = shards.read_header(paths.SAMPLES)
     pairs, pairs_about = load_weights(paths.PAIRS, "pairs")
-    tokenizer = vqgan.load(paths.VQGAN, device())
+    tokenizer = tokenizers.load(paths.VQGAN, device())
     made_from = (
         belongs.tokenizer(paths.VQGAN),
         belongs.tokens(paths.TOKENS, shards.read_header(paths.TOKENS)),
@@ -34,9 +35,11 @@ def run() -> None:
     )
     belongs.check_belong(*made_from, belongs.pairs(paths.PAIRS, pairs_about))
 
+    grid = grid_of(samples_header, paths.SAMPLES)
+
     def decoded(tokens_BN: torch.Tensor) -> torch.Tensor:
         parts = tokens_BN.long().to(device()).split(BATCH)
-        return torch.cat([to_uint8(tokenizer.decode(part)).cpu() for part in parts])
+        return torch.cat([to_uint8(tokenizer.decode(part, grid)).cpu() for part in parts])
 
     images, labels = shards.read_previews(paths.TOKENS)
     names = shards.read_header(paths.TOKENS)["classes"]

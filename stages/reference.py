@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqlcmd import tokenizer as tokenizers
 from vqlcmd.evaluation import proxy_classifier
 from vqlcmd.evaluation.extractors import Extractor, extractors
 from vqlcmd.evaluation.moments import Moments, read_statistics
@@ -22,7 +23,7 @@ from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.safetensors_file import save_weights
-from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer import Tokenizer
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokens import shards
 
@@ -53,7 +54,7 @@ def run() -> None:
         size = networks[0](blank).features.shape[1]
         if len(statistics.mean) != size:
             raise DataError(f"{given}: mu has {len(statistics.mean)} numbers, but {networks[0].name} gives {size}")
-    tokenizer = vqgan.load(paths.VQGAN, device())
+    tokenizer = tokenizers.load(paths.VQGAN, device())
 
     settings = params.model_dump(mode="json", include={"images", "evaluate", "reference"})
     del settings["images"]["skip_broken"]
@@ -155,7 +156,7 @@ class _Found:
 def _seen(
     params: Params,
     source: loader.ImageSource,
-    tokenizer: vqgan.VQGAN,
+    tokenizer: Tokenizer,
     networks: tuple[Extractor, Extractor],
     indices: np.ndarray,
     kept: np.ndarray,
@@ -177,7 +178,7 @@ def _seen(
         if len(batch.index):
             pixels = batch.images.to(device())
             tokens_BN = tokenizer.encode(to_float(pixels))
-            decoded = to_uint8(tokenizer.decode(tokens_BN))
+            decoded = to_uint8(tokenizer.decode(tokens_BN, tokenizer.grid(*pixels.shape[2:])))
             rows = torch.from_numpy(kept[batch.index.numpy()])
             if rows.any():
                 piece["kept"] |= {"index": batch.index[rows], "tokens": tokens_BN.cpu()[rows].int()}

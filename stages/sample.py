@@ -11,7 +11,7 @@ from vqlcmd.costs import memory
 from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
-from vqlcmd.params import Params, load_params
+from vqlcmd.params import RunParams, load_run
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.artefacts import belongs
@@ -20,6 +20,7 @@ from vqlcmd.runtime.distributed import barrier, device, rank, world
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.tokens import shards
+from vqlcmd.tokens.header import grid_of
 
 
 def run() -> None:
@@ -27,7 +28,7 @@ def run() -> None:
     if paths.compiles():
         # Its mode for one shape again and again: CUDA graphs, which start all kernels of a pass at once.
         transformer.compile_network("reduce-overhead")
-    params = load_params()
+    params = load_run()
     method, about = load_method(paths.MODEL, device())
     if paths.VQGAN.is_file():
         # Not read here, but what the samples are for.
@@ -56,6 +57,7 @@ def run() -> None:
             edits = [*about.get("resumed_across", []), *state.edits]
             header = {
                 "tokens": about["tokens"],
+                "grid": grid_of(about, paths.MODEL),
                 "codes": about["codes"],
                 "classes": about["class_names"],
                 "parameters": sum(parameter.numel() for parameter in method.parameters()),
@@ -119,7 +121,7 @@ class _Found:
         return finished
 
 
-def _drawn(params: Params, method: Method, classes: int, first: int) -> Iterator[Tensor]:
+def _drawn(params: RunParams, method: Method, classes: int, first: int) -> Iterator[Tensor]:
     """This process's batches of the images from `first` on: tokens int32 (n, N)."""
     size, count = params.sample.batch_size, params.sample.count
     for start in range(first + size * rank(), count, size * world()):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqlcmd import tokenizer as tokenizers
 from vqlcmd.images import loader, manifest
 from vqlcmd.images.copies import first_of
 from vqlcmd.params import Params, load_params
@@ -17,7 +18,7 @@ from vqlcmd.runtime.batches import collect
 from vqlcmd.runtime.distributed import barrier, device, rank, world
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import sha256
-from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer import Tokenizer
 from vqlcmd.tokenizer.pixels import to_float
 from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import check_codes
@@ -33,8 +34,9 @@ def run() -> None:
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     source = loader.open_images(listed, paths.images_root())
-    tokenizer = vqgan.load(paths.VQGAN, device())
-    check_codes(len(tokenizer.codebook), paths.VQGAN)
+    tokenizer = tokenizers.load(paths.VQGAN, device())
+    check_codes(tokenizer.codes, paths.VQGAN)
+    grid = tokenizer.grid(params.images.size, params.images.size)
     shards.check_training_images(len(source), params.tokenize.holdout)
     settings = params.model_dump(mode="json", include={"images", "tokenize"})
     # Who finds broken images at the end may leave them out without a second look at the others.
@@ -51,12 +53,11 @@ def run() -> None:
             if not found.writer.count("train"):
                 raise DataError("no image that can be read is left for training: lower tokenize.holdout")
             records = _recipe(params).views * (2 if params.images.flip else 1)
-            side = params.images.size // tokenizer.architecture.downsampling
             found.writer.finish(
                 {
-                    "tokens": side**2,
-                    "grid": [side] * 2,
-                    "codes": len(tokenizer.codebook),
+                    "tokens": math.prod(grid),
+                    "grid": list(grid),
+                    "codes": tokenizer.codes,
                     "classes": list(listed.classes),
                     "images": params.images.model_dump(mode="json"),
                     "holdout": params.tokenize.holdout,
@@ -66,7 +67,7 @@ def run() -> None:
                     **({"records_per_image": records} if records > 1 else {}),
                     **({"resumed_across": state.edits} if state.edits else {}),
                 },
-                codebook_KD=tokenizer.codebook.cpu(),
+                codebook_KD=tokenizers.codebook_table(tokenizer),
                 previews=_previews(params, source),
             )
         barrier()
@@ -112,7 +113,7 @@ def _recipe(params: Params) -> loader.Recipe:
 
 
 def _encoded(
-    params: Params, source: loader.ImageSource, tokenizer: vqgan.VQGAN, first: int
+    params: Params, source: loader.ImageSource, tokenizer: Tokenizer, first: int
 ) -> Iterator[tuple[shards.Split, dict[str, str]]]:
     """This process's batches of the images from `first` on: their records, and what could not be read of them."""
     mirrors = 2 if params.images.flip else 1
@@ -133,11 +134,10 @@ def _encoded(
         yield shards.Split(torch.cat(parts), labels, index), unreadable
 
 
-def _tokens(tokenizer: vqgan.VQGAN, pixels: Tensor, mirrors: int) -> Tensor:
+def _tokens(tokenizer: Tokenizer, pixels: Tensor, mirrors: int) -> Tensor:
     """Those of images (B, 3, S, S), each followed by its mirror image: (mirrors B, N)."""
     if not len(pixels):
-        side = pixels.shape[2] // tokenizer.architecture.downsampling
-        return torch.empty(0, side**2, dtype=torch.int32)
+        return torch.empty(0, math.prod(tokenizer.grid(pixels.shape[2], pixels.shape[3])), dtype=torch.int32)
     shown = to_float(pixels.to(device()))
     views = (shown, shown.flip(3))[:mirrors]
     return torch.stack([tokenizer.encode(view).int().cpu() for view in views], dim=1).flatten(0, 1)

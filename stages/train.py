@@ -12,7 +12,7 @@ from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
 from vqlcmd.loggers import LOGGERS
 from vqlcmd.methods import save_method
-from vqlcmd.params import Train, load_params
+from vqlcmd.params import Train, load_run
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.distributed import barrier, device, rank, world
 from vqlcmd.runtime.errors import DataError
@@ -28,7 +28,7 @@ def run() -> None:
     """Train the method that params.yaml names, from the start or from where the same run stopped."""
     if paths.compiles():
         transformer.compile_network()
-    params = load_params()
+    params = load_run()
     header = shards.read_header(paths.TOKENS)
     codebook_KD = shards.read_codebook(paths.TOKENS)
     split = streaming.open_split(paths.TOKENS, "train", device(), paths.token_memory())

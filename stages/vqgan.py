@@ -14,6 +14,7 @@ from vqlcmd.images import loader, manifest
 from vqlcmd.images.copies import first_of
 from vqlcmd.params import Params, load_params
 from vqlcmd.pretrained import convert, download
+from vqlcmd.pretrained.described import architecture
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.distributed import barrier, device, rank
 from vqlcmd.runtime.errors import ConfigError
@@ -49,14 +50,14 @@ def _read(params: Params, checkpoint: str, key: str) -> tuple[vqgan.VQGAN, dict[
         raise ConfigError(f"{key} is {checkpoint}, which this stage writes: name a copy elsewhere")
     config = Path(settings.config).expanduser() if settings.config else None
     tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256, settings.pixel_range)
-    architecture = tokenizer.architecture
-    factor = architecture.downsampling
+    shape = tokenizer.architecture
+    factor = shape.downsampling
     if params.images.size % factor:
         raise ConfigError(
             f"images.size {params.images.size} must be a multiple of {factor}, which {checkpoint} divides by"
         )
-    if architecture.in_channels != 3:
-        raise ConfigError(f"{checkpoint} is for {architecture.in_channels} channels, images have 3: name another one")
+    if shape.in_channels != 3:
+        raise ConfigError(f"{checkpoint} is for {shape.in_channels} channels, images have 3: name another one")
     return tokenizer, provenance
 
 
@@ -81,7 +82,7 @@ def _fit(params: Params) -> None:
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     source = loader.open_images(listed, paths.images_root())
     begun, origin = (None, None) if settings.init is None else _read(params, settings.init, "vqgan.init")
-    shape = begun.architecture if begun else _architecture(params)
+    shape = begun.architecture if begun else architecture(settings, params.images.size)
     fitting.require_fit(shape, settings.fit, params.images.size, len(source), device())
     tokenizer = begun or build(shape, settings.seed)
     if tokenizer.architecture.variant.gumbel:
@@ -140,17 +141,6 @@ def _fit(params: Params) -> None:
             print(f"vqgan: reconstructions at every row of metrics/tokenizer.tsv are in {album}")
         barrier()
         state.finish()
-
-
-def _architecture(params: Params) -> vqgan.Architecture:
-    settings = params.vqgan
-    return vqgan.Architecture(
-        resolution=params.images.size,
-        **settings.model_dump(include={"ch", "num_res_blocks", "z_channels", "embed_dim", "n_embed"}),
-        ch_mult=tuple(settings.ch_mult),
-        attn_resolutions=tuple(settings.attn_resolutions),
-        variant=vqgan.Variant(unit_codes=settings.fit.unit_codes),
-    )
 
 
 def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, Tensor, bool]:

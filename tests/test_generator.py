@@ -14,10 +14,11 @@ from vqlcmd import methods
 from vqlcmd.generator import Generator
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokenizer import vqgan
 
-HEADER = {"tokens": 16, "classes": ["a", "b", "c"], "vqgan_digest": ""}
+HEADER = {"tokens": 16, "grid": [4, 4], "classes": ["a", "b", "c"]}
 Make = Callable[..., Generator]
 
 
@@ -29,8 +30,9 @@ def saved(tmp_path: Path) -> Make:
         chosen = params(**overrides)
         method = build(tokens=16, codes=TINY.n_embed, classes=3, **overrides)
         table = codebook(TINY.n_embed)
-        methods.save_method(tmp_path / "model" / "model.safetensors", method, chosen, HEADER, table)
         vqgan.save(seeded(TINY), tmp_path / "vqgan.safetensors", {})
+        header = {**HEADER, "vqgan_digest": sha256(tmp_path / "vqgan.safetensors")}
+        methods.save_method(tmp_path / "model" / "model.safetensors", method, chosen, header, table)
         return vqlcmd.load(str(tmp_path))
 
     return make
@@ -46,7 +48,7 @@ def test_a_bare_sample_is_what_the_pipeline_draws_with_the_parameters_of_trainin
     label = torch.tensor([0, 1, 2, 0])
     how = params(method=name, sample=own, **OPTIONS).sampling()
     drawn = model.method.sample(label, CounterRNG(5, "sample", torch.arange(4)), how)
-    images = (model.vqgan.decode(drawn).clamp(-1, 1) * 127.5 + 127.5).round().byte()
+    images = (model.tokenizer.decode(drawn, model.grid).clamp(-1, 1) * 127.5 + 127.5).round().byte()
     assert (model.sample(label.tolist()).int() - images.int()).abs().max() <= 1
     assert model.sampling() == how
 

@@ -9,10 +9,11 @@ import torch
 
 from tests.factory import ROOT
 from vqlcmd.costs import available, fitting, memory
-from vqlcmd.costs.plan import Data, architecture, plan
+from vqlcmd.costs.plan import Data, plan
 from vqlcmd.experiments.table import differences, overridden
 from vqlcmd.params import Params, check_params
 from vqlcmd.params.errors import MOST_LINES
+from vqlcmd.pretrained.described import architecture
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -49,7 +50,9 @@ def counted(params: Params) -> None:
     memory.require_sampling(found.costs, params.sample.batch_size, CPU)
     memory.require_bound(found.costs, params.bound.batch_size, CPU)
     if params.vqgan.checkpoint is None:
-        fitting.require_fit(architecture(params), params.vqgan.fit, params.images.size, 1797, CPU)
+        fitting.require_fit(
+            architecture(params.vqgan, params.images.size), params.vqgan.fit, params.images.size, 1797, CPU
+        )
 
 
 @pytest.mark.slow

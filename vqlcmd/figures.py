@@ -100,13 +100,14 @@ def noise_schedule(signal: Callable[[Tensor], Tensor], name: str, path: Path) ->
 
 
 def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
-    """Norms and distances of the VQGAN's codebook (above) and of the learned table (below): the paper's Figure 5."""
-    figure, axes = _figure(2, 2, (9, 7))
-    for (left, right), name, table in (
-        (axes[0], "VQGAN codebook", codebook_KD),
-        (axes[1], "embeddings of the model", table_KD),
-    ):
-        table = table.float()
+    """Norms and distances of the VQGAN's codebook (above) and of the learned table (below): the paper's Figure 5.
+
+    A codebook without columns is that of a tokenizer whose codes have no vectors, and is not drawn.
+    """
+    tables = {"VQGAN codebook": codebook_KD, "embeddings of the model": table_KD}
+    tables = {name: table.float() for name, table in tables.items() if table.shape[1]}
+    figure, axes = _figure(len(tables), 2, (9, 3.5 * len(tables)))
+    for (left, right), (name, table) in zip(np.reshape(axes, (-1, 2)), tables.items(), strict=True):
         norms = table.norm(dim=1).numpy()
         # Rows of one length differ by rounding alone, which is no range for bins.
         middle, half = float(norms.mean()), max(float(np.ptp(norms)) / 2, 0.05 * float(norms.mean()), 1e-6)

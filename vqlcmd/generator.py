@@ -15,8 +15,10 @@ from vqlcmd.params.errors import rule
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import ConfigError, DataError
-from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer import Tokenizer
+from vqlcmd.tokenizer import load as load_tokenizer
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
+from vqlcmd.tokens.header import grid_of
 
 
 class Generator:
@@ -25,9 +27,10 @@ class Generator:
     `about` is what the model's file says: what is not asked for otherwise is sampled as params.yaml did in training.
     """
 
-    def __init__(self, method: Method, tokenizer: vqgan.VQGAN, about: Mapping[str, Any], device: torch.device):
-        self.method, self.vqgan, self.about, self.device = method, tokenizer, about, device
+    def __init__(self, method: Method, tokenizer: Tokenizer, about: Mapping[str, Any], device: torch.device):
+        self.method, self.tokenizer, self.about, self.device = method, tokenizer, about, device
         self.class_names = tuple(about["class_names"])
+        self.grid: tuple[int, int] = tuple(about["grid"])
 
     def sampling(
         self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None, **own: Any
@@ -82,7 +85,7 @@ class Generator:
             label = labels[rows] if isinstance(labels, Tensor) else None
             rng = CounterRNG(key, "sample", rows)
             tokens = self.method.sample(label, rng, how)
-            images.append(to_uint8(self.vqgan.decode(tokens)).cpu())
+            images.append(to_uint8(self.tokenizer.decode(tokens, self.grid)).cpu())
         return torch.cat(images)
 
     @torch.no_grad()
@@ -118,9 +121,14 @@ class Generator:
             raise ConfigError(f"class {class_} does not exist: this model has {known_classes}, numbered from 0")
         number = known_classes if class_ is None else class_
         label = torch.full((count,), number, device=self.device) if known_classes else None
-        tokens = self.vqgan.encode(to_float(image[None].to(self.device))).flatten()
-        side = round(len(tokens) ** 0.5)
-        open_N = torch.nn.functional.adaptive_max_pool2d(hole[None].float(), side).flatten().bool().to(self.device)
+        height, width = image.shape[1:]
+        if self.tokenizer.grid(height, width) != self.grid:
+            rows, columns = self.grid
+            raise ConfigError(
+                f"an image of {height} x {width} pixels does not give this model's {rows} x {columns} tokens"
+            )
+        tokens = self.tokenizer.encode(to_float(image[None].to(self.device))).flatten()
+        open_N = torch.nn.functional.adaptive_max_pool2d(hole[None].float(), self.grid).flatten().bool().to(self.device)
         if not open_N.any():
             raise ConfigError("the mask has no white pixel: paint white over what is to be drawn anew")
         if open_N.all():
@@ -131,9 +139,9 @@ class Generator:
         known = torch.where(open_N, -1, tokens).expand(count, -1)
         rng = CounterRNG(key, "inpaint", torch.arange(count, device=self.device))
         drawn = self.method.sample(label, rng, how, known)
-        painted = to_uint8(self.vqgan.decode(drawn)).cpu()
-        patch = image.shape[1] // side
-        blocks = open_N.cpu().view(side, side).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+        painted = to_uint8(self.tokenizer.decode(drawn, self.grid)).cpu()
+        patches = [pixels // tokens for pixels, tokens in zip((height, width), self.grid, strict=True)]
+        blocks = open_N.cpu().view(self.grid).repeat_interleave(patches[0], 0).repeat_interleave(patches[1], 1)
         lost = blocks if whole_tokens else hole.cpu()
         return torch.where(lost, painted, image), torch.where(lost, 127, image).byte()
 
@@ -160,6 +168,7 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     method, about = load_method(path, where)
     if "sampling" not in about:
         raise DataError(f"{path} does not say how to sample, it is of another version: `dvc repro` trains it anew")
-    loaded = vqgan.load(tokenizer, where)
+    about["grid"] = grid_of(about, path)
+    loaded = load_tokenizer(tokenizer, where)
     belongs.check_belong(belongs.tokenizer(tokenizer), belongs.model(path, about))
     return Generator(method, loaded, about, where)

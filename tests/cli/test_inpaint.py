@@ -1,8 +1,7 @@
 """In-painting: masks as people make them, pictures as cameras store them, and edits that stay within the mask."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,17 +14,25 @@ from tests.tokenizers import SMALL, seeded
 from vqlcmd.cli import export
 from vqlcmd.cli.export import inpaint_image
 from vqlcmd.generator import Generator
+from vqlcmd.params.types import Section
 from vqlcmd.runtime.errors import ConfigError, DataError
 
 SIDE = 16
+ABOUT: dict[str, Any] = {
+    "class_names": [],
+    "grid": [4, 4],
+    "params": {"seed": 0},
+    "sampling": {"steps": 2, "sampler": "ancestral", "guidance": 0.0, "own": {}},
+}
 
 
 class Painter:
     """A method that draws code 1 wherever a token is not given."""
 
     supports_inpainting = True
+    knobs = Section
 
-    def check(self, how: object, infill: bool) -> None:
+    def check(self, how: object, infill: bool = False) -> None:
         pass
 
     def sample(self, label: Tensor | None, rng: object, how: object, known: Tensor) -> Tensor:
@@ -34,7 +41,7 @@ class Painter:
 
 @pytest.fixture
 def generator() -> Generator:
-    return Generator(Painter(), seeded(SMALL), [], torch.device("cpu"))  # pyright: ignore[reportArgumentType]
+    return Generator(Painter(), seeded(SMALL), ABOUT, torch.device("cpu"))  # pyright: ignore[reportArgumentType]
 
 
 def image() -> Tensor:
@@ -54,7 +61,7 @@ def test_results_differ_from_the_picture_within_the_hole_alone(generator: Genera
 def test_whole_tokens_take_all_pixels_of_a_token(generator: Generator) -> None:
     hole = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     hole[5, 3:9] = True
-    patch = SIDE // round(generator.vqgan.encode(torch.zeros(1, 3, SIDE, SIDE)).numel() ** 0.5)
+    patch = SIDE // generator.grid[0]
     painted, kept = generator.inpaint(image(), hole, None, 1, whole_tokens=True)
     blocks = torch.nn.functional.max_pool2d(hole[None].float(), patch).bool()[0]
     blocks = blocks.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
@@ -80,13 +87,15 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     given: dict[str, Any] = {}
 
     class Model:
+        about: ClassVar[dict[str, Any]] = {}
+
         def inpaint(self, pixels: Tensor, hole: Tensor, *_: object, **how: object) -> tuple[Tensor, Tensor]:
             given.update(pixels=pixels, hole=hole, how=how)
             return pixels[None], pixels
 
     monkeypatch.chdir(tmp_path)
     settings = {"size": 8, "resize": "box", "crop": "random", "background": "red"}
-    monkeypatch.setattr(export.shards, "read_header", lambda _: {"images": settings})
+    Model.about["images"] = settings
     monkeypatch.setattr(vqlcmd, "load", lambda _: Model())
     monkeypatch.setattr(export.figures, "image_grid", lambda *_: None)
     Image.new("RGB", (8, 8), "blue").save("picture.png")
@@ -95,7 +104,16 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def paint(picture: str = "picture.png", mask: str = "mask.png") -> None:
     inpaint_image(
-        Path(picture), Path(mask), Path("out.png"), None, 1, steps=2, guidance=0.0, seed=0, whole_tokens=False
+        Path("data"),
+        Path(picture),
+        Path(mask),
+        Path("out.png"),
+        None,
+        1,
+        steps=2,
+        guidance=0.0,
+        seed=0,
+        whole_tokens=False,
     )
 
 
@@ -161,8 +179,9 @@ def test_a_damaged_picture_or_mask_is_one_line_that_names_it(seen: dict[str, Any
     assert "\n" not in str(error.value)
 
 
-def test_tokens_without_a_background_are_to_be_made_anew(seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = json.loads('{"size": 8, "resize": "box", "crop": "center"}')
-    monkeypatch.setattr(export.shards, "read_header", lambda _: {"images": settings})
-    with pytest.raises(DataError, match="older version: run `dvc repro`"):
+def test_a_model_that_does_not_say_how_pictures_were_prepared_is_to_be_trained_anew(
+    seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(vqlcmd.load("")), "about", {})
+    with pytest.raises(DataError, match="does not say how pictures were prepared: `dvc repro` trains it anew"):
         paint()

@@ -20,9 +20,10 @@ from vqlcmd.cli.plan import Machine
 from vqlcmd.costs.flops import Sizes
 from vqlcmd.costs.gpus import GPUS
 from vqlcmd.costs.memory import activations
-from vqlcmd.costs.plan import FAMILIES, Data, architecture, plan
+from vqlcmd.costs.plan import Data, plan
 from vqlcmd.methods import save_method
 from vqlcmd.params import Params
+from vqlcmd.pretrained.described import FAMILIES, architecture
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.tokenizer.blocks import Architecture
@@ -88,11 +89,11 @@ def test_files_are_as_large_as_announced(tmp_path: Path) -> None:
     for name, count in (("data/tokens", 5000), ("data/samples", 3000)):
         split = shards.Split(integers(CODES, count, TOKENS), integers(3, count), torch.arange(count))
         table = codebook(CODES, 7) if name == "data/tokens" else None
-        shards.write_shards(tmp_path / name, {"train": split}, {}, 2000, table)
+        shards.write_shards(tmp_path / name, {"train": split}, {"codes": CODES}, 2000, table)
         written = sum(path.stat().st_size for path in (tmp_path / name).iterdir())
         assert written == pytest.approx(found.disk()[name], rel=0.15)
     path = tmp_path / "model.safetensors"
-    header = {"tokens": TOKENS, "classes": ["a", "b", "c"], "vqgan_digest": ""}
+    header = {"tokens": TOKENS, "grid": [1, TOKENS], "classes": ["a", "b", "c"], "vqgan_digest": ""}
     save_method(path, made(3), params(**TINY), header, codebook(CODES, 7))
     assert path.stat().st_size == pytest.approx(found.disk()["data/model"], rel=0.1)
 
@@ -114,7 +115,7 @@ def test_a_named_tokenizer_is_not_fitted_and_its_format_shapes_it() -> None:
     named: Params = params(**{**TINY, "vqgan": vqgan})
     assert plan(named, Data(1, 0)).work()["vqgan"].flops == 0
     assert planned().work()["vqgan"].flops > 0
-    assert architecture(named).variant == FAMILIES["unleashing"]
+    assert architecture(named.vqgan, 16).variant == FAMILIES["unleashing"]
 
 
 @pytest.mark.parametrize(

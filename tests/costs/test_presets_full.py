@@ -19,9 +19,10 @@ from tests.factory import codebook, integers
 from tests.repository.test_presets import PAPER, preset
 from vqlcmd import methods
 from vqlcmd.cli.plan import PUBLISHED
-from vqlcmd.costs.plan import Data, architecture, plan
+from vqlcmd.costs.plan import Data, plan
 from vqlcmd.generator import Generator
 from vqlcmd.params import Params, load_params
+from vqlcmd.pretrained.described import architecture
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.resume import State
 from vqlcmd.tokenizer import vqgan
@@ -46,7 +47,7 @@ def run(name: str) -> dict[str, float]:
     move in float32. Memory in bytes beyond what the process held when all modules were imported.
     """
     params, (_, classes) = load_params(preset(name)), PUBLISHED[name]
-    shape, how = architecture(params), replace(params.sampling(), steps=STEPS)
+    shape, how = architecture(params.vqgan, params.images.size), replace(params.sampling(), steps=STEPS)
     classes = classes if params.train.use_classes else 0
     tokens = integers(shape.n_embed, 4, shape.grid**2)
     split = Split(tokens, integers(max(classes, 1), 4, seed=1), torch.arange(4))

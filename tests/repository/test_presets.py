@@ -12,7 +12,7 @@ from vqlcmd import methods
 from vqlcmd.cli.plan import PUBLISHED, _bytes, _si
 from vqlcmd.costs.plan import Data, plan
 from vqlcmd.experiments.table import overridden, read_table, runs
-from vqlcmd.params import check_params, load_params
+from vqlcmd.params import Params, check_params, load_params
 from vqlcmd.runtime.yaml_file import read_yaml
 
 PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
@@ -91,6 +91,7 @@ def test_every_row_of_a_table_can_train_and_sample_at_the_papers_scale(path: Pat
     base = overridden(read_yaml(preset(table.preset)), {"network.layers": 1})
     for run in runs(table, base, [0]):
         params = run.params
+        assert isinstance(params, Params)
         with torch.device("meta"):
             codebook_KD = torch.empty(params.vqgan.n_embed, params.vqgan.embed_dim)
             method = methods.build(params.model_part(), codebook_KD, 256, PUBLISHED[table.preset][1])

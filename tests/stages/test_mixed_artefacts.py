@@ -17,6 +17,7 @@ from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
+DATA = Path("data")
 OTHER_TOKENIZER = merge(TINY, {"vqgan": {"seed": 1}})
 
 
@@ -56,10 +57,10 @@ def test_every_reader_of_the_model_and_another_tokenizer_refuses(other: Path, co
     image = picture(copy / "a.png")
     for act in (
         lambda: vqlcmd.load("data"),
-        lambda: export.draw_gallery(copy / "g.png", "0", 1, steps=2),
-        lambda: export.sample_images(copy / "out", 1, 2, steps=2),
-        lambda: export.inpaint_image(image, image, copy / "i.png", 1, 1, steps=2),
-        lambda: export.decode_samples(copy / "out", 3, 8),
+        lambda: export.draw_gallery(DATA, copy / "g.png", "0", 1, steps=2),
+        lambda: export.sample_images(DATA, copy / "out", 1, 2, steps=2),
+        lambda: export.inpaint_image(DATA, image, image, copy / "i.png", 1, 1, steps=2),
+        lambda: export.decode_samples(DATA, DATA / "samples", copy / "out", 3, 8),
         *(lambda stage=stage: run_stages(copy, stage) for stage in ("sample", "evaluate", "figures")),
     ):
         refused(copy, act, "do not belong together, they come from different tokenizers: run `dvc repro`")

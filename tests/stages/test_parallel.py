@@ -21,9 +21,9 @@ from tests.kinds import MAKERS
 from tests.pipeline_imports import ROOT
 from tests.runtime.test_launcher import alive, children, finish, start
 from tests.tokenizers import seeded
-from vqlcmd.costs.plan import architecture
 from vqlcmd.images import manifest
 from vqlcmd.params import load_params
+from vqlcmd.pretrained.described import architecture
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.safetensors_file import load_weights
 from vqlcmd.tokenizer import vqgan
@@ -167,7 +167,11 @@ def test_thousands_of_pictures_make_the_same_shards_from_any_source_by_one_proce
     folder = prepare(tmp_path / "run", {})
     demo = load_params(ROOT / "presets" / "digits.yaml")
     write_params(folder, {"dataset": "set", "images": {"size": 32}, "tokenize": {"shard_images": 1000}})
-    vqgan.save(seeded(replace(architecture(demo), resolution=32)), folder / "data" / "vqgan.safetensors", {})
+    vqgan.save(
+        seeded(replace(architecture(demo.vqgan, demo.images.size), resolution=32)),
+        folder / "data" / "vqgan.safetensors",
+        {},
+    )
     made = {}
     for kind, make in MAKERS.items():
         place = make(tmp_path / "pictures" / kind, pictures)

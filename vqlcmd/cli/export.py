@@ -1,4 +1,4 @@
-"""data/samples or data/model -> image files."""
+"""A model, or samples of the pipeline -> image files."""
 
 import math
 import tempfile
@@ -11,6 +11,7 @@ from PIL import Image
 
 import vqlcmd
 from vqlcmd import figures
+from vqlcmd import tokenizer as tokenizers
 from vqlcmd.experiments import runner
 from vqlcmd.images.crops import Recipe, crop_views
 from vqlcmd.images.rgb import read_picture
@@ -21,21 +22,21 @@ from vqlcmd.runtime.artefacts.write_errors import writing
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import atomic_write
-from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
+from vqlcmd.tokens.header import grid_of
 
 
-def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
-    """Decode data/samples into `out`: NUMBER-CLASS.png files, or one .npz."""
+def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | None, batch_size: int) -> None:
+    """Decode samples by the tokenizer in `folder` into `out`: NUMBER-CLASS.png files, or one .npz."""
     check_folder(out)
-    header = shards.read_header(paths.SAMPLES)
-    samples = shards.read_split(paths.SAMPLES, "samples")
-    belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.samples(paths.SAMPLES, header))
-    tokenizer = vqgan.load(paths.VQGAN, device())
+    header, file = shards.read_header(samples_folder), folder / paths.VQGAN.name
+    samples, grid = shards.read_split(samples_folder, "samples"), grid_of(header, samples_folder)
+    tokenizer = tokenizers.load(file, device())
+    belongs.check_belong(belongs.tokenizer(file), belongs.samples(samples_folder, header))
     images = torch.cat(
         [
-            to_uint8(tokenizer.decode(tokens.long().to(device()))).cpu()
+            to_uint8(tokenizer.decode(tokens.long().to(device()), grid)).cpu()
             for tokens in samples.tokens[:count].split(batch_size)
         ]
     )
@@ -43,10 +44,10 @@ def decode_samples(out: Path, count: int | None, batch_size: int) -> None:
     write_images(images, labels, header["classes"], out)
 
 
-def sample_images(out: Path, class_: int | None, count: int, **how: Any) -> None:
+def sample_images(folder: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
     """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample."""
     check_folder(out)
-    model = vqlcmd.load("data")
+    model = vqlcmd.load(str(folder))
     names = model.class_names
     if class_ is not None and not names:
         raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
@@ -54,17 +55,16 @@ def sample_images(out: Path, class_: int | None, count: int, **how: Any) -> None
     write_images(model.sample(count if labels is None else labels, **how), labels, names, out)
 
 
-def inpaint_image(image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
+def inpaint_image(folder: Path, image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
     """One picture: `image` as the model sees it, what is kept of it, and `count` results; `how` as for Generator.
 
     Of the mask, white is a hole; black and what is transparent is kept.
     """
     check_picture(out)
-    header = shards.read_header(paths.TOKENS)
-    belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.tokens(paths.TOKENS, header))
-    settings = header["images"]
+    model = vqlcmd.load(str(folder))
+    settings = model.about.get("images", {})
     if "background" not in settings:
-        raise DataError(f"{paths.TOKENS} was made by an older version: run `dvc repro`")
+        raise DataError(f"the model in {folder} does not say how pictures were prepared: `dvc repro` trains it anew")
     recipe = Recipe.of(**settings).deterministic()
     picture, holes = read_picture(image, recipe.background), read_picture(mask, "black")
     if picture.size != holes.size:
@@ -73,7 +73,6 @@ def inpaint_image(image: Path, mask: Path, out: Path, class_: int | None, count:
             " make the mask as large as the image"
         )
     pixels, hole = (torch.from_numpy(crop_views(each, recipe, 0)[0]) for each in (picture, holes))
-    model = vqlcmd.load("data")
     painted, kept = model.inpaint(pixels, hole.float().mean(dim=0) > 127, class_, count, **how)
     figures.image_grid(torch.cat([pixels[None], kept[None], painted]), min(count + 2, 10), out)
     print(f"{out}: the image, what is kept of it, {count} results")
@@ -83,7 +82,7 @@ def _sides(picture: Image.Image) -> str:
     return f"{picture.width} x {picture.height}"
 
 
-def draw_gallery(out: Path, guidance: str | None, rows: int, **how: Any) -> None:
+def draw_gallery(folder: Path, out: Path, guidance: str | None, rows: int, **how: Any) -> None:
     """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
     check_picture(out)
     try:
@@ -93,7 +92,7 @@ def draw_gallery(out: Path, guidance: str | None, rows: int, **how: Any) -> None
     wrong = [scale for scale in scales or () if not 0 <= scale < math.inf]
     if wrong:
         raise ConfigError(f"--guidance {wrong[0]:g} must be a number from 0")
-    model = vqlcmd.load("data")
+    model = vqlcmd.load(str(folder))
     scales = scales or [model.about["sampling"]["guidance"]]
     columns = min(len(model.class_names), 20) or 10
     classes = list(range(columns)) * rows if model.class_names else columns * rows

@@ -1,17 +1,15 @@
 """vqlcmd: single stages by hand, and what lies beside the pipeline. The commands mount the stages' own functions."""
 
-import importlib
-import importlib.util
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vqlcmd.cli import knobs
-from vqlcmd.cli.knobs import KnobCommand
+from vqlcmd.cli import model
+from vqlcmd.cli.checkout import require_checkout, run_stage
 from vqlcmd.cli.methods import print_methods
 from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
@@ -60,18 +58,10 @@ def options(
     """VQ-LCMD: generative models over VQ tokens, as a reproducible pipeline. `dvc repro` runs all stages."""
 
 
-def _stage(name: str) -> int:
-    """Run a stage of the checkout that the command is given in; its exit code."""
-    sys.path.insert(0, str(Path.cwd()))
-    if importlib.util.find_spec("stages") is None:
-        raise ConfigError(f"`vqlcmd {name}` is a stage of the pipeline: run it in the root of a checkout of it")
-    return importlib.import_module(f"stages.{name}").main()
-
-
 def _mount(stage: str, text: str) -> None:
     @app.command(stage, help=text + " Parameters come from params.yaml.")
     def command() -> None:
-        raise typer.Exit(_stage(stage))
+        raise typer.Exit(run_stage(stage))
 
 
 @app.command()
@@ -128,103 +118,9 @@ def scan(
 
 
 @app.command()
-def decode(
-    out: Annotated[
-        Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")
-    ],
-    count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
-) -> None:
-    """Turn data/samples into images."""
-    from vqlcmd.cli.export import decode_samples
-
-    decode_samples(out, count, batch_size)
-
-
-Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
-Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
-Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
-SampleSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of the random numbers.")]
-
-
-@app.command(cls=KnobCommand)
-def sample(
-    context: typer.Context,
-    class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    sampler: Sampler = None,
-    seed: SampleSeed = None,
-) -> None:
-    """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
-    if out is None:
-        given = [
-            name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
-        ]
-        given += knobs.given(context)
-        if given:
-            named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
-            raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
-        raise typer.Exit(_stage("sample"))
-    from vqlcmd.cli.export import sample_images
-
-    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
-    sample_images(out, class_, count or 16, **how, **knobs.given(context))
-
-
-@app.command(cls=KnobCommand)
-def inpaint(
-    context: typer.Context,
-    image: Annotated[Path, typer.Argument(help="A picture; it is cropped and resized as the training images were.")],
-    mask: Annotated[
-        Path,
-        typer.Argument(help="A picture of the same size: white where to paint anew, black or transparent to keep."),
-    ],
-    out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
-    class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    sampler: Sampler = None,
-    seed: SampleSeed = None,
-    whole_tokens: Annotated[
-        bool, typer.Option("--whole-tokens", help="Take all pixels of a token that is drawn anew, not the white alone.")
-    ] = False,
-) -> None:
-    """Paint the white part of MASK into IMAGE anew, with the model and the tokenizer in data/."""
-    from vqlcmd.cli.export import inpaint_image
-
-    how: dict[str, Any] = {
-        "steps": steps,
-        "guidance": guidance,
-        "sampler": sampler,
-        "seed": seed,
-        "whole_tokens": whole_tokens,
-    }
-    inpaint_image(image, mask, out, class_, count, **how, **knobs.given(context))
-
-
-@app.command(cls=KnobCommand)
-def gallery(
-    context: typer.Context,
-    out: Annotated[Path, typer.Argument(help="FILE.png")],
-    guidance: Annotated[str | None, typer.Option(help="Scales: 0,1,2,4. Each has --rows rows.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
-    steps: Steps = None,
-    sampler: Sampler = None,
-    seed: SampleSeed = None,
-) -> None:
-    """One picture of samples of the model in data/, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
-    from vqlcmd.cli.export import draw_gallery
-
-    draw_gallery(out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **knobs.given(context))
-
-
-@app.command()
 def report() -> None:
     """Print the metrics of the last run, and where its pictures are."""
+    require_checkout("report")
     from vqlcmd.cli.report import print_report
 
     print_report()
@@ -239,6 +135,7 @@ def plan(
     count: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,
 ) -> None:
     """What a run would cost on this machine: parameters, FLOPs, memory, disk, time. Runs nothing."""
+    require_checkout("plan")
     from vqlcmd.cli.plan import print_plan
 
     print_plan(preset, images, classes, gpu, count)
@@ -247,6 +144,7 @@ def plan(
 app.add_typer(tables, name="table")
 app.command("methods")(print_methods)
 
+model.mount(app)
 for _stage_name, _text in STAGES.items():
     if _stage_name != "sample":
         _mount(_stage_name, _text)

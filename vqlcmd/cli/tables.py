@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from vqlcmd.cli.checkout import require_checkout
 from vqlcmd.cli.summaries import WholeSummaries
 
 tables = typer.Typer(cls=WholeSummaries, help="The tables of the paper, and ours: tables/*.yaml.", no_args_is_help=True)
@@ -15,6 +16,7 @@ Name = Annotated[str, typer.Argument(help="A table: `vqlcmd table list` names th
 @tables.command("list")
 def table_list() -> None:
     """The tables, with how many rows each has."""
+    require_checkout("table list")
     from vqlcmd.experiments.runner import load, names
 
     for name in names():
@@ -30,6 +32,7 @@ def table_run(
     preset: Preset = None,
 ) -> None:
     """Run the rows that have not run yet, one DVC experiment per row and seed. Goes on where it was interrupted."""
+    require_checkout("table run")
     from vqlcmd.experiments.runner import run_table
 
     if not run_table(name, list(range(seeds)), jobs, preset):
@@ -39,6 +42,7 @@ def table_run(
 @tables.command("show")
 def table_show(name: Name, preset: Preset = None) -> None:
     """Our numbers, their spread over seeds, and the paper's, as Markdown."""
+    require_checkout("table show")
     from vqlcmd.experiments.runner import show_table
 
     print(show_table(name, preset))
@@ -47,6 +51,7 @@ def table_show(name: Name, preset: Preset = None) -> None:
 @tables.command("commands")
 def table_commands(name: Name, preset: Preset = None) -> None:
     """A command for each row, beside the paper's numbers, as Markdown: the lists of docs/tables.md."""
+    require_checkout("table commands")
     from vqlcmd.experiments.commands import commands
     from vqlcmd.experiments.runner import base_values, load
 
@@ -61,6 +66,7 @@ def table_embeddings(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Draw the embeddings of a table's rows: norm, distance, rank and decodability over training, and all distances."""
+    require_checkout("table embeddings")
     from vqlcmd.cli.export import draw_collapse
 
     draw_collapse(name, out, preset, seed)

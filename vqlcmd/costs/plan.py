@@ -3,7 +3,8 @@
 Shapes: N tokens, K codes, P parameters.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import prod
 
 import torch
 
@@ -15,24 +16,10 @@ from vqlcmd.evaluation.distances import CHUNK
 from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier
 from vqlcmd.images.crops import Recipe
 from vqlcmd.params import Params
-from vqlcmd.pretrained.families import LAYOUTS
-from vqlcmd.tokenizer.blocks import TAMING, Architecture
+from vqlcmd.pretrained.described import without_weights
+from vqlcmd.tokenizer import Tokenizer
 from vqlcmd.tokens.streaming import BYTES_BESIDE_TOKENS
 
-FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
-    "unleashing": replace(LAYOUTS["unleashing"].variant, quant_convs=False, extra_blocks=0),
-    "maskgit": replace(
-        LAYOUTS["maskgit"].variant,
-        mid_attention=False,
-        extra_blocks=0,
-        biases=False,
-        pooled=True,
-        shortcut="output",
-        latent_kernel=1,
-        quant_convs=False,
-    ),
-}
-"""The arithmetic of a published tokenizer by `vqgan.format`: of its layout, and what only its tensors would show."""
 INCEPTION = (2048, 1008, 11_426_464_960)
 """Features, logits, and FLOPs an image, which it enlarges to 299 pixels a side."""
 VGG16 = (4096, 0, 30_932_336_640)
@@ -184,48 +171,31 @@ class Plan:
 
 def plan(params: Params, data: Data) -> Plan:
     """What `params` would take with `data`."""
-    shape = architecture(params)
+    size, tokenizer = params.images.size, without_weights(params.vqgan, params.images.size)
     costs = method_costs(
         params.model_part(),
         params.sampling(),
         levels=params.bound.levels,
-        tokens=shape.grid**2,
-        codes=shape.n_embed,
-        codebook_dim=shape.embed_dim,
+        tokens=prod(tokenizer.grid(size, size)),
+        codes=tokenizer.codes,
+        codebook_dim=tokenizer.codebook.shape[1],
         classes=data.classes if params.train.use_classes else 0,
     )
-    encode, decode, weights = tokenizer_flops(shape, params.images.size)
-    return Plan(params, data, costs, weights, encode, decode)
+    weights = sum(parameter.numel() for parameter in tokenizer.parameters())
+    return Plan(params, data, costs, weights, *tokenizer_flops(tokenizer, size))
 
 
-def tokenizer_flops(shape: Architecture, size: int) -> tuple[int, int, int]:
-    """FLOPs to encode and to decode an image of `size` pixels a side; and the tokenizer's parameters."""
-    tokenizer = fitting.build(shape).requires_grad_(False)
+def tokenizer_flops(tokenizer: Tokenizer, size: int) -> tuple[int, int]:
+    """FLOPs to encode and to decode an image of `size` pixels a side, of a tokenizer on the device `meta`."""
     try:
         with META, counting() as counter:
-            tokenizer.encode(torch.empty(1, shape.in_channels, size, size))
-            encode, side = counter.get_total_flops(), size // shape.downsampling
-            tokenizer.decode_latents(torch.empty(1, shape.embed_dim, side, side))
+            grid = tokenizer.grid(size, size)
+            tokenizer.encode(torch.empty(1, 3, size, size))
+            encode = counter.get_total_flops()
+            tokenizer.decode(torch.zeros(1, prod(grid), dtype=torch.int64), grid)
     except RuntimeError as error:
         raise fitting.too_large(error) from None
-    weights = sum(parameter.numel() for parameter in tokenizer.parameters())
-    return encode, counter.get_total_flops() - encode, weights
-
-
-def architecture(params: Params) -> Architecture:
-    """The tokenizer as the section `vqgan` describes it. A checkpoint's file may say otherwise, and then counts."""
-    given = params.vqgan
-    return Architecture(
-        resolution=params.images.size,
-        ch=given.ch,
-        ch_mult=tuple(given.ch_mult),
-        num_res_blocks=given.num_res_blocks,
-        attn_resolutions=tuple(given.attn_resolutions),
-        z_channels=given.z_channels,
-        embed_dim=given.embed_dim,
-        n_embed=given.n_embed,
-        variant=FAMILIES.get(given.format, TAMING) if given.checkpoint else TAMING,
-    )
+    return encode, counter.get_total_flops() - encode
 
 
 def proxy_flops(size: int) -> int:

@@ -53,6 +53,8 @@ class CodebookEmbedding(Embedding):
 
 def _codebook(codebook_KD: Tensor, dim: int, init_std: float) -> Embedding:
     del init_std
+    if not codebook_KD.shape[1]:
+        raise ConfigError("`embedding: codebook` needs a codebook, and this tokenizer has none: set it to learned")
     if codebook_KD.shape[1] != dim:
         size = codebook_KD.shape[1]
         raise ConfigError(

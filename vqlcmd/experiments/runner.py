@@ -12,7 +12,7 @@ from typing import Any
 from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile, call
 from vqlcmd.experiments.table import Run, Table, differences, markdown, read_table, runs
-from vqlcmd.params import Params
+from vqlcmd.params import RunParams
 from vqlcmd.runtime import paths, pipeline
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.resume import fingerprint
@@ -103,13 +103,13 @@ def fetch_model(revision: str, folder: Path) -> Path:
     return target
 
 
-def _identity(params: Params) -> str:
+def _identity(params: RunParams) -> str:
     """Of everything that decides an experiment's result: parameters, code, and the manifest of the images."""
     values = params.model_dump(mode="json")
     return fingerprint(values, pipeline.digests(values, root=Path()))
 
 
-def _training(params: Params) -> str:
+def _training(params: RunParams) -> str:
     """Of what decides a model, apart from its tokens."""
     return fingerprint(params.model_part().model_dump(mode="json"))
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from vqlcmd.params import Extractor, Params, check_params
+from vqlcmd.params import Extractor, RunParams, check_run
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -68,7 +68,7 @@ class Run:
     value: Any
     seed: int
     overrides: dict[str, Any]
-    params: Params
+    params: RunParams
 
 
 def read_table(path: Path) -> Table:
@@ -94,7 +94,7 @@ def runs(table: Table, base: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
             for value in table.values:
                 overrides = {**row.set, **({table.knob: value} if table.knob else {})}
                 overrides = {key: _resolved(new, base) for key, new in overrides.items()} | {"seed": seed}
-                params = check_params(overridden(base, overrides), f"row {name!r}")
+                params = check_run(overridden(base, overrides), f"row {name!r}")
                 found.append(Run(name, value, seed, overrides, params))
     return found
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
-from vqlcmd.params import ModelParams, Params
+from vqlcmd.params import ModelParams, RunParams
 from vqlcmd.params.types import Section
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import DataError
@@ -57,7 +57,7 @@ def samplers() -> list[str]:
 def save_method(
     path: Path,
     method: Method,
-    params: Params,
+    params: RunParams,
     header: dict[str, Any],
     codebook_KD: Tensor,
     edits: Sequence[dict[str, Any]] = (),
@@ -70,6 +70,9 @@ def save_method(
         "params": params.model_part().model_dump(mode="json"),
         "sampling": {**dataclasses.asdict(params.sampling()), "batch_size": params.sample.batch_size},
         "tokens": header["tokens"],
+        "grid": header["grid"],
+        # How pictures became what the tokens are of: who paints into one prepares it so.
+        **({"images": header["images"]} if "images" in header else {}),
         "codes": len(codebook_KD),
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],

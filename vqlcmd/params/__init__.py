@@ -175,20 +175,15 @@ class Sampling:
     own: Mapping[str, Any]
 
 
-class Params(ModelParams):
-    """All of params.yaml."""
+class RunParams(ModelParams):
+    """What every domain has: how a model of tokens is trained, sampled and bounded, whatever the tokens stand for."""
 
-    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    domain: Annotated[str, one_of("vqlcmd.params:DOMAINS")]
     sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
     sample_steps: Steps
     guidance: NonNegative
-    images: Images
-    vqgan: Vqgan
-    tokenize: Tokenize
     sample: Annotated[SerializeAsAny[Sample], PlainValidator(_sample)]
     bound: Bound
-    reference: Reference
-    evaluate: Evaluate
 
     def sampling(self) -> Sampling:
         """The knobs of sampling together, with those of the chosen method."""
@@ -196,7 +191,30 @@ class Params(ModelParams):
         return Sampling(self.sample_steps, self.sampler, self.guidance, own)
 
     @model_validator(mode="after")
-    def _possible(self) -> "Params":
+    def _trainable(self) -> "RunParams":
+        if self.guidance and not self.train.use_classes:
+            raise ValueError(f"guidance {self.guidance} needs classes: set train.use_classes to true or guidance to 0")
+        if self.guidance and not self.train.class_drop:
+            raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
+        if max(self.train.snapshots, default=0) > self.train_steps:
+            raise ValueError(f"train.snapshots {self.train.snapshots} go beyond train_steps: remove those that do")
+        if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
+            raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
+        return self
+
+
+class Params(RunParams):
+    """All of params.yaml where the tokens are those of images."""
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    images: Images
+    vqgan: Vqgan
+    tokenize: Tokenize
+    reference: Reference
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _tokenizer_fits(self) -> "Params":
         if self.vqgan.checkpoint and self.vqgan.init:
             raise ValueError("vqgan.checkpoint is taken as it is and vqgan.init is trained further: set one to null")
         fitted = self.vqgan.checkpoint is None and self.vqgan.init is None
@@ -211,28 +229,44 @@ class Params(ModelParams):
                 f"embedding_dim {self.embedding_dim} must equal vqgan.embed_dim {self.vqgan.embed_dim} "
                 "with `embedding: codebook`"
             )
-        if self.guidance and not self.train.use_classes:
-            raise ValueError(f"guidance {self.guidance} needs classes: set train.use_classes to true or guidance to 0")
-        if self.guidance and not self.train.class_drop:
-            raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
-        if max(self.train.snapshots, default=0) > self.train_steps:
-            raise ValueError(f"train.snapshots {self.train.snapshots} go beyond train_steps: remove those that do")
-        if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
-            raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
         return self
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check params.yaml. ConfigError: one line for each key that is unknown, missing or out of range."""
+DOMAINS: dict[str, type[RunParams]] = {"images": Params}
+"""`domain` in params.yaml, what the tokens stand for, to the sections that go with it. One that brings its own stages
+for making tokens and looking at samples derives from RunParams and enters itself here."""
+
+
+def load_run(path: Path = Path("params.yaml")) -> RunParams:
+    """Read and check params.yaml of whatever domain. ConfigError: a line for each key that is unknown or wrong."""
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no parameters: copy a preset, for example `cp presets/digits.yaml {path}`")
-    return check_params(values, str(path))
+    return check_run(values, str(path))
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """The parameters of a run on images. ConfigError like load_run, and for another domain."""
+    return _of_images(load_run(path), str(path))
+
+
+def check_run(values: dict[str, Any], name: str) -> RunParams:
+    """Check parameters that come from `name`. ConfigError like load_run."""
+    domain = values.get("domain", "images")
+    # An unknown domain is one line like any other wrong value.
+    model = DOMAINS.get(domain, RunParams) if isinstance(domain, str) else RunParams
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{name}: {text}" for text in lines(error.errors(), model))) from None
 
 
 def check_params(values: dict[str, Any], name: str) -> Params:
-    """Check parameters that come from `name`. ConfigError like load_params."""
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{name}: {text}" for text in lines(error.errors(), Params))) from None
+    """Check parameters of a run on images. ConfigError like load_params."""
+    return _of_images(check_run(values, name), name)
+
+
+def _of_images(params: RunParams, name: str) -> Params:
+    if not isinstance(params, Params):
+        raise ConfigError(f"{name}: `domain` is {params.domain}, and this is for images alone: set it to images")
+    return params

@@ -1,1 +1,62 @@
-"""Images to discrete tokens and back."""
+"""What a tokenizer is, images to discrete tokens and back, and which there are: nothing else asks what is inside one.
+
+Shapes: B images, C channels, H x W pixels, N = h w tokens on a grid of h x w, K codes, D numbers a code.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vqlcmd.runtime.errors import DataError, shown
+from vqlcmd.runtime.safetensors_file import read_about
+
+TOKENIZERS = {"VQGAN": "vqlcmd.tokenizer.vqgan:load"}
+"""The kind that a file's header names, to the function `module:name` that loads it: (path, device) -> Tokenizer."""
+
+
+class Tokenizer(Protocol):
+    """Images in [-1, 1] to tokens on a grid, which need not be square, and back. Frozen."""
+
+    @property
+    def codes(self) -> int:
+        """K: tokens are 0 to K - 1."""
+        ...
+
+    @property
+    def codebook(self) -> Tensor | None:
+        """The vector of each code [K, D]; None where codes have none."""
+        ...
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the tokens of images with so many pixels. ConfigError where they do not fit."""
+        ...
+
+    def encode(self, images_BCHW: Tensor, /) -> Tensor:
+        """Images float32 in [-1, 1] to tokens: int64 [B, N], row by row from the top left."""
+        ...
+
+    def decode(self, tokens_BN: Tensor, grid: tuple[int, int], /) -> Tensor:
+        """Tokens int64 [B, N] on a grid to images float32 [B, C, H, W] in [-1, 1]."""
+        ...
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> Tokenizer:
+    """The tokenizer in a file, of the kind that its header names. DataError where it is missing or of no kind here."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: `dvc repro` makes it, `dvc pull` fetches it")
+    kind = read_about(path).get("kind")
+    if not isinstance(kind, str) or kind not in TOKENIZERS:
+        known = ", ".join(TOKENIZERS)
+        said = f"is of the kind {shown(kind)!r}" if kind else "does not say what it is"
+        raise DataError(f"{path} {said}, and holds no tokenizer of this project ({known}): delete it; `dvc repro`")
+    module, _, name = TOKENIZERS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)(path, device)
+
+
+def codebook_table(tokenizer: Tokenizer) -> Tensor:
+    """[K, D] on the CPU for a file; [K, 0] of a tokenizer whose codes have no vectors."""
+    table = tokenizer.codebook
+    return torch.empty(tokenizer.codes, 0) if table is None else table.cpu()

@@ -47,12 +47,12 @@ class Quantizer(nn.Module):
         ]
         return torch.cat(nearest).view(len(z_BDHW), -1)
 
-    def lookup(self, indices_BN: Tensor) -> Tensor:
-        """Codes on their square grid: [B, D, H, W]."""
+    def lookup(self, indices_BN: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Codes on their grid, a square one unless told: [B, D, H, W]."""
         batch, tokens = indices_BN.shape
-        side = math.isqrt(tokens)
-        assert side * side == tokens, f"{tokens} tokens do not form a square"
-        return self.embedding(indices_BN).transpose(1, 2).reshape(batch, -1, side, side)
+        rows, columns = grid or (math.isqrt(tokens),) * 2
+        assert rows * columns == tokens, f"{tokens} tokens do not form {rows} x {columns}"
+        return self.embedding(indices_BN).transpose(1, 2).reshape(batch, -1, rows, columns)
 
 
 class GumbelQuantizer(Quantizer):
@@ -92,11 +92,25 @@ class VQGAN(nn.Module):
         """[K, embed_dim]."""
         return self.quantize.embedding.weight
 
+    @property
+    def codes(self) -> int:
+        """K."""
+        return self.architecture.n_embed
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of images with so many pixels. ConfigError where `downsampling` divides not."""
+        factor = self.architecture.downsampling
+        if height % factor or width % factor:
+            raise ConfigError(
+                f"images have {height} x {width} pixels, which must be multiples of {factor} for this tokenizer:"
+                " set images.size to one"
+            )
+        return height // factor, width // factor
+
     def latents(self, images_BCSS: Tensor) -> Tensor:
         """What is quantised: float32 [B, embed_dim, H, W], also under autocast, since 16 bits change nearest codes."""
-        height, width = images_BCSS.shape[2:]
-        assert height == width, f"{height} x {width} is no square"
-        assert width % self.architecture.downsampling == 0, f"{self.architecture.downsampling} does not divide {width}"
+        factor, (height, width) = self.architecture.downsampling, images_BCSS.shape[2:]
+        assert height % factor == width % factor == 0, f"{factor} does not divide {height} x {width}"
         with autocast(images_BCSS.device.type, enabled=False):
             return self.unit(self.quant_conv(self.encoder(images_BCSS.float())))
 
@@ -111,10 +125,10 @@ class VQGAN(nn.Module):
             return self.quantize.tokens(self.latents(images_BCSS))
 
     @torch.no_grad()
-    def decode(self, indices_BN: Tensor) -> Tensor:
-        """Indices [B, N] to images float32 [B, C, S, S], clamped to [-1, 1]."""
+    def decode(self, indices_BN: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Indices [B, N] on a grid, a square one unless told, to images float32 [B, C, S, S], clamped to [-1, 1]."""
         with full_precision():
-            return self.decode_latents(self.quantize.lookup(indices_BN)).float().clamp(-1, 1)
+            return self.decode_latents(self.quantize.lookup(indices_BN, grid)).float().clamp(-1, 1)
 
 
 def save(vqgan: VQGAN, path: Path, provenance: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """header.json of a folder of token shards: what is in it, believed after a check of every name and number."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -44,6 +45,8 @@ class Header(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     tokens: Annotated[int, Field(ge=1, le=2**20)]
+    grid: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
+    """Rows and columns, which need not be as many."""
     codes: Annotated[int, Field(ge=1, le=MOST_CODES)]
     classes: list[str]
     splits: dict[Annotated[str, Field(pattern=r"^[a-z]{1,32}$")], Shards]
@@ -51,6 +54,8 @@ class Header(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.grid is not None and self.grid[0] * self.grid[1] != self.tokens:
+            raise ValueError(f"a grid of {self.grid[0]} x {self.grid[1]} has not {self.tokens} tokens")
         for name, split in self.splits.items():
             # Names are made, never taken: no header can lead a reader out of its folder.
             if [shard.file for shard in split.shards] != [shard_name(name, i) for i in range(len(split.shards))]:
@@ -86,6 +91,14 @@ def read_header(directory: Path) -> dict[str, Any]:
         problem = f"{'.'.join(map(str, first['loc']))[:80]!r} {first['msg'].removeprefix('Value error, ')}"
         raise DataError(f"{path} is no header of token shards ({problem}): {remedy}") from None
     return header
+
+
+def grid_of(header: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    """Rows and columns of the tokens that the header of shards or of a model is of. DataError where it does not say."""
+    match header.get("grid"):
+        case [int(rows), int(columns)] if rows > 0 and columns > 0 and rows * columns == header["tokens"]:
+            return rows, columns
+    raise DataError(f"{path} does not say on which grid its tokens lie, it is of another version: `dvc repro`")
 
 
 def listed_split(directory: Path, header: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""Commands that need only a model, which may lie anywhere: sample, gallery, inpaint and decode."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vqlcmd.cli import knobs
+from vqlcmd.cli.checkout import run_stage
+from vqlcmd.cli.knobs import KnobCommand
+from vqlcmd.runtime.errors import ConfigError
+
+Model = Annotated[
+    Path, typer.Option("--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them.")
+]
+DATA = Path("data")
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
+Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
+Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
+SampleSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of the random numbers.")]
+
+
+def decode(
+    out: Annotated[
+        Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")
+    ],
+    count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    model: Model = DATA,
+    samples: Annotated[Path | None, typer.Option(help="Their folder. [default: samples/ in that of --model]")] = None,
+) -> None:
+    """Turn the samples of the pipeline into images."""
+    from vqlcmd.cli.export import decode_samples
+
+    decode_samples(model, samples or model / "samples", out, count, batch_size)
+
+
+def sample(
+    context: typer.Context,
+    class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = None,
+    seed: SampleSeed = None,
+    model: Model = DATA,
+) -> None:
+    """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
+    if out is None:
+        given = [
+            name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+        ]
+        given += knobs.given(context)
+        if given:
+            named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
+            raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
+        raise typer.Exit(run_stage("sample"))
+    from vqlcmd.cli.export import sample_images
+
+    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
+    sample_images(model, out, class_, count or 16, **how, **knobs.given(context))
+
+
+def inpaint(
+    context: typer.Context,
+    image: Annotated[Path, typer.Argument(help="A picture; it is cropped and resized as the training images were.")],
+    mask: Annotated[
+        Path,
+        typer.Argument(help="A picture of the same size: white where to paint anew, black or transparent to keep."),
+    ],
+    out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
+    class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = None,
+    seed: SampleSeed = None,
+    whole_tokens: Annotated[
+        bool, typer.Option("--whole-tokens", help="Take all pixels of a token that is drawn anew, not the white alone.")
+    ] = False,
+    model: Model = DATA,
+) -> None:
+    """Paint the white part of MASK into IMAGE anew, with a model and its tokenizer."""
+    from vqlcmd.cli.export import inpaint_image
+
+    how: dict[str, Any] = {
+        "steps": steps,
+        "guidance": guidance,
+        "sampler": sampler,
+        "seed": seed,
+        "whole_tokens": whole_tokens,
+    }
+    inpaint_image(model, image, mask, out, class_, count, **how, **knobs.given(context))
+
+
+def gallery(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(help="FILE.png")],
+    guidance: Annotated[str | None, typer.Option(help="Scales: 0,1,2,4. Each has --rows rows.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    seed: SampleSeed = None,
+    model: Model = DATA,
+) -> None:
+    """One picture of samples of a model, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
+    from vqlcmd.cli.export import draw_gallery
+
+    draw_gallery(model, out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **knobs.given(context))
+
+
+def mount(app: typer.Typer) -> None:
+    """Make them commands of `app`."""
+    app.command()(decode)
+    for command in (sample, inpaint, gallery):
+        app.command(cls=KnobCommand)(command)

@@ -1,0 +1,44 @@
+"""The VQGAN that the section `vqgan` of params.yaml describes, before there is a file."""
+
+from dataclasses import replace
+
+import torch
+
+from vqlcmd.params import Vqgan
+from vqlcmd.pretrained.families import LAYOUTS
+from vqlcmd.tokenizer.blocks import TAMING, Architecture, Variant
+from vqlcmd.tokenizer.vqgan import VQGAN
+
+FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
+    "unleashing": replace(LAYOUTS["unleashing"].variant, quant_convs=False, extra_blocks=0),
+    "maskgit": replace(
+        LAYOUTS["maskgit"].variant,
+        mid_attention=False,
+        extra_blocks=0,
+        biases=False,
+        pooled=True,
+        shortcut="output",
+        latent_kernel=1,
+        quant_convs=False,
+    ),
+}
+"""The arithmetic of a published tokenizer by `vqgan.format`: of its layout, and what only its tensors would show."""
+
+
+def architecture(settings: Vqgan, size: int) -> Architecture:
+    """That of `settings` for images of `size` pixels a side. A checkpoint's file may say otherwise, and counts."""
+    fitted = Variant(unit_codes=settings.fit.unit_codes)
+    variant = FAMILIES.get(settings.format, TAMING) if settings.checkpoint else fitted
+    return Architecture(
+        resolution=size,
+        **settings.model_dump(include={"ch", "num_res_blocks", "z_channels", "embed_dim", "n_embed"}),
+        ch_mult=tuple(settings.ch_mult),
+        attn_resolutions=tuple(settings.attn_resolutions),
+        variant=variant,
+    )
+
+
+def without_weights(settings: Vqgan, size: int) -> VQGAN:
+    """The tokenizer on the device `meta`: shapes without numbers, which costs are counted on."""
+    with torch.device("meta"):
+        return VQGAN(architecture(settings, size)).eval().requires_grad_(False)
