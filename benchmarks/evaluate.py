@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
+from unittest import mock
 
 import torch
 import yaml
@@ -16,6 +17,7 @@ from stages import evaluate as stage
 from vqlcmd.evaluation import proxy_classifier
 from vqlcmd.evaluation.metrics.precision_recall import precision_recall
 from vqlcmd.runtime import paths
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.machine import disable_malloc_trim
 from vqlcmd.runtime.safetensors_file import save_weights
@@ -61,16 +63,23 @@ def features(report: Report, tiny: bool) -> None:
         about = {"weights_digest": digest, "precision_weights_digest": digest}
         real = {"real_features": torch.zeros(batch * (repeats + 2), proxy_classifier.DIMENSIONS)}
         save_weights(paths.REFERENCE / "features.safetensors", "reference", real, about)
-        header = {"tokens": size.tokens, "codes": size.codes, "vqgan_digest": sha256(paths.VQGAN)}
+        header = {
+            "tokens": size.tokens,
+            "codes": size.codes,
+            "classes": list(map(str, range(size.classes))),
+            "vqgan_digest": sha256(paths.VQGAN),
+        }
         header["grid"] = list(tokenizer.grid(size.params.images.size, size.params.images.size))
         samples = size.split(batch * (repeats + 2))
         shards.write_shards(paths.SAMPLES, {"samples": samples}, header, len(samples))
+        shards.write_shards(paths.TOKENS, {"train": samples}, header, len(samples))
         Path("params.yaml").write_text(yaml.safe_dump(size.params.model_dump(mode="json")), encoding="utf-8")
 
         pixels = torch.randint(256, (batch, 3, size.params.images.size, size.params.images.size)).to(torch.uint8)
         tokens = samples.tokens[:batch].long()
         works = {"decoder": lambda: tokenizer.decode(tokens), "extractor": lambda: network(pixels)}
-        with torch.no_grad():
+        # What stands in for the other stages' results says nothing of where it comes from.
+        with torch.no_grad(), mock.patch.object(belongs, "check_belong"):
             found = alongside(stage, stage.run, works, repeats)
     report.row(
         features_of=f"{batch} samples of {size.params.images.size} px, by the proxy classifier",

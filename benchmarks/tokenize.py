@@ -17,7 +17,7 @@ from benchmarks import sizes
 from benchmarks.measure import Report, alongside, flags
 from stages import tokenize as stage
 from vqlcmd.images import loader, manifest
-from vqlcmd.runtime import paths
+from vqlcmd.runtime import batches, paths
 from vqlcmd.runtime.machine import disable_malloc_trim
 from vqlcmd.tokenizer import vqgan
 
@@ -71,7 +71,7 @@ def main(tiny: bool = False) -> dict[str, float]:
         decoded: Iterator[loader.Batch] = loader.stream(source, recipe, batch_size=batch, broken={})
         works = {"encode": lambda: tokenizer.encode(pixels), "decode": lambda: next(decoded)}
         report = Report("tokenize", "images to tokens against decoding and encoding alone")
-        found = alongside(stage, stage.run, works, repeats)
+        found = alongside(batches, stage.run, works, repeats)
     report.row(
         pictures=f"JPEG {WIDTH} x {HEIGHT} to {size.params.images.size}",
         stage=f"{batch / found.median('loop'):.1f} images/s",

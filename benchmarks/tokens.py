@@ -26,7 +26,9 @@ def main(tiny: bool = False) -> dict[str, float]:
         folder = Path(name)
         size = sizes.unconditional(BATCH)
         split = size.split(records)
-        write_shards(folder / "tokens", {"train": split}, {"tokens": size.tokens, "codes": size.codes}, shard)
+        write_shards(
+            folder / "tokens", {"train": split}, {"tokens": size.tokens, "codes": size.codes, "classes": []}, shard
+        )
         (folder / "files").mkdir()
         for number, tokens in enumerate(split.tokens[:files].numpy().astype(np.uint16)):
             np.save(folder / "files" / f"{number:06}.npy", tokens)

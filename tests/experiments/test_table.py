@@ -255,7 +255,7 @@ def test_a_parameter_that_is_new_does_not_hide_results_and_one_that_changed_does
         base = runner.base_values(None)
         run = runs(runner.load("small"), base, [0])[0]
         old = ResultsFile("small", {**base, "vqgan": {key: base["vqgan"][key] for key in ("ch", "n_embed")}}, None)
-        old._write(run, {"identity": "x", "seed": 0, "metrics": {"fid": 1.0}, "commit": "c"})
+        old._write(run, {"identity": "x", "seed": 0, "metrics": {"fid": 1.0}, "revision": "c" * 40})
         assert len(ResultsFile("small", base, None).rows()) == 1
         assert ResultsFile("small", overridden(base, {"vqgan.ch": 64}), None).rows() == []
 

@@ -104,7 +104,7 @@ def test_files_of_the_project_itself_are_read_whoever_made_them(tmp_path: Path) 
         assert (provenance["format"], provenance["origin"]) == ("own", {"dataset": "cats"})
     refused(ConfigError, path, "vqgan.format is taming", "this project wrote", kind="taming")
     path.write_bytes(path.read_bytes()[:-4])
-    refused(DataError, path, "is damaged")
+    refused(DataError, path, "is no whole tokenizer of this project")
 
 
 def test_a_digest_that_differs_is_named(tmp_path: Path) -> None:
