@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup demo test test-slow check format bench wheel clean
+.PHONY: setup demo test test-slow test-pipeline check format bench wheel clean
 
 setup: .venv/installed
 
@@ -24,6 +24,12 @@ test: setup
 
 test-slow: setup
 	pytest
+
+# What takes minutes and guards most: DVC's repro, experiments and queue, a run across edits, the wheel, and the quality
+# of samples.
+test-pipeline: setup
+	pytest -m slow tests/repository/test_dvc.py tests/runtime/test_edited_code.py tests/repository/test_wheel.py \
+		tests/stages/test_quality.py
 
 check: setup
 	ruff format --check .
