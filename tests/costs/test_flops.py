@@ -90,6 +90,7 @@ def test_samples_and_bounds_cost_what_pytorch_counts(name: str, guidance: float)
     assert counter.get_total_flops() == BATCH * found.costs.bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_at_the_papers_size_vq_lcmd_trains_at_eight_passes_and_the_others_at_three(name: str) -> None:
     found = plan(check_params(overridden(read_yaml(preset("ffhq")), {"method": name}), name), Data(1, 0)).costs
