@@ -17,8 +17,8 @@ SHORT = {
     "sample": {"count": 500},
     "sample_steps": 20,
 }
-ACCURACY = 0.0
-"""Of 500 samples under the proxy classifier; chance is 0.1. Measured over three seeds: see docs/log.md."""
+ACCURACY = 0.8
+"""Of 500 samples under the proxy classifier: one run gave 0.916 (docs/log.md), chance is 0.1."""
 
 
 def test_a_short_demo_draws_digits_that_the_proxy_classifier_recognises(tmp_path: Path) -> None:
