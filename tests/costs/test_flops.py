@@ -98,8 +98,8 @@ def test_at_the_papers_size_vq_lcmd_trains_at_eight_passes_and_the_others_at_thr
 
 
 def test_a_plan_of_any_depth_and_any_number_of_steps_is_a_few_small_runs() -> None:
-    """In processor time: a run of 100,000 blocks or 100,000 steps would take minutes."""
-    changes = {"network": {**SHAPE, "layers": 100_000}, "sample_steps": 100_000, "bound": {"levels": 50_000}}
+    """In processor time: a run of 10,000 blocks or 100,000 steps would take minutes."""
+    changes = {"network": {**SHAPE, "layers": 10_000}, "sample_steps": 100_000, "bound": {"levels": 50_000}}
     start = time.process_time()
     deep = planned(3, **changes).costs
     assert deep.forward < deep.training < deep.bound < deep.sampling
