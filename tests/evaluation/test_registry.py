@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from tests.pipeline_imports import ROOT
-from vqlcmd import params
 from vqlcmd.evaluation import metrics
 from vqlcmd.evaluation.comparison import Comparison, ImageSet, Measure, Samples
 from vqlcmd.evaluation.moments import Moments
 from vqlcmd.evaluation.nearest import Nearest
-from vqlcmd.params import Evaluate, load_params
+from vqlcmd.params import Evaluate, load_params, types
 from vqlcmd.runtime.errors import ConfigError
 
 DEMO = load_params(ROOT / "presets" / "digits.yaml").evaluate
@@ -54,7 +53,7 @@ def test_a_metric_is_a_file_and_its_name_in_params_yaml(tmp_path: Path, monkeypa
     folder.mkdir(parents=True)
     for file in (ROOT / "vqlcmd/evaluation/metrics").glob("*.py"):
         (folder / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(params, "__file__", str(tmp_path / "params.py"))
+    monkeypatch.setattr(types, "__file__", str(tmp_path / "params" / "types.py"))
     with pytest.raises(ValueError, match=r"'class_accuracy', 'fid', .*input_value='spread'"):
         comparison(20, 20, metrics=["spread"])
     (folder / "spread.py").write_text(SPREAD, encoding="utf-8")

@@ -62,7 +62,14 @@ def test_after_an_edit_of_neutral_files_it_ends_bit_for_bit_as_the_uninterrupted
     whole = Path(shutil.copytree(checkout, checkout.parent / "whole"))
     assert finish(whole)[0] == 0
     kill_at_half_time(checkout)
-    for file in ("runtime/progress.py", "runtime/resume.py", "params/sections.py", "__init__.py", "cli/main.py", "figures.py"):
+    for file in (
+        "runtime/progress.py",
+        "runtime/resume.py",
+        "params/sections.py",
+        "__init__.py",
+        "cli/main.py",
+        "figures.py",
+    ):
         edit(checkout / "vqlcmd" / file)
     code, text = finish(checkout)
     assert code == 0, text

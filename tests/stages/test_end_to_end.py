@@ -54,7 +54,9 @@ def test_the_metrics_are_numbers_in_their_ranges(finished: Path) -> None:
 
 
 def test_no_state_is_left_behind_by_a_run_that_ended_well(finished: Path) -> None:
-    assert [path for path in (finished / ".state").rglob("*") if path.is_file()] == []
+    """The reconstructions that a fit of a tokenizer leaves to look at are no state."""
+    left = {path for path in (finished / ".state").rglob("*") if path.is_file()}
+    assert left == set((finished / ".state" / "logs").rglob("*.png"))
 
 
 def test_the_curves_hold_every_term_and_what_to_watch(finished: Path) -> None:

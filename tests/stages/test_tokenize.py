@@ -140,9 +140,9 @@ def test_a_tokenizer_is_fitted_to_one_square_of_each_image(ready: Path, monkeypa
     tokenize(ready, "tar", crop="ten_crop")
     seen: list[Tensor] = []
 
-    def fit(pictures: Tensor, *_: object, **__: object) -> tuple[vqgan.VQGAN, dict[str, float]]:
-        seen.append(pictures)
-        return seeded(SMALL), {}
+    def fit(_: object, pictures: Any, *__: object, **___: object) -> tuple[vqgan.VQGAN, list[dict[str, float]]]:
+        seen.append(pictures.read(torch.arange(len(pictures))))
+        return seeded(SMALL), [{"step": 1}]
 
     monkeypatch.setattr(vqgan_stage, "fit", fit)
     run_stages(ready, "vqgan")
