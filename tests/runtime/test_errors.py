@@ -9,7 +9,7 @@ from vqlcmd.runtime.errors import shown
     ("text", "expected"),
     [
         ("plain näme.png", "plain näme.png"),
-        ("a\x1b[31mred\n\t\x00", r"a\x1b[31mred\n\t\x00"),
+        ("a\x1b[31mred\n\t\x00", "a\\x1b[31mred \\x00"),
         ("\u202egnp", r"\u202egnp"),
         ("\ud800", r"\ud800"),
         (17, "17"),
