@@ -1,5 +1,6 @@
 """The wheel in an environment of its own, used from another folder: what needs only a model works there. Slow."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,9 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     install = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
-    subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True)
+    # Without PYTHONPATH: the checkout that it names holds an .egg-info, which pip would take for the wheel installed.
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], env=alone, check=True)
     # Afterwards, so that nothing here is taken for installed. Of a folder that a .pth names, its own are not read:
     # the checkout, which is installed there by one, is not found.
     packages = next(folder.glob("lib/python*/site-packages"))
