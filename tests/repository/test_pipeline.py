@@ -28,7 +28,8 @@ FLOORS = [
     "params loggers images tokenizer tokens figures efficientnet",
     "tokenizer_fit pretrained diffusion evaluation experiments",
     "methods training",
-    "generator costs",
+    "generator costs reports",
+    "sharing",
     "stages",
     "cli",
 ]

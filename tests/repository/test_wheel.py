@@ -8,15 +8,18 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import vqlcmd
 from tests.factory import build, codebook, params
 from tests.pipeline_imports import ROOT
 from tests.tokenizers import SMALL, seeded
 from vqlcmd import methods
 from vqlcmd.runtime.files import sha256
+from vqlcmd.sharing.export import export
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokens import shards
 
@@ -123,6 +126,19 @@ def test_what_needs_only_a_model_works_anywhere(environment: Path, model: Path, 
     for name in ("gallery.png", "painted.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 100
+
+
+def test_an_exported_model_samples_the_same_bytes_in_the_wheels_environment(
+    environment: Path, model: Path, tmp_path: Path
+) -> None:
+    export(tmp_path / "exported", model, with_metrics=False)
+    arguments = ("--model", "exported", "--count", "3", "--steps", "2", "--out", "there.npz")
+    done = run(environment, tmp_path, "vqlcmd", "sample", *arguments)
+    assert done.returncode == 0, done.stderr
+    there = np.load(tmp_path / "there.npz")["arr_0"]
+    here = vqlcmd.load(str(model)).sample([0, 1, 2], steps=2).permute(0, 2, 3, 1).numpy()
+    assert there.dtype == np.uint8
+    assert there.tobytes() == here.tobytes()
 
 
 @pytest.mark.parametrize(

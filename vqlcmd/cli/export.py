@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import vqlcmd
-from vqlcmd import figures
+from vqlcmd import figures, generator
 from vqlcmd import tokenizer as tokenizers
 from vqlcmd.experiments import runner
 from vqlcmd.images.crops import Recipe, crop_views
@@ -27,9 +27,13 @@ from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
 
 
-def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | None, batch_size: int) -> None:
-    """Decode samples by the tokenizer in `folder` into `out`: NUMBER-CLASS.png files, or one .npz."""
+def decode_samples(
+    place: str | Path, samples_folder: Path | None, out: Path, count: int | None, batch_size: int
+) -> None:
+    """Decode samples by the tokenizer in `place` into `out`: NUMBER-CLASS.png files, or one .npz."""
     check_folder(out)
+    folder = generator.place(place)
+    samples_folder = samples_folder or folder / "samples"
     header, file = shards.read_header(samples_folder), folder / paths.VQGAN.name
     samples, grid = shards.read_split(samples_folder, "samples"), grid_of(header, samples_folder)
     tokenizer = tokenizers.load(file, device())
@@ -44,7 +48,7 @@ def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | N
     write_images(images, labels, header["classes"], out)
 
 
-def sample_images(folder: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
+def sample_images(folder: str | Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
     """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample."""
     check_folder(out)
     model = vqlcmd.load(str(folder))
@@ -55,7 +59,9 @@ def sample_images(folder: Path, out: Path, class_: int | None, count: int, **how
     write_images(model.sample(count if labels is None else labels, **how), labels, names, out)
 
 
-def inpaint_image(folder: Path, image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
+def inpaint_image(
+    folder: str | Path, image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any
+) -> None:
     """One picture: `image` as the model sees it, what is kept of it, and `count` results; `how` as for Generator.
 
     Of the mask, white is a hole; black and what is transparent is kept.
@@ -82,7 +88,7 @@ def _sides(picture: Image.Image) -> str:
     return f"{picture.width} x {picture.height}"
 
 
-def draw_gallery(folder: Path, out: Path, guidance: str | None, rows: int, **how: Any) -> None:
+def draw_gallery(folder: str | Path, out: Path, guidance: str | None, rows: int, **how: Any) -> None:
     """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
     check_picture(out)
     try:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vqlcmd.cli import model
+from vqlcmd.cli import model, share
 from vqlcmd.cli.checkout import require_checkout, run_stage
 from vqlcmd.cli.methods import print_methods
 from vqlcmd.cli.summaries import WholeSummaries
@@ -145,6 +145,7 @@ app.add_typer(tables, name="table")
 app.command("methods")(print_methods)
 
 model.mount(app)
+share.mount(app)
 for _stage_name, _text in STAGES.items():
     if _stage_name != "sample":
         _mount(_stage_name, _text)

@@ -11,9 +11,12 @@ from vqlcmd.cli.knobs import KnobCommand
 from vqlcmd.runtime.errors import ConfigError
 
 Model = Annotated[
-    Path, typer.Option("--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them.")
+    str,
+    typer.Option(
+        "--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them, or hf://USER/NAME."
+    ),
 ]
-DATA = Path("data")
+DATA = "data"
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
 Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
@@ -32,7 +35,7 @@ def decode(
     """Turn the samples of the pipeline into images."""
     from vqlcmd.cli.export import decode_samples
 
-    decode_samples(model, samples or model / "samples", out, count, batch_size)
+    decode_samples(model, samples, out, count, batch_size)
 
 
 def sample(

@@ -1,0 +1,59 @@
+"""Commands for models that travel: export and publish."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqlcmd.cli.checkout import require_checkout
+
+DATA = Path("data")
+Trained = Annotated[Path, typer.Option("--model", help="A folder with model/ and vqgan.safetensors.")]
+NoMetrics = Annotated[
+    bool, typer.Option("--no-metrics", help="Model and tokenizer alone: no numbers, pictures and params.yaml.")
+]
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    model: Trained = DATA,
+    no_metrics: NoMetrics = False,
+) -> None:
+    """Put model, tokenizer, parameters, metrics with their protocol, digests and a README into one folder."""
+    _export(folder, model, no_metrics)
+    print(f"{folder}: `vqlcmd sample --model {folder} --out DIR` samples from it anywhere")
+
+
+def publish(
+    place: Annotated[str, typer.Argument(help="hf://USER/NAME, made unless it is there.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="What `vqlcmd export` made. [default: an export of what lies here]")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Where it is made now, for nobody else to see.")] = False,
+    model: Trained = DATA,
+    no_metrics: NoMetrics = False,
+) -> None:
+    """Export to the Hugging Face hub; `vqlcmd.load("hf://USER/NAME")` and --model take it from there."""
+    from vqlcmd.pretrained import hub
+
+    hub.parse(place)
+    with tempfile.TemporaryDirectory() as scratch:
+        if folder is None:
+            folder = Path(scratch) / "exported"
+            _export(folder, model, no_metrics)
+        print(f"{place}: {hub.publish(place, folder, private=private)}")
+
+
+def _export(folder: Path, model: Path, no_metrics: bool) -> None:
+    if not no_metrics:
+        require_checkout("export")
+    from vqlcmd.sharing.export import export
+
+    export(folder, model, with_metrics=not no_metrics)
+
+
+def mount(app: typer.Typer) -> None:
+    """Make them commands of `app`."""
+    for command in (export, publish):
+        app.command()(command)
