@@ -12,7 +12,9 @@ from PIL import Image
 import vqlcmd
 from vqlcmd import figures, generator
 from vqlcmd import tokenizer as tokenizers
+from vqlcmd.cli.checkout import require_checkout
 from vqlcmd.experiments import runner
+from vqlcmd.generator import Generator
 from vqlcmd.images.crops import Recipe, crop_views
 from vqlcmd.images.rgb import read_picture
 from vqlcmd.methods import load_method
@@ -25,6 +27,7 @@ from vqlcmd.runtime.files import atomic_write
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
+from vqlcmd.unfinished import load_state
 
 
 def decode_samples(
@@ -48,10 +51,15 @@ def decode_samples(
     write_images(images, labels, header["classes"], out)
 
 
-def sample_images(folder: str | Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
-    """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample."""
+def sample_images(
+    folder: str | Path, out: Path, class_: int | None, count: int, *, state: str | None = None, **how: Any
+) -> None:
+    """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample.
+
+    `state`: an unfinished training instead of the model in `folder`.
+    """
     check_folder(out)
-    model = vqlcmd.load(str(folder))
+    model = _load(folder, state)
     names = model.class_names
     if class_ is not None and not names:
         raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
@@ -88,7 +96,9 @@ def _sides(picture: Image.Image) -> str:
     return f"{picture.width} x {picture.height}"
 
 
-def draw_gallery(folder: str | Path, out: Path, guidance: str | None, rows: int, **how: Any) -> None:
+def draw_gallery(
+    folder: str | Path, out: Path, guidance: str | None, rows: int, *, state: str | None = None, **how: Any
+) -> None:
     """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
     check_picture(out)
     try:
@@ -98,7 +108,7 @@ def draw_gallery(folder: str | Path, out: Path, guidance: str | None, rows: int,
     wrong = [scale for scale in scales or () if not 0 <= scale < math.inf]
     if wrong:
         raise ConfigError(f"--guidance {wrong[0]:g} must be a number from 0")
-    model = vqlcmd.load(str(folder))
+    model = _load(folder, state)
     scales = scales or [model.about["sampling"]["guidance"]]
     columns = min(len(model.class_names), 20) or 10
     classes = list(range(columns)) * rows if model.class_names else columns * rows
@@ -118,6 +128,15 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
             tables[row] = method.table
     figures.collapse({row: result["curves"] for row, result in found.items()}, tables, out)
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
+
+
+def _load(folder: str | Path, state: str | None) -> Generator:
+    if state is None:
+        return vqlcmd.load(str(folder))
+    require_checkout("sample --state")
+    model, step = load_state(state)
+    print(f"an unfinished training, at step {step}")
+    return model
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:

@@ -1,17 +1,25 @@
 """The last run's metrics as a table, its pictures, and a line for each that is older than what lies here now."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
-from vqlcmd.reports import revision
+from vqlcmd.reports import page, revision
+from vqlcmd.reports.comparison import compare
 from vqlcmd.reports.revision import PICTURES
 from vqlcmd.reports.stale import stale
 from vqlcmd.runtime import paths
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import ConfigError, DataError
 
 
-def print_report() -> None:
-    """The table of metrics/, its pictures, and what of it was not made from the parameters and data that are here."""
+def print_report(html: Path | None = None) -> None:
+    """The table of metrics/, its pictures, and what of it was not made from the parameters and data that are here.
+
+    `html`: a page of all that, beside.
+    """
+    check_page(html)
     for name in ("evaluate.json", "bound.json"):
         if not (paths.METRICS / name).is_file():
             raise DataError(f"{paths.METRICS / name} is missing: `dvc repro` makes it")
@@ -28,5 +36,46 @@ def print_report() -> None:
     for name, text in PICTURES.items():
         if name in run.pictures:
             console.print(f"{paths.METRICS / name}  {text}", highlight=False)
-    for line in stale():
+    lines = list(stale())
+    for line in lines:
         print(line)
+    if html:
+        page.write_report(run, lines, html)
+        print(f"{html}: the page")
+
+
+def print_comparison(names: Sequence[str], html: Path | None) -> None:
+    """What differs between revisions, on the terminal; `html`: a page with curves and pictures, beside."""
+    check_page(html)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{', '.join(names)}: a name stands there twice; name different revisions")
+    made = compare([revision.read(name) for name in names])
+    console = Console()
+    if made.varied:
+        console.print(_beside("Parameters that differ", "parameter", names, made.varied))
+    else:
+        console.print("params.yaml is the same in all of them")
+    console.print(_beside("Numbers", "metric", made.labels, made.numbers))
+    for remark in made.remarks:
+        console.print(remark, highlight=False, markup=False)
+    if html:
+        page.write_comparison(made, html)
+        print(f"{html}: the page")
+    else:
+        print("--html FILE has the curves over each other and the grids beside each other")
+
+
+def check_page(html: Path | None) -> None:
+    """ConfigError where a page would not be what its name says; before it is made."""
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{html} does not end in .html, which the page will be: change its ending")
+
+
+def _beside(title: str, what: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(what)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    return table

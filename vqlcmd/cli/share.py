@@ -1,5 +1,6 @@
-"""Commands for models that travel: export and publish."""
+"""Commands for what leaves a checkout: export and publish a model, begin a pipeline elsewhere."""
 
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +46,19 @@ def publish(
         print(f"{place}: {hub.publish(place, folder, private=private)}")
 
 
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
+    preset: Annotated[str, typer.Option(help="Whose values params.yaml begins with.")] = "digits",
+) -> None:
+    """Make a folder with a pipeline of one's own: stages, parameters, presets, tables, and a copy of the code."""
+    from vqlcmd.sharing.start import start
+
+    start(folder, preset)
+    print(f"{folder}: params.yaml is presets/{preset}.yaml. Next, since DVC works in a Git repository:")
+    print(f"  cd {shlex.quote(str(folder))} && git init && git add . && git commit -m Pipeline")
+    print("  dvc repro                       # after `vqlcmd scan`, where the data is not the demo's")
+
+
 def _export(folder: Path, model: Path, no_metrics: bool) -> None:
     if not no_metrics:
         require_checkout("export")
@@ -55,5 +69,5 @@ def _export(folder: Path, model: Path, no_metrics: bool) -> None:
 
 def mount(app: typer.Typer) -> None:
     """Make them commands of `app`."""
-    for command in (export, publish):
+    for command in (export, publish, init):
         app.command()(command)

@@ -18,7 +18,7 @@ from vqlcmd.tokens.header import read_header
 
 MADE_BY = {"evaluate": "evaluate.json", "bound": "bound.json", "figures": "the pictures"}
 """What a stage leaves in metrics/, whose origin it notes."""
-HOW_IT_RUNS = ("batch_size", "save_every", "logger", "shard_images", "skip_broken")
+HOW_IT_RUNS = ("batch_size", "save_every", "sample_every", "logger", "shard_images", "skip_broken")
 """Parameters, in whichever section, that no number depends on but by rounding."""
 AT_MOST = 3
 
