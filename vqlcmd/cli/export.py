@@ -31,7 +31,7 @@ from vqlcmd.unfinished import load_state
 
 
 def decode_samples(
-    place: str | Path, samples_folder: Path | None, out: Path, count: int | None, batch_size: int
+    place: str | Path, samples_folder: Path | None, out: Path, count: int | None, batch_size: int | None
 ) -> None:
     """Decode samples by the tokenizer in `place` into `out`: NUMBER-CLASS.png files, or one .npz."""
     check_folder(out)
@@ -41,10 +41,11 @@ def decode_samples(
     samples, grid = shards.read_split(samples_folder, "samples"), grid_of(header, samples_folder)
     tokenizer = tokenizers.load(file, device())
     belongs.check_belong(belongs.tokenizer(file), belongs.samples(samples_folder, header))
+    at_once = batch_size or header.get("sample", {}).get("batch_size", len(samples.tokens))
     images = torch.cat(
         [
             to_uint8(tokenizer.decode(tokens.long().to(device()), grid)).cpu()
-            for tokens in samples.tokens[:count].split(batch_size)
+            for tokens in samples.tokens[:count].split(at_once)
         ]
     )
     labels = samples.labels[:count].tolist() if header["classes"] else None
