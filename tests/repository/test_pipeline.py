@@ -36,8 +36,10 @@ FLOORS = [
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
 # Read to refuse an impossible run before it starts, and kept in the model's header for whoever samples from it without
-# saying how; they change no weight, so that another way to sample trains nothing again.
-CHECKED_ONLY = {"train": {"guidance", "sampler", "sample_steps", "sample", "domain", "train.logger"}}
+# saying how, or for pictures on the way; they change no weight, so that another way to sample trains nothing again.
+CHECKED_ONLY = {
+    "train": {"guidance", "sampler", "sample_steps", "sample", "sample.batch_size", "domain", "train.logger"}
+}
 # Methods of Params that read more than one key.
 READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}}
 MOST_FILES = 14
