@@ -101,7 +101,7 @@ def run(environment: Path, folder: Path, *command: str) -> subprocess.CompletedP
         "OMP_NUM_THREADS": "1",
     }
     words = [str(environment / "bin" / program), *arguments]
-    return subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, timeout=1800, check=False)
 
 
 def test_the_wheel_holds_vqlcmd_alone(wheel: Path) -> None:
