@@ -123,6 +123,23 @@ def test_two_processes_draw_the_same_samples(copy: Path, finished: Path) -> None
     assert np.mean(one == two) >= 0.999
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch", ["", "5"])
+def test_three_processes_that_were_interrupted_end_as_three_that_were_not(copy: Path, micro_batch: str) -> None:
+    """A sum of three numbers depends on their order, which PyTorch chooses after the first steps of each start."""
+    machine = {"VQLCMD_NPROC": "3"} | ({"VQLCMD_MICRO_BATCH": micro_batch} if micro_batch else {})
+    write_params(copy, merge(TINY, merge(LONG, {"train": {"batch_size": 33}})))
+    finish(copy, "train", **machine)
+    expected = sha256(copy / "data/model/model.safetensors")
+    process = start(copy, "train", **machine)
+    wait_for_state(copy, process)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "train: goes on from step" in finish(copy, "train", **machine)
+    assert sha256(copy / "data/model/model.safetensors") == expected
+
+
 def test_when_a_worker_dies_the_others_end_and_the_next_start_resumes(long: Path) -> None:
     process = start(long, "train", VQLCMD_NPROC="2")
     wait_for_state(long, process)

@@ -70,9 +70,11 @@ def train(
         return torch.cat([loss[None], means]).detach()
 
     if model is not method and first < steps:
-        # The first pass decides on the order of gradients in messages: made ahead, all steps of a run have one order.
+        # The first pass of a static graph, and the second of any, decide on the order of gradients in messages. Made
+        # ahead, all steps of a run have one order, and a run that goes on has that of one that was never interrupted.
         method.eval()
-        backward(first, *pieces[0])
+        for _ in range(2):
+            backward(first, *pieces[0])
     with Progress("train", steps, quiet=distributed.rank() > 0) as progress:
         for step in range(first, steps):
             stopping = distributed.any_rank_later(stop)
