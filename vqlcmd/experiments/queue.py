@@ -11,6 +11,8 @@ from typing import Any
 
 from vqlcmd.experiments.results import ResultsFile, call, experiments
 from vqlcmd.experiments.table import Run, metric_of
+from vqlcmd.runtime.artefacts.json_file import read_json
+from vqlcmd.runtime.errors import DataError
 
 SECONDS_BETWEEN_POLLS = 2.0
 SECONDS_BETWEEN_LOOKS = 15.0
@@ -142,8 +144,9 @@ def _alive(record: Path) -> bool:
     import psutil
 
     try:
-        command = psutil.Process(json.loads(record.read_text(encoding="utf-8"))["pid"]).cmdline()
-    except (psutil.Error, ValueError, KeyError):
+        # DVC removes the record of a row that has just ended.
+        command = psutil.Process(read_json(record, "DVC writes it")["pid"]).cmdline()
+    except (psutil.Error, DataError, ValueError, KeyError, TypeError):
         return False
     return record.stem in " ".join(command)
 

@@ -51,16 +51,17 @@ def replace_folder(source: Path, target: Path) -> None:
     side = target.with_name(f".{target.name}.partial")
     shutil.rmtree(side, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, side, copy_function=_link)
+    shutil.copytree(source, side, copy_function=link_or_copy)
     shutil.rmtree(target, ignore_errors=True)
     side.replace(target)
 
 
-def _link(source: str, target: str) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """One more name for the file `source`, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
-        # Another file system, or one without hard links.
+        # Another file system, too.
         shutil.copy2(source, target)
 
 
