@@ -131,7 +131,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
         figures = measured(Path(made))
     print(f"A file of {figures['bytes']:,.0f} bytes with {figures['parameters']:,.0f} parameters of the tokenizer:")
-    print(
-        f"read in {figures['seconds']:.1f} s ({figures['processor']:.1f} s of the processor), {gigabytes(figures['peak'])} of memory at most;"
-    )
+    print(f"read in {figures['seconds']:.1f} s ({figures['processor']:.1f} s of the processor),")
+    print(f"{gigabytes(figures['peak'])} of memory at most;")
     print(f"with data/vqgan.safetensors written {figures['written']:.1f} s, {gigabytes(figures['peak_written'])}")
