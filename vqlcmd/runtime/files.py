@@ -43,7 +43,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def _abandoned(side: Path, path: Path) -> bool:
     """Whether `side` is a side file of `path` whose writer, a process of this machine, is dead."""
     owner = side.name.removeprefix(f".{path.stem}.").removesuffix(path.suffix).split(".")
-    return len(owner) == 2 and owner[0] == _HOST and owner[1].isdigit() and not psutil.pid_exists(int(owner[1]))
+    ours = len(owner) == 2 and owner[0] == _HOST and re.fullmatch(r"[0-9]{1,9}", owner[1]) is not None
+    return ours and not psutil.pid_exists(int(owner[1]))
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import write_errors
-from vqlcmd.runtime.errors import ConfigError, Diverged, Interrupted, UserError, shown
+from vqlcmd.runtime.errors import Diverged, Interrupted, UserError, shown
 
 INTERRUPTED = 130
 EXIT_REPORTED = 3
@@ -139,9 +140,7 @@ def _processes() -> int:
         import torch
 
         return max(torch.cuda.device_count(), 1)
-    if not asked.isdigit() or int(asked) < 1:
-        raise ConfigError(f"VQLCMD_NPROC is {asked!r}, but must be a whole number from 1: the processes of a stage")
-    return int(asked)
+    return paths.whole_number("VQLCMD_NPROC", asked, 1, "the processes of a stage")
 
 
 def _launch(module: str, count: int) -> int:

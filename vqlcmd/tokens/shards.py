@@ -226,9 +226,15 @@ def read_codebook(directory: Path) -> Tensor:
 
 def read_previews(directory: Path) -> tuple[Tensor, Tensor]:
     """A few of the images, uint8 (n, 3, S, S), and their classes (n,), for pictures of reconstructions."""
-    path = checked_file(directory, PREVIEWS, read_header(directory)["files"].get(PREVIEWS))
+    header = read_header(directory)
+    path = checked_file(directory, PREVIEWS, header["files"].get(PREVIEWS))
     tensors, _ = load_weights(path, "previews")
-    return tensors["images"], tensors["labels"]
+    images, labels = (tensors.get(name, torch.empty(0)) for name in ("images", "labels"))
+    right = (images.dtype, images.ndim, images.shape[1:2], labels.dtype) == (torch.uint8, 4, (3,), torch.int64)
+    within = right and bool(((labels >= 0) & (labels < max(len(header["classes"]), 1))).all())
+    if not within or labels.shape != images.shape[:1]:
+        raise DataError(f"{path} is damaged (it holds no pictures with classes): delete {directory}, and `dvc repro`")
+    return images, labels
 
 
 def read_split(directory: Path, name: str) -> Split:
