@@ -1,5 +1,6 @@
 """A manifest says which images a run saw, notices when they are others, and names no machine."""
 
+import json
 import os
 from pathlib import Path
 
@@ -220,6 +221,31 @@ def test_a_damaged_manifest_is_one_line_that_names_the_place(tmp_path: Path, old
     assert problem in message
     assert "run `vqlcmd scan digits" in message
     assert "\n" not in message
+
+
+LONG = "\x1b[2J" * 10**4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {LONG: 1},
+        {"kind": LONG},
+        {"kind": "folder", "folder": LONG},
+        {"copies": {LONG: 1}},
+        {"entries": [{"path": LONG, "images": 1, "bytes": 1, "digest": "0"}]},
+    ],
+    ids=lambda change: next(iter(change))[:10],
+)
+def test_what_a_manifest_says_reaches_the_terminal_short_and_in_plain_characters(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    made = json.loads(TRACKED.read_text(encoding="utf-8"))
+    (tmp_path / "set.json").write_text(json.dumps(made | change), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        open_images(read(tmp_path / "set.json"), None)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 600
 
 
 def test_a_manifest_cannot_be_changed_in_place() -> None:

@@ -102,7 +102,8 @@ def scan(
     manifest.write(found, path)
     print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes ({found.kind})")
     if found.classes:
-        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened([*found.classes], 5)}")
+        named = [shown(each, 40) for each in found.classes]
+        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened(named, 5)}")
     if found.copies:
         named = [f"{shown(images.name(copy))} of {shown(images.name(first))}" for copy, first in found.copies.items()]
         print(f"Copies, which stay on one side of the split: {len(named)}: {manifest.shortened(named, 5)}")
