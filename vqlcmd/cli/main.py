@@ -158,8 +158,10 @@ def main() -> None:
     except UserError as error:
         print(f"vqlcmd: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:
-        line = write_errors.one_line(error)
+    except (OSError, MemoryError, RuntimeError) as error:
+        line = launcher.of_memory(error, "ask for fewer images, or for fewer at once")
+        if line is None and isinstance(error, OSError):
+            line = write_errors.one_line(error)
         if line is None:
             raise
         print(f"vqlcmd: {line}", file=sys.stderr)

@@ -76,7 +76,7 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
             print(f"{stage}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except (OSError, RuntimeError, MemoryError) as error:
-        line = _of_memory(stage, error)
+        line = of_memory(error, KNOBS[stage])
         if line is None and isinstance(error, OSError):
             line = write_errors.one_line(error)
         if line is not None:
@@ -88,15 +88,13 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
         raise
 
 
-def _of_memory(stage: str, error: Exception) -> str | None:
+def of_memory(error: Exception, remedy: str) -> str | None:
     """What a user reads where memory ran out, of whatever kind the error is; None for other errors."""
     without = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     if without or NO_MEMORY.search(str(error)):
-        return f"out of memory ({shown(str(error) or type(error).__name__, 200)}); {KNOBS[stage]}"
+        return f"out of memory ({shown(str(error) or type(error).__name__, 200)}); {remedy}"
     if WORKER_LOST.search(str(error)):
-        return (
-            f"a process that reads images was killed, mostly for want of memory ({shown(error, 200)}); {KNOBS[stage]}"
-        )
+        return f"a process that reads images was killed, mostly for want of memory ({shown(error, 200)}); {remedy}"
     return None
 
 
