@@ -38,7 +38,7 @@ def main_checkout() -> Path:
 
 def experiment_remedy(path: Path) -> str:
     """What else to do about a missing file where this is an experiment's copy of the checkout; "" where it is none."""
-    if main_checkout().resolve() == Path.cwd().resolve():
+    if path.is_absolute() or main_checkout().resolve() == Path.cwd().resolve():
         return ""
     return (
         f"; this run is an experiment in a copy of {main_checkout()}, which holds what Git has and nothing else:"
