@@ -76,6 +76,20 @@ def test_a_link_to_nothing_is_counted_and_not_overlooked(folder: Path) -> None:
     assert scan("set", folder).entries[0].images == 3
 
 
+def test_folders_within_each_other_without_end_are_one_line(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    for _ in range(1200):
+        place += "/a"
+        os.mkdir(place)
+    try:
+        with pytest.raises(DataError, match="hundreds of folders within each other"):
+            scan("set", tmp_path)
+    finally:  # pytest's own removal of old folders would call itself as often.
+        while place != str(tmp_path):
+            os.rmdir(place)
+            place = place[:-2]
+
+
 def test_a_set_is_called_by_the_name_under_which_it_was_scanned(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert scan("set", tmp_path / "link").folder == "link"
