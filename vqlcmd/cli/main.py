@@ -15,7 +15,7 @@ from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.artefacts import write_errors
-from vqlcmd.runtime.errors import ConfigError, UserError, shown
+from vqlcmd.runtime.errors import ConfigError, UserError, message, shown
 
 STAGES = {
     "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
@@ -156,7 +156,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"vqlcmd: {error}", file=sys.stderr)
+        print(f"vqlcmd: {message(error)}", file=sys.stderr)
         sys.exit(1)
     except (OSError, MemoryError, RuntimeError) as error:
         line = launcher.of_memory(error, "ask for fewer images, or for fewer at once")

@@ -18,7 +18,7 @@ from types import FrameType
 
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import write_errors
-from vqlcmd.runtime.errors import Diverged, Interrupted, UserError, shown
+from vqlcmd.runtime.errors import Diverged, Interrupted, UserError, message, shown
 
 INTERRUPTED = 130
 EXIT_REPORTED = 3
@@ -69,7 +69,7 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
             # Mostly all processes see the same error, and the first one's end is the others'.
             time.sleep(SECONDS_FOR_THE_FIRST)
         rank = "" if first else f", process {os.environ['RANK']}"
-        print(f"{stage}{rank}: {error}", file=sys.stderr)
+        print(f"{stage}{rank}: {message(error)}", file=sys.stderr)
         return EXIT_REPORTED if "VQLCMD_LAUNCHER" in os.environ else 1
     except (Interrupted, KeyboardInterrupt) as stopped:
         if first:

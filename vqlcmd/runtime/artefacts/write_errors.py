@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vqlcmd.runtime.errors import shown
+
 REASONS = {
     errno.ENOSPC: ("the disk is full", "make room on it"),
     errno.EDQUOT: ("your share of the disk is used up", "make room on it"),
@@ -35,6 +37,8 @@ OF_THE_PROCESS = {
 """What the system refuses to a process, whatever the file."""
 NOT_WRITTEN = re.compile(r"inline_container|PytorchStreamWriter|os error (\d+)|requested and \d+ written")
 """What torch, safetensors and numpy say where a write fails: no OSError, or one without a number."""
+LONGEST_PATH = 300
+"""Of what is printed of it; what parameters name may be a megabyte."""
 LEAST = 2**20
 """Bytes free, below which a write that failed without a reason failed for lack of room."""
 
@@ -71,7 +75,9 @@ def one_line(error: OSError) -> str | None:
 
 
 def _shown(error: OSError) -> str:
-    return os.fsdecode(error.filename2 or error.filename) if not isinstance(error.filename, int) else "an open file"
+    if isinstance(error.filename, int):
+        return "an open file"
+    return shown(os.fsdecode(error.filename2 or error.filename), LONGEST_PATH)
 
 
 def _likely(path: Path) -> int:
