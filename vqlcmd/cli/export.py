@@ -115,16 +115,22 @@ def draw_gallery(folder: Path, out: Path, guidance: str | None, rows: int, **how
 
 
 def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
-    """Curves and distance matrices of the embeddings in a table's rows."""
+    """Curves of the embeddings in a table's rows, and distance matrices of those whose models are in this clone."""
     check_picture(out)
     found = runner.curves(name, preset, seed)
     with tempfile.TemporaryDirectory() as folder:
-        tables = {}
+        tables, missing = {}, []
         for row, result in found.items():
-            method, _ = load_method(runner.fetch_model(result["revision"], Path(folder)), torch.device("cpu"))
-            tables[row] = method.table
+            try:
+                model = runner.fetch_model(result["revision"], Path(folder))
+            except DataError as error:
+                missing.append(str(error))
+                continue
+            tables[row] = load_method(model, torch.device("cpu"))[0].table
     figures.collapse({row: result["curves"] for row, result in found.items()}, tables, out)
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
+    if missing:
+        print(f"without the distances of {len(missing)} of them: {missing[0]}")
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:
