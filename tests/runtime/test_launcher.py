@@ -96,8 +96,10 @@ def test_another_parameter_does_not_pick_up_foreign_state(long: Path, uninterrup
 def test_a_second_writer_of_the_same_run_is_refused_in_one_line(long: Path) -> None:
     first = start(long, "train")
     wait_for_state(long, first)
+    # Held where it is: on a busy machine it would have ended before the second has begun.
+    first.send_signal(signal.SIGSTOP)
     second = start(long, "train")
-    text, _ = second.communicate(timeout=60)
+    text, _ = second.communicate(timeout=120)
     first.kill()
     first.communicate()
     assert second.returncode == 1

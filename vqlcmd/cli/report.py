@@ -134,8 +134,14 @@ def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[An
     """What an artefact says about the parameters that made it, and the same ones as they are now."""
     now = params.model_dump(mode="json")
     if name == "tokenizer":
-        settings = about.get("provenance", {}).get("settings")
-        return ({"vqgan": settings} if settings else {}), now
+        origin = about.get("provenance", {})
+        settings = origin.get("settings", {})
+        if settings and "fit" not in settings:
+            # Of a file that was taken; a digest that has been set since then is that of the file, or a change.
+            return {"vqgan": settings | {"sha256": origin["sha256"]}}, {
+                "vqgan": params.vqgan.taken() | {"sha256": params.vqgan.sha256 or origin["sha256"]}
+            }
+        return {"vqgan": settings}, now
     if name == "tokens":
         then = {
             "images": about["images"],
