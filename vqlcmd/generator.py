@@ -13,8 +13,9 @@ from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
 from vqlcmd.params import Sampling
 from vqlcmd.params.errors import rule
+from vqlcmd.pretrained import hub
 from vqlcmd.rng import CounterRNG
-from vqlcmd.runtime.artefacts import belongs
+from vqlcmd.runtime.artefacts import belongs, exported
 from vqlcmd.runtime.errors import ConfigError, DataError, shown, shown_repr
 from vqlcmd.tokenizer import Tokenizer
 from vqlcmd.tokenizer import load as load_tokenizer
@@ -178,9 +179,15 @@ class Generator:
 
 
 def load(folder: str | Path = "data", device: str | None = None) -> Generator:
-    """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/."""
+    """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/.
+
+    Or the one that somebody has published: "hf://USER/NAME", "hf://USER/NAME@COMMIT". DataError where a file is missing
+    or damaged, where the two do not belong together, or, in an exported folder, where a file has another digest.
+    """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    path, tokenizer = Path(folder) / "model" / "model.safetensors", Path(folder) / "vqgan.safetensors"
+    root = place(folder)
+    exported.check(root)
+    path, tokenizer = root / exported.MODEL, root / exported.TOKENIZER
     method, about = load_method(path, where)
     if "sampling" not in about:
         raise DataError(f"{path} does not say how to sample, it is of another version: `dvc repro` trains it anew")
@@ -190,3 +197,8 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     if loaded.codes != about["codes"]:
         raise DataError(f"{path} draws {about['codes']} codes, and {tokenizer} has {loaded.codes}: get both again")
     return Generator(method, loaded, about, where)
+
+
+def place(folder: str | Path) -> Path:
+    """The folder on this machine: `folder`, or where what is on the hub was fetched to."""
+    return hub.model_folder(str(folder)) if hub.is_place(str(folder)) else Path(folder)

@@ -185,7 +185,7 @@ def test_what_the_server_refuses_is_one_line(server: Server, tmp_path: Path) -> 
         fetch(f"{address}/missing", tmp_path)
     with pytest.raises(DataError, match=r"cannot be reached .*refused"):
         fetch("http://127.0.0.1:9/a.ckpt", tmp_path)
-    with pytest.raises(ConfigError, match="only http, https and file URLs"):
+    with pytest.raises(ConfigError, match="only http, https, hf and file URLs"):
         fetch("ftp://127.0.0.1/a.ckpt", tmp_path)
 
 

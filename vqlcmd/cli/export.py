@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 import vqlcmd
-from vqlcmd import figures
+from vqlcmd import figures, generator
 from vqlcmd import tokenizer as tokenizers
+from vqlcmd.cli.checkout import require_checkout
 from vqlcmd.experiments import runner
 from vqlcmd.generator import Generator
 from vqlcmd.images.crops import Recipe, crop_views
@@ -26,14 +27,19 @@ from vqlcmd.runtime.files import atomic_write
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
+from vqlcmd.unfinished import load_state
 
 LONGEST_PART = 200
 """Bytes of a class's name in that of a file, which has 255 at most on common disks."""
 
 
-def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | None, batch_size: int | None) -> None:
-    """Decode samples by the tokenizer in `folder` into `out`: NUMBER-CLASS.png files, or one .npz."""
+def decode_samples(
+    place: str | Path, samples_folder: Path | None, out: Path, count: int | None, batch_size: int | None
+) -> None:
+    """Decode samples by the tokenizer in `place` into `out`: NUMBER-CLASS.png files, or one .npz."""
     check_folder(out)
+    folder = generator.place(place)
+    samples_folder = samples_folder or folder / "samples"
     header, file = shards.read_header(samples_folder), folder / paths.VQGAN.name
     samples, grid = shards.read_split(samples_folder, "samples"), grid_of(header, samples_folder)
     tokenizer = tokenizers.load(file, device())
@@ -49,10 +55,15 @@ def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | N
     write_images(images, labels, header["classes"], out)
 
 
-def sample_images(folder: Path, out: Path, class_: str | None, count: int, **how: Any) -> None:
-    """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample."""
+def sample_images(
+    folder: str | Path, out: Path, class_: str | None, count: int, *, state: str | None = None, **how: Any
+) -> None:
+    """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample.
+
+    `state`: an unfinished training instead of the model in `folder`.
+    """
     check_folder(out)
-    model = vqlcmd.load(str(folder))
+    model = _load(folder, state)
     names = model.class_names
     if class_ is not None and not names:
         raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
@@ -61,7 +72,9 @@ def sample_images(folder: Path, out: Path, class_: str | None, count: int, **how
     write_images(model.sample(count if labels is None else labels, **how), labels, names, out)
 
 
-def inpaint_image(folder: Path, image: Path, mask: Path, out: Path, class_: str | None, count: int, **how: Any) -> None:
+def inpaint_image(
+    folder: str | Path, image: Path, mask: Path, out: Path, class_: str | None, count: int, **how: Any
+) -> None:
     """One picture: `image` as the model sees it, what is kept of it, and `count` results; `how` as for Generator.
 
     Of the mask, white is a hole; black and what is transparent is kept.
@@ -95,7 +108,9 @@ def _sides(picture: Image.Image) -> str:
     return f"{picture.width} x {picture.height}"
 
 
-def draw_gallery(folder: Path, out: Path, guidance: str | None, rows: int, **how: Any) -> None:
+def draw_gallery(
+    folder: str | Path, out: Path, guidance: str | None, rows: int, *, state: str | None = None, **how: Any
+) -> None:
     """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
     check_picture(out)
     try:
@@ -105,7 +120,7 @@ def draw_gallery(folder: Path, out: Path, guidance: str | None, rows: int, **how
     wrong = [scale for scale in scales or () if not 0 <= scale < math.inf]
     if wrong:
         raise ConfigError(f"--guidance {wrong[0]:g} must be a number from 0")
-    model = vqlcmd.load(str(folder))
+    model = _load(folder, state)
     scales = scales or [model.about["sampling"]["guidance"]]
     columns = min(len(model.class_names), 20) or 10
     classes = list(range(columns)) * rows if model.class_names else columns * rows
@@ -131,6 +146,15 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
     if missing:
         print(f"without the distances of {len(missing)} of them: {missing[0]}")
+
+
+def _load(folder: str | Path, state: str | None) -> Generator:
+    if state is None:
+        return vqlcmd.load(str(folder))
+    require_checkout("sample --state")
+    model, step = load_state(state)
+    print(f"an unfinished training, at step {step}")
+    return model
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:

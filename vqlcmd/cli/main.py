@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vqlcmd.cli import model
-from vqlcmd.cli.checkout import require_checkout, run_stage
+from vqlcmd.cli import model, share
+from vqlcmd.cli.checkout import hand_over, require_checkout, run_stage
 from vqlcmd.cli.methods import print_methods
 from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
@@ -84,8 +84,10 @@ def scan(
     """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
     if not Path("dvc.yaml").is_file():
         raise ConfigError(
-            f"there is no dvc.yaml here, and {paths.MANIFESTS} lies beside it: run this in a checkout's root"
+            f"there is no dvc.yaml here, and {paths.MANIFESTS} lies beside it: run this in a checkout's root, or in a "
+            "folder that `vqlcmd init DIR` has made"
         )
+    hand_over()
     from vqlcmd.images import manifest
     from vqlcmd.images.sources import torchvision_sets
     from vqlcmd.runtime.progress import Progress
@@ -119,12 +121,36 @@ def scan(
 
 
 @app.command()
-def report() -> None:
+def report(
+    html: Annotated[
+        Path | None, typer.Option(help="Also one page, FILE.html, with pictures and curves inside.")
+    ] = None,
+) -> None:
     """Print the metrics of the last run, and where its pictures are."""
     require_checkout("report")
     from vqlcmd.cli.report import print_report
 
-    print_report()
+    print_report(html)
+
+
+@app.command()
+def compare(
+    revisions: Annotated[
+        list[str], typer.Argument(help="Two or more: commits, branches, tags, experiments, or `workspace`.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help="Also one page, FILE.html: curves over each other, grids beside each other.")
+    ] = None,
+) -> None:
+    """What differs between runs: parameters, numbers, curves, pictures."""
+    require_checkout("compare")
+    if len(revisions) < 2:
+        raise ConfigError(
+            f"{revisions[0]} alone compares with nothing: name two revisions; `workspace` is what is here"
+        )
+    from vqlcmd.cli.report import print_comparison
+
+    print_comparison(revisions, html)
 
 
 @app.command()
@@ -146,6 +172,7 @@ app.add_typer(tables, name="table")
 app.command("methods")(print_methods)
 
 model.mount(app)
+share.mount(app)
 for _stage_name, _text in STAGES.items():
     if _stage_name != "sample":
         _mount(_stage_name, _text)

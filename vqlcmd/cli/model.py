@@ -11,9 +11,19 @@ from vqlcmd.cli.knobs import KnobCommand
 from vqlcmd.runtime.errors import ConfigError
 
 Model = Annotated[
-    Path, typer.Option("--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them.")
+    str,
+    typer.Option(
+        "--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them, or hf://USER/NAME."
+    ),
 ]
-DATA = Path("data")
+State = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="Instead of --model, a training that is not over: its folder's name in .state/train, or `newest`.",
+    ),
+]
+DATA = "data"
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
 Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
@@ -32,7 +42,7 @@ def decode(
     """Turn the samples of the pipeline into images."""
     from vqlcmd.cli.export import decode_samples
 
-    decode_samples(model, samples or model / "samples", out, count, batch_size)
+    decode_samples(model, samples, out, count, batch_size)
 
 
 def sample(
@@ -47,6 +57,7 @@ def sample(
     sampler: Sampler = None,
     seed: SampleSeed = None,
     model: Model = DATA,
+    state: State = None,
 ) -> None:
     """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
     if out is None:
@@ -61,7 +72,7 @@ def sample(
     from vqlcmd.cli.export import sample_images
 
     how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
-    sample_images(model, out, class_, count or 16, **how, **knobs.given(context))
+    sample_images(model, out, class_, count or 16, state=state, **how, **knobs.given(context))
 
 
 def inpaint(
@@ -107,11 +118,13 @@ def gallery(
     sampler: Sampler = None,
     seed: SampleSeed = None,
     model: Model = DATA,
+    state: State = None,
 ) -> None:
     """One picture of samples of a model, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
     from vqlcmd.cli.export import draw_gallery
 
-    draw_gallery(model, out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **knobs.given(context))
+    how = {"steps": steps, "sampler": sampler, "seed": seed}
+    draw_gallery(model, out, guidance, rows, state=state, **how, **knobs.given(context))
 
 
 def mount(app: typer.Typer) -> None:

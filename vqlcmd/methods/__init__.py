@@ -66,7 +66,15 @@ def save_method(
 
     `header` is that of its tokens; `edits` are the changes across which its training was resumed.
     """
-    about = {
+    about = described(method, params, header, codebook_KD, edits)
+    save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
+
+
+def described(
+    method: Method, params: RunParams, header: dict[str, Any], codebook_KD: Tensor, edits: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """What the file of a model says about it."""
+    return {
         "params": params.model_part().model_dump(mode="json"),
         "sampling": {**dataclasses.asdict(params.sampling()), "batch_size": params.sample.batch_size},
         "tokens": header["tokens"],
@@ -79,7 +87,6 @@ def save_method(
         "tokens_digest": belongs.header_digest(header),
         **({"resumed_across": list(edits)} if edits else {}),
     }
-    save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
 
 
 class _Usual(BaseModel):

@@ -69,11 +69,13 @@ class Train(Section):
     clip: Positive
     ema: Decays
     snapshots: Annotated[list[Count], Field(max_length=1000)]
+    keep_best: bool
     init_std: Positive
     use_classes: bool
     class_drop: Share
     precision: Literal["float32", "bf16"]
     log_every: Count
+    sample_every: Annotated[Whole, Field(ge=0, le=10**9)]
     save_every: Count
     logger: Literal["none", "tensorboard", "wandb", "trackio"]
 

@@ -17,7 +17,7 @@ from vqlcmd.runtime.paths import experiment_remedy
 from vqlcmd.tokenizer.blocks import Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN, build, load
 
-FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+FOLDER_FILES = ("vqgan.safetensors", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 FIRST_STAGE = "first_stage_model."
 """Before the names of a tokenizer inside of a model of latent diffusion, or of taming's transformers."""
 
@@ -69,7 +69,7 @@ def _weights(source: Path) -> Path:
         inside = [source / name for name in FOLDER_FILES if (source / name).is_file()]
         if not inside:
             raise ConfigError(
-                f"vqgan.checkpoint is the folder {source} without {FOLDER_FILES[0]}: name a file of weights"
+                f"vqgan.checkpoint is the folder {source} without {FOLDER_FILES[0]} or {FOLDER_FILES[1]}: name a file"
             )
         return inside[0]
     if not source.is_file():
