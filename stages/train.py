@@ -99,8 +99,7 @@ def run() -> None:
 
 def _check_kept(kept: Path, settings: Train) -> None:
     """Remove what a run with other parameters, from which this one was resumed, kept; say what it did not keep."""
-    wanted = {"model"} | {f"snapshots/{step}" for step in settings.snapshots}
-    wanted |= {f"ema-{decay}" for decay in settings.ema[1:]}
+    wanted = set(settings.kept)
     files = {path.relative_to(kept).with_suffix("").as_posix(): path for path in kept.rglob("*.safetensors")}
     for name in files.keys() - wanted:
         files[name].unlink()

@@ -49,6 +49,7 @@ TINY: dict[str, Any] = {
         "class_drop": 0.1,
         "precision": "float32",
         "log_every": 4,
+        "table_gradients": False,
         "save_every": 5,
         "logger": "none",
     },

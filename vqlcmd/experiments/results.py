@@ -14,7 +14,7 @@ from vqlcmd.runtime.files import write_json
 from vqlcmd.runtime.resume import fingerprint
 
 RESULTS = Path("tables/results")
-CURVES = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0", "ce_", "table_grad_")
+CURVES = ("step", "embedding_", "decodable_0", "ce_", "table_grad_")
 """Columns of train.tsv that are kept, by how their names begin."""
 
 

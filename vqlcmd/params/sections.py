@@ -74,8 +74,14 @@ class Train(Section):
     class_drop: Share
     precision: Literal["float32", "bf16"]
     log_every: Count
+    table_gradients: bool
     save_every: Count
     logger: Literal["none", "tensorboard", "wandb", "trackio"]
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of the weights that a run leaves: the model, snapshots of it, averages of other decays."""
+        return ["model", *(f"snapshots/{step}" for step in self.snapshots), *(f"ema-{each}" for each in self.ema[1:])]
 
     @model_validator(mode="after")
     def _fitting_lists(self) -> "Train":
