@@ -34,17 +34,18 @@ def table_gradients(
     batches = max(len(tokens_BN) // batch_size, 1)
     gradients = {name: [torch.zeros_like(parameter) for parameter in table] for name in student.weights}
     for batch in range(batches):
-        for rows in torch.arange(batch_size, device=tokens_BN.device).split(at_once):
-            chosen = (batch * batch_size + rows) % len(tokens_BN)
-            rng = CounterRNG(seed, "table_gradients", rows, batch)
+        for index in torch.arange(batch_size, device=tokens_BN.device).split(at_once):
+            chosen = (batch * batch_size + index) % len(tokens_BN)
+            rng = CounterRNG(seed, "table_gradients", index, batch)
             terms = student(tokens_BN[chosen], None if label is None else label[chosen], rng, teacher)
             for name, weight in student.weights.items():
                 mean = weight * terms[name].sum() / (batches * batch_size)
                 found = torch.autograd.grad(mean, table, retain_graph=True, allow_unused=True, materialize_grads=True)
                 torch._foreach_add_(gradients[name], list(found))
     values: dict[str, float] = {}
+    rows = [parameter.detach() for parameter in table]
     for name, found in gradients.items():
-        dot = sum(float((gradient * row).sum()) for gradient, row in zip(found, table, strict=True))
-        norm, size = (math.hypot(*(float(each.norm()) for each in vectors)) for vectors in (found, table))
+        dot = sum(float((gradient * row).sum()) for gradient, row in zip(found, rows, strict=True))
+        norm, size = (math.hypot(*(float(each.norm()) for each in vectors)) for vectors in (found, rows))
         values |= {f"table_grad_{name}": norm, f"table_grad_cos_{name}": dot / (norm * size) if norm * size else 0.0}
     return values
