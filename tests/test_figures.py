@@ -99,3 +99,17 @@ def test_flat_curves_do_not_lie_on_the_frame_and_rows_keep_their_order(drawn: li
         for line in shown[name].lines:
             values = np.asarray(line.get_ydata(), dtype=float)
             assert low < values.min() <= values.max() < high
+
+
+def test_a_run_has_one_colour_in_all_panels_and_a_line_for_each_seed(drawn: list[Figure], tmp_path: Path) -> None:
+    line = ([0.0, 1.0], [2.0, -1.0])
+    figures.lines({"x": {"a": [line, line]}, "y": {"b": [line], "a": [line]}}, tmp_path / "a.png")
+    left, right = drawn[0].axes
+    colours = [
+        {each.get_color() for each in axis.lines if len(set(np.asarray(each.get_ydata()))) > 1}
+        for axis in (left, right)
+    ]
+    assert len(colours[0]) == 1 < len(colours[1])
+    assert colours[0] < colours[1]
+    assert [axis.get_title() for axis in (left, right)] == ["x", "y"]
+    assert len(left.lines) == 3, "two seeds and the line at 0"

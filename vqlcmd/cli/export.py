@@ -26,6 +26,9 @@ from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
 
+SHOWN = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
+"""Columns of training in the picture of embeddings."""
+
 
 def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | None, batch_size: int) -> None:
     """Decode samples by the tokenizer in `folder` into `out`: NUMBER-CLASS.png files, or one .npz."""
@@ -110,8 +113,25 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
         for row, result in found.items():
             method, _ = load_method(runner.fetch_model(result["revision"], Path(folder)), torch.device("cpu"))
             tables[row] = method.table
-    figures.collapse({row: result["curves"] for row, result in found.items()}, tables, out)
+    drawn = {
+        row: {key: result["curves"][key] for key in SHOWN if key in result["curves"]} for row, result in found.items()
+    }
+    figures.collapse(drawn, tables, out)
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
+
+
+def draw_curves(names: list[str], columns: list[str], out: Path, preset: str | None) -> None:
+    """Columns of training, and metrics along snapshots, of the rows of tables."""
+    check_picture(out)
+    found: dict[str, dict[str, list[runner.Line]]] = {}
+    for name in names:
+        for column, rows in runner.series(name, preset).items():
+            found.setdefault(column, rows)
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise ConfigError(f"{', '.join(names)} has no {missing[0]}: choose of {', '.join(found)}")
+    figures.lines({column: found[column] for column in columns}, out)
+    print(f"{out}: {', '.join(columns)} of {', '.join(names)}")
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:
