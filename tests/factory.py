@@ -51,6 +51,7 @@ TINY: dict[str, Any] = {
         "precision": "float32",
         "log_every": 4,
         "sample_every": 0,
+        "table_gradients": False,
         "save_every": 5,
         "logger": "none",
     },

@@ -110,3 +110,17 @@ def test_curves_are_drawn_without_the_models_that_a_clone_lacks(drawn: list[Figu
     assert len(shown[0].lines) == 2
     figures.collapse(curves, {"a": normal(5, 3)}, tmp_path / "a.png")
     assert [axis.get_title() for axis in drawn[1].axes if axis.get_visible()][:2] == ["embedding_rank", "a"]
+
+
+def test_a_run_has_one_colour_in_all_panels_and_a_line_for_each_seed(drawn: list[Figure], tmp_path: Path) -> None:
+    line = ([0.0, 1.0], [2.0, -1.0])
+    figures.lines({"x": {"a": [line, line]}, "y": {"b": [line], "a": [line]}}, tmp_path / "a.png")
+    left, right = drawn[0].axes
+    colours = [
+        {each.get_color() for each in axis.lines if len(set(np.asarray(each.get_ydata()))) > 1}
+        for axis in (left, right)
+    ]
+    assert len(colours[0]) == 1 < len(colours[1])
+    assert colours[0] < colours[1]
+    assert [axis.get_title() for axis in (left, right)] == ["x", "y"]
+    assert len(left.lines) == 3, "two seeds and the line at 0"

@@ -32,6 +32,9 @@ from vqlcmd.unfinished import load_state
 LONGEST_PART = 200
 """Bytes of a class's name in that of a file, which has 255 at most on common disks."""
 
+SHOWN = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
+"""Columns of training in the picture of embeddings."""
+
 
 def decode_samples(
     place: str | Path, samples_folder: Path | None, out: Path, count: int | None, batch_size: int | None
@@ -142,7 +145,10 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
                 missing.append(str(error))
                 continue
             tables[row] = load_method(model, torch.device("cpu"))[0].table
-    figures.collapse({row: result["curves"] for row, result in found.items()}, tables, out)
+    drawn = {
+        row: {key: result["curves"][key] for key in SHOWN if key in result["curves"]} for row, result in found.items()
+    }
+    figures.collapse(drawn, tables, out)
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
     if missing:
         print(f"without the distances of {len(missing)} of them: {missing[0]}")
@@ -155,6 +161,20 @@ def _load(folder: str | Path, state: str | None) -> Generator:
     model, step = load_state(state)
     print(f"an unfinished training, at step {step}")
     return model
+
+
+def draw_curves(names: list[str], columns: list[str], out: Path, preset: str | None) -> None:
+    """Columns of training, and metrics along snapshots, of the rows of tables."""
+    check_picture(out)
+    found: dict[str, dict[str, list[runner.Line]]] = {}
+    for name in names:
+        for column, rows in runner.series(name, preset).items():
+            found.setdefault(column, rows)
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise ConfigError(f"{', '.join(names)} has no {missing[0]}: choose of {', '.join(found)}")
+    figures.lines({column: found[column] for column in columns}, out)
+    print(f"{out}: {', '.join(columns)} of {', '.join(names)}")
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:

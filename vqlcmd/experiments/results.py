@@ -15,7 +15,8 @@ from vqlcmd.runtime.resume import fingerprint
 
 RESULTS = Path("tables/results")
 _AGAIN = "`dvc exp remove {}`, and run its row again"
-CURVES = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
+CURVES = ("step", "embedding_", "decodable_0", "ce_", "table_grad_")
+"""Columns of train.tsv that are kept, by how their names begin."""
 
 
 class ResultsFile:
@@ -62,14 +63,16 @@ class ResultsFile:
         bound, evaluated = (_numbers(shown[file], file, revision) for file in ("bound.json", "evaluate.json"))
         header, *lines = (line.split("\t") for line in shown["train.tsv"].splitlines())
         columns = {name: [line[index] for line in lines] for index, name in enumerate(header)}
-        last = {name: float(values[-1]) for name, values in columns.items() if name.startswith("embedding") and values}
+        last = {name: float(values[-1]) for name, values in columns.items() if name.startswith(CURVES[1:]) and values}
         result = {
             "identity": identity,
             "preset": self.preset,
             "seed": run.seed,
             "overrides": run.overrides,
             "metrics": {**last, **bound, **evaluated, **protocol},
-            "curves": {name: [float(value) for value in columns[name]] for name in CURVES if name in columns},
+            "curves": {
+                name: [float(value) for value in values] for name, values in columns.items() if name.startswith(CURVES)
+            },
             "revision": revision,
             "commit": call(["git", "rev-parse", f"{revision}^"]).stdout.strip(),
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -22,6 +22,11 @@ PICTURE_MB = 512
 """128 million pixels of 8 bits: what the largest cameras of today take in one shot."""
 
 
+def weights(name: str) -> Path:
+    """The file of the weights that `weights` in params.yaml names."""
+    return MODEL.parent / f"{name}.safetensors"
+
+
 def images_root() -> Path | None:
     """The folder that holds the data sets' folders: $VQLCMD_IMAGES, absolute.
 

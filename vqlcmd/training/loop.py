@@ -51,7 +51,10 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, settings))
     pieces = _pieces(distributed.rank_slice(settings.batch_size), micro_batch)
     largest = pieces[0][0].stop - pieces[0][0].start
-    curves = Curves(teacher, split, heldout, seed=seed, batch_size=settings.batch_size, at_once=largest)
+    student = method if settings.table_gradients else None
+    curves = Curves(
+        teacher, split, heldout, seed=seed, batch_size=settings.batch_size, at_once=largest, student=student
+    )
     stateful = {"method": method, "optimizer": optimizer, "scheduler": scheduler, "curves": curves}
     stateful |= {f"ema-{decay}": average for decay, average in averages.items()}
     best = Best()
