@@ -135,9 +135,7 @@ def _best(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def _check_kept(kept: Path, settings: Train, *, apart: bool) -> None:
     """Remove what a run with other parameters, from which this one was resumed, kept; say what it did not keep."""
-    wanted = {"model"} | {f"snapshots/{step}" for step in settings.snapshots}
-    wanted |= {f"ema-{decay}" for decay in settings.ema[1:]}
-    wanted |= {"best"} if settings.keep_best and apart else set()
+    wanted = set(settings.kept) - (set() if apart else {"best"})
     files = {path.relative_to(kept).with_suffix("").as_posix(): path for path in kept.rglob("*.safetensors")}
     for name in files.keys() - wanted:
         files[name].unlink()

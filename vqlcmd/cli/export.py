@@ -29,6 +29,12 @@ from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
 from vqlcmd.unfinished import load_state
 
+LONGEST_PART = 200
+"""Bytes of a class's name in that of a file, which has 255 at most on common disks."""
+
+SHOWN = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
+"""Columns of training in the picture of embeddings."""
+
 
 def decode_samples(
     place: str | Path, samples_folder: Path | None, out: Path, count: int | None, batch_size: int | None
@@ -53,7 +59,7 @@ def decode_samples(
 
 
 def sample_images(
-    folder: str | Path, out: Path, class_: int | None, count: int, *, state: str | None = None, **how: Any
+    folder: str | Path, out: Path, class_: str | None, count: int, *, state: str | None = None, **how: Any
 ) -> None:
     """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample.
 
@@ -64,12 +70,13 @@ def sample_images(
     names = model.class_names
     if class_ is not None and not names:
         raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
-    labels = [class_ if class_ is not None else number % len(names) for number in range(count)] if names else None
+    chosen = None if class_ is None else model.class_number(_class(class_, model))
+    labels = [number % len(names) if chosen is None else chosen for number in range(count)] if names else None
     write_images(model.sample(count if labels is None else labels, **how), labels, names, out)
 
 
 def inpaint_image(
-    folder: str | Path, image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any
+    folder: str | Path, image: Path, mask: Path, out: Path, class_: str | None, count: int, **how: Any
 ) -> None:
     """One picture: `image` as the model sees it, what is kept of it, and `count` results; `how` as for Generator.
 
@@ -88,9 +95,16 @@ def inpaint_image(
             " make the mask as large as the image"
         )
     pixels, hole = (torch.from_numpy(crop_views(each, recipe, 0)[0]) for each in (picture, holes))
-    painted, kept = model.inpaint(pixels, hole.float().mean(dim=0) > 127, class_, count, **how)
+    chosen = None if class_ is None else _class(class_, model)
+    painted, kept = model.inpaint(pixels, hole.float().mean(dim=0) > 127, chosen, count, **how)
     figures.image_grid(torch.cat([pixels[None], kept[None], painted]), min(count + 2, 10), out)
     print(f"{out}: the image, what is kept of it, {count} results")
+
+
+def _class(text: str, model: Generator) -> int | str:
+    """What `--class TEXT` means: a name where the model has a class of that name, else a number where it is one."""
+    number = text.isascii() and text.isdigit() and len(text) < 10 and text not in model.class_names
+    return int(text) if number else text
 
 
 def _sides(picture: Image.Image) -> str:
@@ -119,16 +133,25 @@ def draw_gallery(
 
 
 def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
-    """Curves and distance matrices of the embeddings in a table's rows."""
+    """Curves of the embeddings in a table's rows, and distance matrices of those whose models are in this clone."""
     check_picture(out)
     found = runner.curves(name, preset, seed)
     with tempfile.TemporaryDirectory() as folder:
-        tables = {}
+        tables, missing = {}, []
         for row, result in found.items():
-            method, _ = load_method(runner.fetch_model(result["revision"], Path(folder)), torch.device("cpu"))
-            tables[row] = method.table
-    figures.collapse({row: result["curves"] for row, result in found.items()}, tables, out)
+            try:
+                model = runner.fetch_model(result["revision"], Path(folder))
+            except DataError as error:
+                missing.append(str(error))
+                continue
+            tables[row] = load_method(model, torch.device("cpu"))[0].table
+    drawn = {
+        row: {key: result["curves"][key] for key in SHOWN if key in result["curves"]} for row, result in found.items()
+    }
+    figures.collapse(drawn, tables, out)
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
+    if missing:
+        print(f"without the distances of {len(missing)} of them: {missing[0]}")
 
 
 def _load(folder: str | Path, state: str | None) -> Generator:
@@ -138,6 +161,20 @@ def _load(folder: str | Path, state: str | None) -> Generator:
     model, step = load_state(state)
     print(f"an unfinished training, at step {step}")
     return model
+
+
+def draw_curves(names: list[str], columns: list[str], out: Path, preset: str | None) -> None:
+    """Columns of training, and metrics along snapshots, of the rows of tables."""
+    check_picture(out)
+    found: dict[str, dict[str, list[runner.Line]]] = {}
+    for name in names:
+        for column, rows in runner.series(name, preset).items():
+            found.setdefault(column, rows)
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise ConfigError(f"{', '.join(names)} has no {missing[0]}: choose of {', '.join(found)}")
+    figures.lines({column: found[column] for column in columns}, out)
+    print(f"{out}: {', '.join(columns)} of {', '.join(names)}")
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:
@@ -150,11 +187,17 @@ def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out
     else:
         out.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(pixels):
-            ending = "" if labels is None else f"-{names[labels[number]]}"
+            ending = "" if labels is None else f"-{_file_part(names[labels[number]])}"
             path = out / f"{number:06}{ending}.png"
             with writing(path):
                 Image.fromarray(image).save(path)
     print(f"{len(images)} image{'' if len(images) == 1 else 's'} in {out}")
+
+
+def _file_part(name: str) -> str:
+    """A class's name as part of a file's: one that comes with somebody's model may be anything."""
+    plain = "".join(each if each.isprintable() and each not in "/\\" else "_" for each in name)
+    return plain.encode()[:LONGEST_PART].decode(errors="ignore")
 
 
 def check_folder(out: Path) -> None:

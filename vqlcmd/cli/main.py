@@ -15,7 +15,7 @@ from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.artefacts import write_errors
-from vqlcmd.runtime.errors import ConfigError, UserError, shown
+from vqlcmd.runtime.errors import ConfigError, UserError, message, shown
 
 STAGES = {
     "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
@@ -104,7 +104,8 @@ def scan(
     manifest.write(found, path)
     print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes ({found.kind})")
     if found.classes:
-        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened([*found.classes], 5)}")
+        named = [shown(each, 40) for each in found.classes]
+        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened(named, 5)}")
     if found.copies:
         named = [f"{shown(images.name(copy))} of {shown(images.name(first))}" for copy, first in found.copies.items()]
         print(f"Copies, which stay on one side of the split: {len(named)}: {manifest.shortened(named, 5)}")
@@ -182,10 +183,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"vqlcmd: {error}", file=sys.stderr)
+        print(f"vqlcmd: {message(error)}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:
-        line = write_errors.one_line(error)
+    except (OSError, MemoryError, RuntimeError) as error:
+        line = launcher.of_memory(error, "ask for fewer images, or for fewer at once")
+        if line is None and isinstance(error, OSError):
+            line = write_errors.one_line(error)
         if line is None:
             raise
         print(f"vqlcmd: {line}", file=sys.stderr)

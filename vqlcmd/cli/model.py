@@ -47,7 +47,9 @@ def decode(
 
 def sample(
     context: typer.Context,
-    class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="Images of this class: its name, or its number from 0.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
     steps: Steps = None,
@@ -81,7 +83,9 @@ def inpaint(
         typer.Argument(help="A picture of the same size: white where to paint anew, black or transparent to keep."),
     ],
     out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
-    class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="What to paint: the class's name, or its number from 0.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
     steps: Steps = None,
     guidance: Guidance = None,

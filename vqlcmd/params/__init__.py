@@ -179,6 +179,7 @@ class RunParams(ModelParams):
     """What every domain has: how a model of tokens is trained, sampled and bounded, whatever the tokens stand for."""
 
     domain: Annotated[str, one_of("vqlcmd.params:DOMAINS")]
+    weights: str
     sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
     sample_steps: Steps
     guidance: NonNegative
@@ -198,6 +199,8 @@ class RunParams(ModelParams):
             raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
         if max(self.train.snapshots, default=0) > self.train_steps:
             raise ValueError(f"train.snapshots {self.train.snapshots} go beyond train_steps: remove those that do")
+        if self.weights not in self.train.kept:
+            raise ValueError(f"weights {self.weights} is not one of {', '.join(self.train.kept)}, which training keeps")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
             raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
         return self

@@ -13,6 +13,7 @@ from vqlcmd.pretrained.families import CODEBOOK, IGNORED, LAYOUTS, PROJECTION, U
 from vqlcmd.pretrained.tensors import about, read_tensors
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.paths import experiment_remedy
 from vqlcmd.tokenizer.blocks import Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN, build, load
 
@@ -46,7 +47,9 @@ def read(
     if header or kind == "own":
         return _own(path, header, kind, pixel_range), {**origin, "format": "own", "origin": header.get("provenance")}
     if config and not config.is_file():
-        raise ConfigError(f"vqgan.config is {config}, which is not a file: name one, or null")
+        raise ConfigError(
+            f"vqgan.config is {config}, which is not a file: name one, or null{experiment_remedy(config)}"
+        )
     place = config or authors_config.beside(path)
     claimed = authors_config.parse(place) if place else {}
     if config and not claimed:
@@ -70,7 +73,10 @@ def _weights(source: Path) -> Path:
             )
         return inside[0]
     if not source.is_file():
-        raise ConfigError(f"vqgan.checkpoint is {source}, which is not a file: name one, or null to fit a tokenizer")
+        raise ConfigError(
+            f"vqgan.checkpoint is {source}, which is not a file: name one, or null to fit a tokenizer"
+            f"{experiment_remedy(source)}"
+        )
     return source
 
 

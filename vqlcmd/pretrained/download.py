@@ -51,7 +51,7 @@ def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
     if parts.scheme.lower() not in ("http", "https"):
         raise ConfigError(f"vqgan.checkpoint is {url}: only http, https, hf and file URLs can be fetched; name a path")
     name = (
-        re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path.rpartition("/")[2])).lstrip(".")[-NAME_LENGTH:]
+        re.sub(r"[^A-Za-z0-9_.-]", "_", urllib.parse.unquote(parts.path.rpartition("/")[2])).lstrip(".")[-NAME_LENGTH:]
         or "checkpoint"
     )
     target = cache / hashlib.sha256(url.encode()).hexdigest()[:16] / name

@@ -25,10 +25,11 @@ AT_MOST = 3
 
 def stale() -> Iterator[str]:
     """A line for each thing in metrics/ and data/ that was not made from what lies in data/ and params.yaml now."""
+    params = load_params()
     places: dict[str, Path] = {
         "tokenizer": paths.VQGAN,
         "tokens": paths.TOKENS,
-        "model": paths.MODEL,
+        "model": paths.weights(params.weights),
         "samples": paths.SAMPLES,
         "reference": paths.REFERENCE,
     }
@@ -51,7 +52,6 @@ def stale() -> Iterator[str]:
             belongs.check_belong(one, other)
         except DataError as error:
             yield str(error)
-    params = load_params()
     for name, about in said.items():
         changed = _changed(*_parameters(name, about[0] if about else read_about(paths.VQGAN), params))
         if changed:
@@ -93,8 +93,14 @@ def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[An
     """What an artefact says about the parameters that made it, and the same ones as they are now."""
     now = params.model_dump(mode="json")
     if name == "tokenizer":
-        settings = about.get("provenance", {}).get("settings")
-        return ({"vqgan": settings} if settings else {}), now
+        origin = about.get("provenance", {})
+        settings = origin.get("settings", {})
+        if settings and "fit" not in settings:
+            # Of a file that was taken; a digest that has been set since then is that of the file, or a change.
+            return {"vqgan": settings | {"sha256": origin["sha256"]}}, {
+                "vqgan": params.vqgan.taken() | {"sha256": params.vqgan.sha256 or origin["sha256"]}
+            }
+        return {"vqgan": settings}, now
     if name == "tokens":
         then = {
             "images": about["images"],
@@ -107,7 +113,8 @@ def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[An
     if name == "model":
         return about["params"], params.model_part().model_dump(mode="json")
     if name == "samples":
-        return {key: about[key] for key in ("seed", "sampler", "sample_steps", "guidance", "sample")}, now
+        wanted = ("seed", "weights", "sampler", "sample_steps", "guidance", "sample")
+        return {key: about[key] for key in wanted if key in about}, now
     return {key: about["made_from"][key] for key in ("images", "reference") if key in about["made_from"]}, now
 
 

@@ -51,7 +51,10 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, settings))
     pieces = _pieces(distributed.rank_slice(settings.batch_size), micro_batch)
     largest = pieces[0][0].stop - pieces[0][0].start
-    curves = Curves(teacher, split, heldout, seed=seed, batch_size=settings.batch_size, at_once=largest)
+    student = method if settings.table_gradients else None
+    curves = Curves(
+        teacher, split, heldout, seed=seed, batch_size=settings.batch_size, at_once=largest, student=student
+    )
     stateful = {"method": method, "optimizer": optimizer, "scheduler": scheduler, "curves": curves}
     stateful |= {f"ema-{decay}": average for decay, average in averages.items()}
     best = Best()
@@ -75,9 +78,11 @@ def train(
         return torch.cat([loss[None], means]).detach()
 
     if model is not method and first < steps:
-        # The first pass decides on the order of gradients in messages: made ahead, all steps of a run have one order.
+        # The first pass of a static graph, and the second of any, decide on the order of gradients in messages. Made
+        # ahead, all steps of a run have one order, and a run that goes on has that of one that was never interrupted.
         method.eval()
-        backward(first, *pieces[0])
+        for _ in range(2):
+            backward(first, *pieces[0])
     with Progress("train", steps, quiet=distributed.rank() > 0) as progress:
         for step in range(first, steps):
             stopping = distributed.any_rank_later(stop)
