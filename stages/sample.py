@@ -30,9 +30,10 @@ def run() -> None:
         transformer.compile_network("reduce-overhead")
     params = load_run()
     method, about = load_method(paths.MODEL, device())
-    if paths.VQGAN.is_file():
+    tokenizer = paths.TOKENIZERS.get(params.domain)
+    if tokenizer and tokenizer.is_file():
         # Not read here, but what the samples are for.
-        belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.model(paths.MODEL, about))
+        belongs.check_belong(belongs.tokenizer(tokenizer), belongs.model(paths.MODEL, about))
     classes = len(about["class_names"])
     balance = class_balance(params.sample.count, classes)
     if rank() == 0 and (note := balance_note(params.sample.count, classes)):
