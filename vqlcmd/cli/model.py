@@ -14,6 +14,8 @@ Model = Annotated[
     Path, typer.Option("--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them.")
 ]
 DATA = Path("data")
+TEXT = ".txt"
+"""What --out ends in for a model of text."""
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
 Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
@@ -22,31 +24,37 @@ SampleSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of the ra
 
 def decode(
     out: Annotated[
-        Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")
+        Path, typer.Option(help="A folder for PNG files, FILE.npz (arr_0, NHWC uint8) for the ADM evaluator, or FILE.txt.")
     ],
     count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     model: Model = DATA,
     samples: Annotated[Path | None, typer.Option(help="Their folder. [default: samples/ in that of --model]")] = None,
 ) -> None:
-    """Turn the samples of the pipeline into images."""
+    """Turn the samples of the pipeline into images, or into text where --out ends in .txt."""
+    folder = samples or model / "samples"
+    if out.suffix == TEXT:
+        from vqlcmd.cli.text import decode_text
+
+        decode_text(model, folder, out, count)
+        return
     from vqlcmd.cli.export import decode_samples
 
-    decode_samples(model, samples or model / "samples", out, count, batch_size)
+    decode_samples(model, folder, out, count, batch_size)
 
 
 def sample(
     context: typer.Context,
     class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for PNG files, FILE.npz, or FILE.txt of a model of text.")] = None,
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: Sampler = None,
     seed: SampleSeed = None,
     model: Model = DATA,
 ) -> None:
-    """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
+    """Without options the pipeline's stage: model -> data/samples. With --out: images, or text, of your choice."""
     if out is None:
         given = [
             name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
@@ -56,10 +64,17 @@ def sample(
             named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
             raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
         raise typer.Exit(run_stage("sample"))
+    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed, **knobs.given(context)}
+    if out.suffix == TEXT:
+        from vqlcmd.cli.text import sample_text
+
+        if class_ is not None:
+            raise ConfigError(f"--class {class_}: text has no classes; leave the option out")
+        sample_text(model, out, count or 16, **how)
+        return
     from vqlcmd.cli.export import sample_images
 
-    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
-    sample_images(model, out, class_, count or 16, **how, **knobs.given(context))
+    sample_images(model, out, class_, count or 16, **how)
 
 
 def inpaint(

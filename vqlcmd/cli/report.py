@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vqlcmd.experiments.table import differences
 from vqlcmd.images import manifest
-from vqlcmd.params import Params, load_params
+from vqlcmd.params import Params, RunParams, load_params
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.belongs import Artefact
@@ -35,7 +35,7 @@ AT_MOST = 3
 
 def print_report() -> None:
     """The table of metrics/, its pictures, and what of it was not made from the parameters and data that are here."""
-    found, bound = (_metrics(paths.METRICS / name) for name in ("evaluate.json", "bound.json"))
+    found, bound = (metrics(paths.METRICS / name) for name in ("evaluate.json", "bound.json"))
     table = Table(title="Generated images, and the VQGAN's reconstructions as the target")
     for column in ("metric", "generated", "reconstructed"):
         table.add_column(column, justify="left" if column == "metric" else "right")
@@ -45,10 +45,10 @@ def print_report() -> None:
         if key.startswith(("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest"))
         and not isinstance(found[key], str)
     ):
-        table.add_row(name, _number(found[name]), _number(found.get("reconstruction", {}).get(name)))
-    table.add_row("repeated_training_tokens", _number(found.get("repeated_training_tokens")), "")
+        table.add_row(name, number(found[name]), number(found.get("reconstruction", {}).get(name)))
+    table.add_row("repeated_training_tokens", number(found.get("repeated_training_tokens")), "")
     nats, error = bound.get("nats_per_token"), bound.get("standard_error")
-    table.add_row("bound, nats per token", "" if nats is None else f"{_number(nats)} ± {_number(error) or '?'}", "")
+    table.add_row("bound, nats per token", "" if nats is None else f"{number(nats)} ± {number(error) or '?'}", "")
     table.add_row("nfe per image", str(found.get("nfe", "")), "")
     console = Console()
     console.print(table)
@@ -94,14 +94,15 @@ def stale() -> Iterator[str]:
             yield str(error)
     params = load_params()
     for name, about in said.items():
-        changed = _changed(*_parameters(name, about[0] if about else read_about(paths.VQGAN), params))
-        if changed:
-            yield f"{places[name]} is older than params.yaml: {changed}"
+        changes = changed(*_parameters(name, about[0] if about else read_about(paths.VQGAN), params))
+        if changes:
+            yield f"{places[name]} is older than params.yaml: {changes}"
     for stage, file in MADE_BY.items():
-        yield from _older(stage, file, here, params)
+        yield from older(stage, file, here, params)
 
 
-def _older(stage: str, file: str, here: Mapping[str, Artefact], params: Params) -> Iterator[str]:
+def older(stage: str, file: str, here: Mapping[str, Artefact], params: RunParams) -> Iterator[str]:
+    """Lines on what a stage left in metrics/ where it is not of the artefacts and parameters that are here."""
     path = paths.ORIGIN / f"{stage}.json"
     what = f"metrics/{file}" if file.endswith(".json") else f"metrics/*.png ({file})"
     if not path.is_file():
@@ -116,9 +117,9 @@ def _older(stage: str, file: str, here: Mapping[str, Artefact], params: Params) 
     ]
     if other:
         yield f"{what} is not of the present {', '.join(other)}"
-    changed = _changed(then, params.model_dump(mode="json"))
-    if changed:
-        yield f"{what} is older than params.yaml: {changed}"
+    changes = changed(then, params.model_dump(mode="json"))
+    if changes:
+        yield f"{what} is older than params.yaml: {changes}"
 
 
 def _said(name: str, path: Path) -> tuple[Any, ...]:
@@ -152,24 +153,26 @@ def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[An
     return {key: about["made_from"][key] for key in ("images", "reference") if key in about["made_from"]}, now
 
 
-def _changed(then: Any, now: Any) -> str:
+def changed(then: Any, now: Any) -> str:
     """The parameters of `then` that are others now, in a few words; nothing for none."""
     current = differences({}, now)
-    changed = {
+    found = {
         key: (value, current.get(key))
         for key, value in differences({}, then).items()
         if key.rpartition(".")[2] not in HOW_IT_RUNS and current.get(key) != value
     }
-    shown = [f"{key} {was!r:.40} -> {becomes!r:.40}" for key, (was, becomes) in list(changed.items())[:AT_MOST]]
-    return ", ".join(shown) + (f" and {len(changed) - AT_MOST} more" if len(changed) > AT_MOST else "")
+    shown = [f"{key} {was!r:.40} -> {becomes!r:.40}" for key, (was, becomes) in list(found.items())[:AT_MOST]]
+    return ", ".join(shown) + (f" and {len(found) - AT_MOST} more" if len(found) > AT_MOST else "")
 
 
-def _metrics(path: Path) -> dict[str, Any]:
+def metrics(path: Path) -> dict[str, Any]:
+    """What a file in metrics/ holds. DataError where that is something else."""
     found = read_json(path, "`dvc repro` makes it")
     if not isinstance(found, dict):
         raise DataError(f"{path} holds no metrics: `dvc repro` makes it")
     return found
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Four digits; nothing for None."""
     return "" if value is None else f"{value:.4g}"
