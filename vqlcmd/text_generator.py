@@ -40,7 +40,7 @@ class TextGenerator(Trained):
 
     @torch.no_grad()
     def infill(self, text: str, *, blank: str = "_", count: int = 1, seed: int | None = None, **how: Any) -> list[str]:
-        """`count` times `text` with something else for each `blank`, which stands for one token; `how` as in `sampling`.
+        """`count` times `text` with a token of the model's for each `blank`; `how` as in `sampling`.
 
         The text begins the block, and what follows it there is drawn as well and left out. ConfigError where it is
         longer than a block, has no blank or nothing else, or where the method cannot hold tokens fixed.

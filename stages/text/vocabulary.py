@@ -12,9 +12,9 @@ from vqlcmd.text.vocabulary import KINDS, Vocabulary
 def run() -> None:
     """Look at the whole text, held-out parts too: a symbol tells nothing about what is held out."""
     params = load_text()
-    Vocabulary(
-        KINDS[params.text.vocabulary].build(_passages(params), params.text.file), params.text.reduce
-    ).save(paths.VOCABULARY)
+    Vocabulary(KINDS[params.text.vocabulary].build(_passages(params), params.text.file), params.text.reduce).save(
+        paths.VOCABULARY
+    )
 
 
 def _passages(params: TextParams) -> Iterator[str]:

@@ -24,7 +24,8 @@ SampleSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of the ra
 
 def decode(
     out: Annotated[
-        Path, typer.Option(help="A folder for PNG files, FILE.npz (arr_0, NHWC uint8) for the ADM evaluator, or FILE.txt.")
+        Path,
+        typer.Option(help="A folder for PNG files, FILE.npz (arr_0, NHWC uint8) for the ADM evaluator, or FILE.txt."),
     ],
     count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
@@ -47,7 +48,9 @@ def sample(
     context: typer.Context,
     class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for PNG files, FILE.npz, or FILE.txt of a model of text.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for PNG files, FILE.npz, or FILE.txt of a model of text.")
+    ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: Sampler = None,
