@@ -20,9 +20,10 @@ from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.files import write_json
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.safetensors_file import load_weights
-from vqlcmd.text import blocks, corpus, measures, vocabulary
-from vqlcmd.text.suffix_automaton import Run, SuffixAutomaton
+from vqlcmd.text import blocks, corpus, vocabulary
 from vqlcmd.text.vocabulary import Vocabulary
+from vqlcmd.text_metrics import measures
+from vqlcmd.text_metrics.suffix_automaton import Run, SuffixAutomaton
 from vqlcmd.tokens import shards
 
 AT_ONCE = 2**20

@@ -11,7 +11,8 @@ from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.safetensors_file import save_weights
-from vqlcmd.text import compressors, vocabulary
+from vqlcmd.text import vocabulary
+from vqlcmd.text_metrics import compressors
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
 

@@ -35,7 +35,7 @@ def decode(
     """Turn the samples of the pipeline into images, or into text where --out ends in .txt."""
     folder = samples or model / "samples"
     if out.suffix == TEXT:
-        from vqlcmd.cli.text import decode_text
+        from vqlcmd.cli.text_export import decode_text
 
         decode_text(model, folder, out, count)
         return
@@ -69,7 +69,7 @@ def sample(
         raise typer.Exit(run_stage("sample"))
     how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed, **knobs.given(context)}
     if out.suffix == TEXT:
-        from vqlcmd.cli.text import sample_text
+        from vqlcmd.cli.text_export import sample_text
 
         if class_ is not None:
             raise ConfigError(f"--class {class_}: text has no classes; leave the option out")

@@ -1,4 +1,4 @@
-"""The last run's metrics on text, beside those of held-out text, and a line for each that is older than the data here."""
+"""The last run's metrics on text, beside those of held-out text, and a line for each that is older than the data."""
 
 from collections.abc import Iterator
 from itertools import combinations

@@ -45,7 +45,7 @@ class TextReference(Section):
 
     seed: Seed
     proxy: ProxyLanguageModel
-    compressors: list[Annotated[str, one_of("vqlcmd.text.compressors:COMPRESSORS")]]
+    compressors: list[Annotated[str, one_of("vqlcmd.text_metrics.compressors:COMPRESSORS")]]
     batch_size: Batch
 
 

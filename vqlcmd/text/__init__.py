@@ -1,1 +1,1 @@
-"""Text as tokens: files, vocabularies, blocks, and what is measured of samples that are text."""
+"""Text as tokens: files, vocabularies, blocks."""

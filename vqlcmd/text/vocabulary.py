@@ -6,7 +6,7 @@ A vocabulary is one JSON file, which says of which kind it is and how text is re
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -23,7 +23,7 @@ REMEDY = "delete it; `dvc repro` makes it"
 class Kind(Protocol):
     """How text is cut: `encode` gives tokens int64 (n,), `decode` the text of any tokens, and both are inverse."""
 
-    name: ClassVar[str]
+    name: str
 
     @classmethod
     def build(cls, passages: Iterable[str], file: str | None) -> Self:
@@ -56,7 +56,7 @@ class Kind(Protocol):
 class Characters:
     """A token for each character that occurs, in the order of Unicode."""
 
-    name = "characters"
+    name: str = "characters"
 
     def __init__(self, symbols: str):
         self._symbols = symbols
@@ -104,8 +104,11 @@ class Characters:
 class Bytes:
     """The 256 bytes of UTF-8: any text, whatever was seen before."""
 
-    name = "bytes"
-    codes = 256
+    name: str = "bytes"
+
+    @property
+    def codes(self) -> int:
+        return 256
 
     @classmethod
     def build(cls, passages: Iterable[str], file: str | None) -> Self:
@@ -129,11 +132,11 @@ class Bytes:
 class Subwords:
     """The pieces of a `tokenizers` file. Only one that gives back what it was given: bits count characters."""
 
-    name = "file"
+    name: str = "file"
 
     def __init__(self, values: Any):
         try:
-            from tokenizers import Tokenizer
+            from tokenizers import Tokenizer  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ConfigError(
                 "text.vocabulary `file` needs the library tokenizers: pip install 'vqlcmd[text]'"
@@ -181,9 +184,7 @@ class Subwords:
         return self._tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
 
 
-KINDS: dict[str, type[Characters] | type[Bytes] | type[Subwords]] = {
-    each.name: each for each in (Characters, Bytes, Subwords)
-}
+KINDS: dict[str, type[Kind]] = {each.name: each for each in (Characters, Bytes, Subwords)}
 """`text.vocabulary` in params.yaml."""
 
 

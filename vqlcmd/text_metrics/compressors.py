@@ -34,7 +34,7 @@ def _xz(data: bytes) -> bytes:
 
 def _ppmd(data: bytes) -> bytes:
     try:
-        import pyppmd
+        import pyppmd  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError(
             "reference.compressors has ppmd, which needs pyppmd: pip install 'vqlcmd[text]', or take it out"
