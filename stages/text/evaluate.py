@@ -97,13 +97,14 @@ def _written(tokens_BN: np.ndarray, symbols: Vocabulary, known: set[str], ngrams
 
 def _perplexity(model: Autoregressive, tokens_BN: torch.Tensor, batch_size: int) -> float | None:
     """exp of the language model's nats per token, over all blocks (B, N); None for none."""
-    nats = [torch.empty(0)]
+    nats = list[torch.Tensor]()
     with Progress("evaluate", len(tokens_BN)) as progress:
-        for rows in torch.arange(len(tokens_BN)).split(batch_size):
+        for first in range(0, len(tokens_BN), batch_size):
+            rows = torch.arange(first, min(first + batch_size, len(tokens_BN)))
             part = tokens_BN[rows].long().to(device())
             nats.append(model.bound(part, None, CounterRNG(0, "bound", rows), 1).cpu())
             progress.update(int(rows[-1]) + 1, len(rows))
-    return _exp(float(torch.cat(nats).double().mean())) if len(tokens_BN) else None
+    return _exp(float(torch.cat(nats).double().mean())) if nats else None
 
 
 def _exp(nats: float | None) -> float | None:

@@ -42,13 +42,14 @@ def run() -> None:
             stop=stop,
             micro_batch=paths.micro_batch(),
         )
-        nats = [torch.empty(0)]
-        for rows in torch.arange(len(heldout)).split(settings.batch_size):
-            part = heldout.tokens[rows.to(device())].long()
+        nats = list[torch.Tensor]()
+        for first in range(0, len(heldout), settings.batch_size):
+            part = heldout.tokens[first : first + settings.batch_size].long()
+            rows = torch.arange(first, first + len(part))
             nats.append(average.bound(part, None, CounterRNG(0, "bound", rows), 1).cpu())
         about = {
             "made_from": {"tokens_digest": tokens.origin["tokens"], "reference": own},
-            "heldout_nats_per_token": float(torch.cat(nats).double().mean()) if len(heldout) else None,
+            "heldout_nats_per_token": float(torch.cat(nats).double().mean()) if nats else None,
             "compressed_bits_per_character": _compressed(settings.compressors),
             **({"resumed_across": state.edits} if state.edits else {}),
         }

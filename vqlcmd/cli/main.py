@@ -132,7 +132,8 @@ def report() -> None:
     require_checkout("report")
     from vqlcmd.params import load_run
 
-    import_module(REPORTS[load_run().domain]).print_report()
+    domain = load_run().domain if Path("params.yaml").is_file() else "images"
+    import_module(REPORTS[domain]).print_report()
 
 
 @app.command()

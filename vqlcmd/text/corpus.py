@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
@@ -36,6 +36,12 @@ class TextFile(BaseModel):
     bytes: Annotated[int, Field(ge=0)]
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+    @model_validator(mode="after")
+    def _stays_inside(self) -> Self:
+        if self.path.startswith("/") or {"", ".", ".."} & set(self.path.split("/")) or "\0" in self.path:
+            raise ValueError(f"path {shown(repr(self.path))} leads out of the folder")
+        return self
+
 
 class Corpus(BaseModel):
     """What was scanned: the last component of the folder's path, and its files in order."""
@@ -46,6 +52,12 @@ class Corpus(BaseModel):
     kind: Literal["text"]
     folder: Annotated[str, Field(pattern=r"^[^/]+$")]
     files: Annotated[tuple[TextFile, ...], Field(min_length=1, max_length=MOST_FILES)]
+
+    @model_validator(mode="after")
+    def _a_folder(self) -> Self:
+        if self.folder in (".", "..") or "\0" in self.folder:
+            raise ValueError(f"folder {self.folder!r} is no name of one")
+        return self
 
 
 @dataclass(frozen=True)
@@ -120,12 +132,14 @@ def texts(corpus: Corpus, root: Path | None) -> Iterator[str]:
         path = root / corpus.folder / file.path
         if not path.is_file() or path.stat().st_size != file.bytes or sha256(path) != file.digest:
             state = "is missing" if not path.is_file() else "is not what the manifest says"
-            raise DataError(f"{path} {state}: restore it, or run `vqlcmd scan {corpus.name} FOLDER --text` again")
+            raise DataError(
+                f"{shown(path)} {state}: restore it, or run `vqlcmd scan {corpus.name} FOLDER --text` again"
+            )
         try:
             yield path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path} is not UTF-8 (byte {error.start}): `iconv -f LATIN1 -t UTF-8` converts a file in Latin-1"
+                f"{shown(path)} is not UTF-8 (byte {error.start}): `iconv -f LATIN1 -t UTF-8` converts Latin-1"
             ) from None
 
 
