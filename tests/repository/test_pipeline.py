@@ -9,6 +9,8 @@ import yaml
 from stages.train import NOT_RESULTS
 from tests.pipeline_imports import ROOT, direct, transitive
 from vqlcmd.params import Train
+from vqlcmd.runtime import pipeline
+from vqlcmd.runtime.yaml_file import read_yaml
 
 PIPELINES = {
     name: yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["stages"]
@@ -150,6 +152,17 @@ def test_what_a_stage_needs_another_one_makes_or_git_has() -> None:
             for dep in about["deps"]:
                 in_git = dep.startswith(("stages/", "vqlcmd/", "data/manifests/"))
                 assert in_git or dep in made, f"{stage} of {name}: {dep}"
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_what_a_stage_made_is_no_part_of_an_experiments_identity(name: str, tmp_path: Path) -> None:
+    """A table of text would have run its rows again and again: one stage reads what another one leaves in metrics/."""
+    values = read_yaml(ROOT / ("presets/text.yaml" if "text" in name else "params.yaml"))
+    (tmp_path / "dvc.yaml").write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    for path in ("metrics/bound.json", "data/tokens/header.json", f"data/manifests/{values['dataset']}.json"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("{}", encoding="utf-8")
+    assert list(pipeline.digests(values, root=tmp_path)) == [f"data/manifests/{values['dataset']}.json"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
