@@ -17,7 +17,7 @@ from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.json_file import read_json
 from vqlcmd.runtime.distributed import device
-from vqlcmd.runtime.files import write_json
+from vqlcmd.runtime.files import sha256, write_json
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.safetensors_file import load_weights
 from vqlcmd.text import blocks, corpus, vocabulary
@@ -79,6 +79,19 @@ def run() -> None:
     write_json(paths.METRICS / "samples.json", texts)
     longest = _longest(params, runs["samples"], rows["samples"].numpy(), training, symbols)
     write_json(paths.METRICS / "copied.json", longest)
+    write_json(
+        paths.METRICS / "protocol.json",
+        [
+            {
+                "of": "samples",
+                "text": real["manifest"],
+                "blocks": len(rows["samples"]),
+                "heldout_blocks": len(rows["heldout"]),
+                "language_model": {"sha256": sha256(paths.LANGUAGE_MODEL), **about["made_from"]},
+                **({"resumed_across": header["resumed_across"]} if "resumed_across" in header else {}),
+            }
+        ],
+    )
     belongs.note_origin(
         paths.ORIGIN / "evaluate.json", {"evaluate": params.evaluate.model_dump(mode="json")}, *made_from[:3]
     )

@@ -1,5 +1,6 @@
 """The stages of text, from files to numbers."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -126,6 +127,8 @@ def test_samples_that_are_training_text_are_found_out(copy: Path) -> None:
 def test_the_language_model_is_the_same_whatever_is_trained_beside_it(copy: Path) -> None:
     """A table's rows are measured by one model."""
     before = (copy / "data" / "reference" / "language_model.safetensors").read_bytes()
+    (said,) = metrics(copy, "protocol")
+    assert said["language_model"]["sha256"] == hashlib.sha256(before).hexdigest()
     changes = {"method": "maskgit", "seed": 5, "embedding_dim": 4, "train": {"learning_rate": 1.0, "betas": [0.1, 0.2]}}
     write_params(copy, changes)
     run(copy, "text.reference")
