@@ -4,13 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import vqlcmd
 from tests.cli.test_main import vqlcmd as command
 from tests.conftest import inside, run_stages
+from tests.pipeline_imports import ROOT
 from tests.texts import LENGTH, prepare, write_params
-from vqlcmd.cli.text_report import print_report, stale
+from vqlcmd.reports.text import print_report, stale
 from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.sharing.start import start
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +119,12 @@ def test_the_report_is_of_its_own_parameters_or_says_of_which_not(
         ]
         shutil.rmtree("data/samples")
         assert "data/samples: not there" in next(iter(stale()))
+
+
+@pytest.mark.parametrize(("preset", "pipeline"), [("text", "pipelines/text.yaml"), ("digits", "dvc.yaml")])
+def test_a_new_folder_has_the_stages_of_its_presets_domain(preset: str, pipeline: str, tmp_path: Path) -> None:
+    start(tmp_path / "new", preset)
+    assert (tmp_path / "new" / "dvc.yaml").read_bytes() == (ROOT / pipeline).read_bytes()
+    for stage in yaml.safe_load((tmp_path / "new" / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values():
+        module = stage["cmd"].removeprefix("python -m ")
+        assert (tmp_path / "new" / f"{module.replace('.', '/')}.py").is_file()

@@ -25,6 +25,7 @@ NEUTRAL = (
     "vqlcmd/costs/",
     "vqlcmd/params/",
     "vqlcmd/loggers.py",
+    "vqlcmd/live.py",
     "vqlcmd/torchvision_guard.py",
     "vqlcmd/__init__.py",
     "stages/__init__.py",
@@ -34,17 +35,18 @@ NEUTRAL = (
 FLOORS = [
     "runtime rng lr_schedule torchvision_guard",
     "params loggers images tokenizer tokens figures efficientnet",
-    "tokenizer_fit pretrained diffusion evaluation experiments text text_metrics",
+    "tokenizer_fit pretrained diffusion evaluation experiments live text text_metrics",
     "methods training trained",
-    "generator text_generator costs",
+    "generator text_generator costs reports",
+    "sharing unfinished",
     "stages",
     "cli",
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
 # Read to refuse an impossible run before it starts, and kept in the model's header for whoever samples from it without
-# saying how; they change no weight, so that another way to sample trains nothing again.
+# saying how, or for pictures on the way; they change no weight, so that another way to sample trains nothing again.
 CHECKED_ONLY = {
-    "stages.train": {"guidance", "sampler", "sample_steps", "sample", "train.logger"},
+    "stages.train": {"guidance", "sampler", "sample_steps", "sample", "sample.batch_size", "domain", "train.logger"},
     "stages.sample": {"domain"},
 }
 # Methods of Params that read more than one key.

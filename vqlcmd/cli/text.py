@@ -24,7 +24,7 @@ def infill(
     steps: Steps = None,
     sampler: Sampler = None,
     seed: SampleSeed = None,
-    model: Model = DATA,
+    model: Model = Path(DATA),
 ) -> None:
     """Fill in the blanks of a text, with a model of text and its vocabulary."""
     import vqlcmd

@@ -104,6 +104,7 @@ class RunParams(ModelParams):
     """What every domain has: how a model of tokens is trained, sampled and bounded, whatever the tokens stand for."""
 
     domain: Annotated[str, one_of("vqlcmd.params:DOMAINS")]
+    weights: str
     sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
     sample_steps: Steps
     guidance: NonNegative
@@ -123,6 +124,8 @@ class RunParams(ModelParams):
             raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
         if max(self.train.snapshots, default=0) > self.train_steps:
             raise ValueError(f"train.snapshots {self.train.snapshots} go beyond train_steps: remove those that do")
+        if self.weights not in self.train.kept:
+            raise ValueError(f"weights {self.weights} is not one of {', '.join(self.train.kept)}, which training keeps")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
             raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
         return self
@@ -170,14 +173,15 @@ class TextParams(RunParams):
         """Of the autoregressive model that samples are measured by: `reference` alone decides on its weights."""
         own = self.reference.proxy.model_dump()
         known = {name: own[name] for name in Train.model_fields if name in own}
-        usual = {"weight_decay": None, "betas": None, "snapshots": [], "use_classes": False, "precision": "float32"}
+        usual = {"weight_decay": None, "betas": None, "use_classes": False, "precision": "float32"}
+        watched = {"snapshots": [], "keep_best": False, "sample_every": 0, "table_gradients": False}
         update = {
             "method": "autoregressive",
             "seed": self.reference.seed,
             "train_steps": self.reference.proxy.steps,
             "embedding_dim": self.reference.proxy.embedding_dim,
             "network": self.reference.proxy.network,
-            "train": self.train.model_copy(update=known | usual),
+            "train": self.train.model_copy(update=known | usual | watched),
         }
         return self.model_part().model_copy(update=update)
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from vqlcmd.cli import report
 from vqlcmd.params import load_text
+from vqlcmd.reports.stale import changed, older
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.json_file import read_json
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.safetensors_file import read_about
 from vqlcmd.text import corpus
 from vqlcmd.tokens.header import read_header
@@ -20,24 +21,31 @@ SHOWN = 8
 """Samples on the terminal."""
 
 
-def print_report() -> None:
-    """The tables of metrics/, some samples, and what was not made from the parameters and data that are here."""
-    found = report.metrics(paths.METRICS / "evaluate.json")
+def print_report(html: Path | None = None) -> None:
+    """The tables of metrics/, some samples, and what was not made from the parameters and data that are here.
+
+    ConfigError for a page, which is of images alone.
+    """
+    if html is not None:
+        raise ConfigError(f"--html {html}: pages are of images alone; leave the option out")
+    found = read_json(paths.METRICS / "evaluate.json", "`dvc repro` makes it")
+    if not isinstance(found, dict):
+        raise DataError(f"{paths.METRICS / 'evaluate.json'} holds no metrics: `dvc repro` makes it")
     console, heldout = Console(), found.get("heldout", {})
     table = Table(title="Generated text, and held-out text as the target")
     for column in ("metric", "generated", "held-out"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name in heldout:
-        table.add_row(name, report.number(found.get(name)), report.number(heldout[name]))
+        table.add_row(name, _number(found.get(name)), _number(heldout[name]))
     table.add_row("nfe per block", str(found.get("nfe", "")), "")
     console.print(table)
     bits = Table(title="Bits per character of the held-out text")
     bits.add_column("by")
     bits.add_column("bits", justify="right")
-    error = report.number(found.get("bits_per_character_error")) or "?"
-    bits.add_row("this model, at most", f"{report.number(found.get('bits_per_character'))} ± {error}")
+    error = _number(found.get("bits_per_character_error")) or "?"
+    bits.add_row("this model, at most", f"{_number(found.get('bits_per_character'))} ± {error}")
     for name, value in found.get("compressed_bits_per_character", {}).items():
-        bits.add_row(name.replace("_", " "), report.number(value))
+        bits.add_row(name.replace("_", " "), _number(value))
     console.print(bits)
     for name, reason in found.items():
         if name.endswith("_null"):
@@ -53,10 +61,11 @@ def print_report() -> None:
 
 def stale() -> Iterator[str]:
     """A line for each thing in metrics/ and data/ that was not made from what lies in data/ and params.yaml now."""
+    params = load_text()
     places = {
         "tokenizer": paths.VOCABULARY,
         "tokens": paths.TOKENS,
-        "model": paths.MODEL,
+        "model": paths.weights(params.weights),
         "samples": paths.SAMPLES,
         "reference": paths.LANGUAGE_MODEL,
     }
@@ -64,12 +73,12 @@ def stale() -> Iterator[str]:
     if missing:
         yield f"{' and '.join(missing)}: not there, so a run was interrupted or is going on. `dvc repro` goes on."
         return
-    tokens, samples, model = read_header(paths.TOKENS), read_header(paths.SAMPLES), read_about(paths.MODEL)
+    tokens, samples, model = read_header(paths.TOKENS), read_header(paths.SAMPLES), read_about(places["model"])
     language_model = read_about(paths.LANGUAGE_MODEL)["made_from"]
     here = {
         "tokenizer": belongs.tokenizer(paths.VOCABULARY),
         "tokens": belongs.tokens(paths.TOKENS, tokens),
-        "model": belongs.model(paths.MODEL, model),
+        "model": belongs.model(places["model"], model),
         "samples": belongs.samples(paths.SAMPLES, samples),
         "reference": belongs.Artefact("reference", paths.REFERENCE, {"tokens": language_model["tokens_digest"]}),
     }
@@ -78,7 +87,6 @@ def stale() -> Iterator[str]:
             belongs.check_belong(one, other)
         except DataError as error:
             yield str(error)
-    params = load_text()
     now = params.model_dump(mode="json")
     listed = paths.MANIFESTS / f"{params.dataset}.json"
     now["manifest"] = corpus.digest(corpus.read(listed)) if listed.is_file() else None
@@ -90,11 +98,15 @@ def stale() -> Iterator[str]:
             "tokenize": {"holdout": tokens["holdout"], "passage": tokens["passage"], "block": tokens["tokens"]},
         },
         "model": model["params"],
-        "samples": {key: samples[key] for key in ("seed", "sampler", "sample_steps", "guidance", "sample")},
+        "samples": {key: samples[key] for key in ("seed", "weights", "sampler", "sample_steps", "guidance", "sample")},
         "reference": {"reference": language_model["reference"]},
     }
     for name, then in made_from.items():
-        if changes := report.changed(then, now):
+        if changes := changed(then, now):
             yield f"{places[name]} is older than params.yaml: {changes}"
     for stage in ("evaluate", "bound"):
-        yield from report.older(stage, f"{stage}.json", {name: here[name] for name in list(here)[:4]}, params)
+        yield from older(stage, f"{stage}.json", {name: here[name] for name in list(here)[:4]}, params)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
