@@ -70,7 +70,7 @@ def measure(comparison: Comparison) -> dict[str, Measure]:
     """`spread`: the trace of the covariance."""
     return {"spread": Measure(comparison.generated.features.var(dim=0).sum().item())}
 '''
-SEEN = ("vqlcmd", "stages", "tests", "presets", "tables", "docs", "data/manifests")
+SEEN = ("vqlcmd", "stages", "pipelines", "tests", "presets", "tables", "docs", "data/manifests")
 
 
 class Copy:

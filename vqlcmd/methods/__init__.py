@@ -79,8 +79,8 @@ def described(
         "sampling": {**dataclasses.asdict(params.sampling()), "batch_size": params.sample.batch_size},
         "tokens": header["tokens"],
         "grid": header["grid"],
-        # How pictures became what the tokens are of: who paints into one prepares it so.
-        **({"images": header["images"]} if "images" in header else {}),
+        # How pictures or text became what the tokens are of: who fills a gap in one prepares it so.
+        **{what: header[what] for what in ("images", "text") if what in header},
         "codes": len(codebook_KD),
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
