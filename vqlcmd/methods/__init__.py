@@ -23,6 +23,7 @@ METHODS = {
     "d3pm": "D3PM",
     "vq_diffusion": "VQDiffusion",
     "maskgit": "MaskGIT",
+    "mdlm": "MDLM",
     "autoregressive": "Autoregressive",
 }
 """`method` in params.yaml, which is the file's name too, to the class in that file."""
@@ -45,7 +46,7 @@ def knobs() -> dict[str, type[Section]]:
 
 
 def schedules() -> dict[str, str]:
-    """Where the schedules of methods that are Markov chains are listed, {method: "module:NAME"}."""
+    """Where the schedules of methods that move tokens are listed, {method: "module:NAME"}."""
     return {name: f"vqlcmd.methods.{name}:SCHEDULES" for name in METHODS if method_class(name).schedules}
 
 
@@ -93,4 +94,6 @@ def load_method(path: Path, device: torch.device) -> tuple[Method, dict[str, Any
     with torch.random.fork_rng(devices=[]):
         method = build(params, codebook_KD, about["tokens"], len(about["class_names"]))
     method.load_state_dict(tensors)
+    if "grid" in about:
+        method.grid = tuple(about["grid"])
     return method.to(device).eval().requires_grad_(False), about
