@@ -32,7 +32,16 @@ TINY: dict[str, Any] = {
     "embedding_dim": DIM,
     "train_steps": 10,
     "schedule": {"name": "cosine", "log_snr_min": -12.0, "log_snr_max": 6.0},
-    "discrete": {"timesteps": 20, "schedule": {"d3pm": "cosine", "vq_diffusion": "released", "mdlm": "log_linear"}},
+    "discrete": {
+        "timesteps": 20,
+        "source": "mask",
+        "schedule": {
+            "d3pm": "cosine",
+            "vq_diffusion": "released",
+            "mdlm": "log_linear",
+            "flow_matching": "linear",
+        },
+    },
     "network": {"layers": 1, "heads": 2, "width": 16, "dropout": 0.0},
     "train": {
         "batch_size": 4,

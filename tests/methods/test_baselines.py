@@ -69,7 +69,8 @@ def test_every_schedule_of_a_chain_only_ever_loses_tokens_and_ends_with_next_to_
 
 
 @pytest.mark.parametrize(
-    ("name", "extra"), [("d3pm", 0), ("vq_diffusion", 1), ("maskgit", 1), ("mdlm", 1), ("autoregressive", 1)]
+    ("name", "extra"),
+    [("d3pm", 0), ("vq_diffusion", 1), ("maskgit", 1), ("mdlm", 1), ("flow_matching", 1), ("autoregressive", 1)],
 )
 def test_the_input_table_has_a_row_for_every_state_and_the_table_of_codes_has_not(name: str, extra: int) -> None:
     method = made(name)

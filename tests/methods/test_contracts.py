@@ -255,6 +255,7 @@ def test_the_knobs_of_sampling_are_those_of_the_parameters_and_of_the_chosen_met
     own = {
         "maskgit": {"temperature": 2.5, "eta": 0.3},
         "mdlm": {"temperature": 1.5, "eta": 0.2},
+        "flow_matching": {"corrector": 1.5},
         "vq_diffusion": {"truncation": 0.5},
     }
     assert own.keys() == methods.knobs().keys()

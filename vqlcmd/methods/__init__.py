@@ -24,6 +24,7 @@ METHODS = {
     "vq_diffusion": "VQDiffusion",
     "maskgit": "MaskGIT",
     "mdlm": "MDLM",
+    "flow_matching": "FlowMatching",
     "autoregressive": "Autoregressive",
 }
 """`method` in params.yaml, which is the file's name too, to the class in that file."""
