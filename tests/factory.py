@@ -26,6 +26,7 @@ TINY: dict[str, Any] = {
     "lambda_ce": 0.5,
     "weighting": "simple",
     "consistency_step": "model",
+    "self_conditioning": 0.0,
     "drop": 0.2,
     "dropping": "fixed",
     "embedding": "learned",
