@@ -26,7 +26,7 @@ def watched(model: Any) -> list[Tensor]:
 
 def test_a_fresh_model_is_the_one_without_it() -> None:
     """The same weights from the seed, and a map that starts as 0: the same terms and samples."""
-    plain, fresh = (build(classes=3, self_conditioning=share) for share in (0.0, 0.5))
+    plain, fresh = (build(classes=3, self_conditioning=share, train={"batch_size": B}) for share in (0.0, 0.5))
     assert [name for name, _ in fresh.named_parameters() if name not in dict(plain.named_parameters())] == [
         "previous.weight"
     ]
@@ -77,7 +77,7 @@ def test_a_sampler_hands_each_step_what_the_one_before_expected() -> None:
 @pytest.mark.parametrize("changes", [{"self_conditioning": 0.5}, {"weighting": "warped"}], ids=str)
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 def test_terms_and_samples_do_not_depend_on_the_images_beside_them(changes: dict[str, Any], sampler: str) -> None:
-    model, teacher = (made("lcmd", **changes) for _ in range(2))
+    model, teacher = (made("lcmd", **changes, train={"batch_size": 6}) for _ in range(2))
     if model.weighting.learns:
         model.weighting.log_rise.data[:50] += 2
     rows = torch.arange(6)
