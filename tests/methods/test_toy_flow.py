@@ -62,6 +62,19 @@ def test_a_corrector_leaves_the_distribution_as_it_is_and_so_does_euler(source: 
 
 
 @both
+def test_a_token_that_is_drawn_anew_is_data_as_often_as_the_path_says(source: str) -> None:
+    """The data known, all tokens drawn anew at each of 4 steps: a quarter is data after the first, and so on."""
+    model, states = exact(source), []
+    model.embedding.register_forward_pre_hook(lambda _, args: states.append(args[0].clone()))
+    known = torch.full((4000, N), 2)
+    how = sampling(4, corrector=1e3)
+    tokens = model.sample(None, CounterRNG(0, "toy", torch.arange(len(known))), how, known)
+    for state, kappa in zip([*states, tokens], (0, 0.25, 0.5, 0.75, 1), strict=True):
+        expected = kappa + (0 if source == "mask" else (1 - kappa) / K)
+        assert float((state == 2).float().mean()) == pytest.approx(expected, abs=0.02)
+
+
+@both
 def test_few_steps_or_a_wrong_posterior_do_not_reproduce_it(source: str) -> None:
     assert total_variation(drawn(exact(source), 5000, 1)) > 0.1
     assert total_variation(drawn(timid(exact(source)), 3000, 100)) > 0.15
