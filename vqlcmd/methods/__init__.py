@@ -23,6 +23,8 @@ METHODS = {
     "d3pm": "D3PM",
     "vq_diffusion": "VQDiffusion",
     "maskgit": "MaskGIT",
+    "mdlm": "MDLM",
+    "flow_matching": "FlowMatching",
     "autoregressive": "Autoregressive",
 }
 """`method` in params.yaml, which is the file's name too, to the class in that file."""
@@ -45,7 +47,7 @@ def knobs() -> dict[str, type[Section]]:
 
 
 def schedules() -> dict[str, str]:
-    """Where the schedules of methods that are Markov chains are listed, {method: "module:NAME"}."""
+    """Where the schedules of methods that move tokens are listed, {method: "module:NAME"}."""
     return {name: f"vqlcmd.methods.{name}:SCHEDULES" for name in METHODS if method_class(name).schedules}
 
 
@@ -124,6 +126,8 @@ def load_method(path: Path, device: torch.device) -> tuple[Method, dict[str, Any
         _raise_if_other(path, params, codebook_KD, about, tensors)
         method = build(params, codebook_KD, about["tokens"], classes)
     method.load_state_dict(tensors)
+    if "grid" in about:
+        method.grid = tuple(about["grid"])
     return method.to(device).eval().requires_grad_(False), about
 
 

@@ -69,6 +69,7 @@ class ModelParams(Section):
     lambda_ce: NonNegative
     weighting: Annotated[str, one_of("vqlcmd.diffusion.weighting:WEIGHTINGS")]
     consistency_step: Annotated[str, one_of("vqlcmd.diffusion.consistency:STEPS")]
+    self_conditioning: Annotated[float, Field(ge=0, le=1)]
     drop: Share
     dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]
     embedding: Annotated[str, one_of("vqlcmd.diffusion.embedding:KINDS")]
