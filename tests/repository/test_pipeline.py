@@ -29,7 +29,7 @@ FLOORS = [
     "tokenizer_fit pretrained diffusion evaluation experiments",
     "methods training",
     "generator costs",
-    "stages",
+    "stages page",
     "cli",
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}

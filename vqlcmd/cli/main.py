@@ -11,6 +11,7 @@ import typer
 from vqlcmd.cli import model
 from vqlcmd.cli.checkout import require_checkout, run_stage
 from vqlcmd.cli.methods import print_methods
+from vqlcmd.cli.page import page
 from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
 from vqlcmd.runtime import launcher, paths
@@ -143,6 +144,7 @@ def plan(
 
 app.add_typer(tables, name="table")
 app.command("methods")(print_methods)
+app.command()(page)
 
 model.mount(app)
 for _stage_name, _text in STAGES.items():

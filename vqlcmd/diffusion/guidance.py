@@ -1,4 +1,4 @@
-"""Wrappers around a prediction: classifier-free guidance, equation 4 of docs/method.md, tokens held fixed, onlookers."""
+"""Around a prediction: classifier-free guidance, equation 4 of docs/method.md, tokens held fixed, and onlookers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

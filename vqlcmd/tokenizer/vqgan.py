@@ -30,8 +30,8 @@ class Quantizer(nn.Module):
         super().__init__()
         weight = torch.empty(codes, dimensions)
         if not weight.is_meta:
-            # The layer's own numbers, from which the random state of a fit goes on. Without them where weights are read:
-            # normal_ on the meta device imports torch._dynamo, which takes a second.
+            # The layer's own numbers, after which the random state of a fit goes on. Where weights are read, there are
+            # none: normal_ on the meta device imports torch._dynamo, which takes a second.
             nn.init.normal_(weight)
         self.embedding = nn.Embedding.from_pretrained(nn.init.uniform_(weight, -1 / codes, 1 / codes), freeze=False)
 
