@@ -8,6 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+# Ahead of NumPy and PyTorch, which read it once: tensors are small, and a second thread only waits, for long where the
+# machine is busy. The processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 import yaml
@@ -73,7 +77,6 @@ def run_stages(folder: Path, *stages: str) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    # Small tensors: a second thread only waits, and for long where the machine is busy.
     torch.set_num_threads(1)
 
 

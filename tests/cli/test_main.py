@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import STAGES
 from tests.factory import METHODS
 from tests.pipeline_imports import ROOT
+from vqlcmd.cli.main import main
 from vqlcmd.runtime.errors import ConfigError
 
 
@@ -48,7 +49,6 @@ def test_every_command_explains_itself(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train"], "params.yaml is missing: copy one"),
         (["scan", "cats", "nowhere"], "nowhere"),
         (["scan", "my cats", "."], "letters, digits"),
         (["report"], "metrics/evaluate.json is missing"),
@@ -76,12 +76,29 @@ def test_every_command_explains_itself(command: str) -> None:
         (["gallery", "x.png", "--guidance", "0,-1"], "--guidance -1 must be a number from 0"),
     ],
 )
-def test_the_users_errors_are_one_line_and_exit_status_1(tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_the_users_errors_are_one_line_and_exit_status_1(
+    tmp_path: Path,
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "dvc.yaml").touch()
-    done = vqlcmd(tmp_path, *arguments)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert says in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vqlcmd", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1, printed
+    assert says in printed
+
+
+def test_a_process_of_its_own_ends_likewise(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    done = vqlcmd(tmp_path, "train")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "params.yaml is missing: copy one" in done.stderr
 
 
 def test_summaries_are_whole_sentences_and_there_are_a_version_and_completion(tmp_path: Path) -> None:

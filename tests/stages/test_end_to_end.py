@@ -130,7 +130,7 @@ def test_samples_of_another_vqgan_are_refused(copy: Path) -> None:
 
 def test_decode_writes_png_files_and_an_npz_with_the_same_pixels(finished: Path, tmp_path: Path) -> None:
     with inside(finished):
-        export.decode_samples(Path("data"), Path("data/samples"), tmp_path / "png", 12, 5)
+        export.decode_samples(Path("data"), Path("data/samples"), tmp_path / "png", 12, None)
         export.decode_samples(Path("data"), Path("data/samples"), tmp_path / "samples.npz", 12, 100)
     pictures = sorted((tmp_path / "png").iterdir())
     assert [path.name for path in pictures][:2] == ["000000-0.png", "000001-1.png"]

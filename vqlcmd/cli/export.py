@@ -27,17 +27,18 @@ from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
 
 
-def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | None, batch_size: int) -> None:
+def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | None, batch_size: int | None) -> None:
     """Decode samples by the tokenizer in `folder` into `out`: NUMBER-CLASS.png files, or one .npz."""
     check_folder(out)
     header, file = shards.read_header(samples_folder), folder / paths.VQGAN.name
     samples, grid = shards.read_split(samples_folder, "samples"), grid_of(header, samples_folder)
     tokenizer = tokenizers.load(file, device())
     belongs.check_belong(belongs.tokenizer(file), belongs.samples(samples_folder, header))
+    at_once = batch_size or header.get("sample", {}).get("batch_size", len(samples.tokens))
     images = torch.cat(
         [
             to_uint8(tokenizer.decode(tokens.long().to(device()), grid)).cpu()
-            for tokens in samples.tokens[:count].split(batch_size)
+            for tokens in samples.tokens[:count].split(at_once)
         ]
     )
     labels = samples.labels[:count].tolist() if header["classes"] else None

@@ -25,7 +25,7 @@ def decode(
         Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")
     ],
     count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once. As in sampling, if left out.")] = None,
     model: Model = DATA,
     samples: Annotated[Path | None, typer.Option(help="Their folder. [default: samples/ in that of --model]")] = None,
 ) -> None:

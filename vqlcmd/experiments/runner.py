@@ -105,8 +105,8 @@ def fetch_model(revision: str, folder: Path) -> Path:
 
 def _identity(params: RunParams) -> str:
     """Of everything that decides an experiment's result: parameters, code, and the manifest of the images."""
-    values = params.model_dump(mode="json")
-    return fingerprint(values, pipeline.digests(values, root=Path()))
+    values, root = params.model_dump(mode="json"), Path()
+    return fingerprint(pipeline.parameters(values, root), pipeline.digests(values, root=root))
 
 
 def _training(params: RunParams) -> str:

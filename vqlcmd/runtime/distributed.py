@@ -1,6 +1,7 @@
 """Many processes, or one: helpers that do nothing where there is one."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -80,10 +81,13 @@ def data_parallel(module: nn.Module, *, accumulates: bool) -> nn.Module:
     """
     if world() == 1:
         return module
-    # A static graph loses gradients under no_sync: PyTorch's pull request 187732. Buffers are the module's own affair.
-    return nn.parallel.DistributedDataParallel(
-        module, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=not accumulates
-    )
+    with warnings.catch_warnings():
+        # Newer versions of PyTorch say that this option has a new name, which older versions do not know.
+        warnings.simplefilter("ignore", FutureWarning)
+        # A static graph loses gradients under no_sync: PyTorch's pull request 187732. Buffers are the module's affair.
+        return nn.parallel.DistributedDataParallel(
+            module, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=not accumulates
+        )
 
 
 def local_gradients(module: nn.Module) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""dvc.yaml as data: the files that a stage's result depends on and no stage makes."""
+"""dvc.yaml as data: the files and parameters that a stage's result depends on and no stage makes."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -32,6 +32,23 @@ def digests(values: Mapping[str, Any], stages: Iterable[str] | None = None, root
 def code(values: Mapping[str, Any], stage: str, root: Path = ROOT) -> dict[str, str]:
     """The Python files among `digests` of one stage."""
     return {name: digest for name, digest in digests(values, [stage], root).items() if name.endswith(".py")}
+
+
+def parameters(values: Mapping[str, Any], root: Path = ROOT) -> dict[str, Any]:
+    """{dotted key: value} of those parameters in `values` that dvc.yaml lists for a stage or fills in.
+
+    Of the rest no result depends: how often a state is saved, who logs.
+    """
+    text = (root / "dvc.yaml").read_text(encoding="utf-8")
+    keys = {key for stage in read_yaml(root / "dvc.yaml")["stages"].values() for key in stage.get("params", [])}
+    return {key: _at(values, key) for key in sorted(keys | set(re.findall(r"\$\{(\w+)\}", text)))}
+
+
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    return found
 
 
 def _files(path: Path) -> Iterable[Path]:

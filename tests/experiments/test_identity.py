@@ -1,0 +1,37 @@
+"""What two experiments must share to be one: what dvc.yaml lists, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.factory import params
+from tests.pipeline_imports import ROOT
+from vqlcmd.experiments.runner import _identity
+from vqlcmd.runtime import pipeline
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("changes", [{"train": {"save_every": 7}}, {"train": {"logger": "tensorboard"}}])
+def test_how_a_run_is_watched_and_saved_makes_no_other_experiment(changes: dict[str, Any]) -> None:
+    assert _identity(params(**changes)) == _identity(params())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"drop": 0.3}, {"train": {"batch_size": 8}}, {"method": "maskgit"}, {"reference": {"seed": 3}}],
+)
+def test_what_a_result_depends_on_makes_another_experiment(changes: dict[str, Any]) -> None:
+    assert _identity(params(**changes)) != _identity(params())
+
+
+def test_what_is_filled_in_counts_though_no_stage_lists_it(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {train: {cmd: 'train ${kind}', params: [train.rate], deps: ['${method}.py']}}\n", encoding="utf-8"
+    )
+    values = {"kind": "a", "method": "b", "train": {"rate": 1, "logger": "none"}}
+    assert pipeline.parameters(values, tmp_path) == {"kind": "a", "method": "b", "train.rate": 1}
