@@ -212,7 +212,10 @@ def test_an_upload_that_is_no_picture_is_told_and_shown_as_text(visit: Visit, tm
 def test_models_and_settings_are_compared_row_by_row(visit: Visit) -> None:
     visit.tab("Compare")
     visit.choose("What varies", "steps")
-    visit.page.get_by_label("Values, by commas").fill("2, 4")
+    values = visit.page.get_by_label("Values, by commas")
+    # Some are suggested for what was chosen.
+    visit.page.wait_for_function("field => field.value === '5, 10, 25, 50'", arg=values.element_handle())
+    values.fill("2, 4")
     visit.button("Compare").click()
     visit.status("4 of 4 rows")
     labels = visit.page.locator(".comparison .what b").all_inner_texts()

@@ -1,5 +1,6 @@
 """A page in the browser for trained models: `vqlcmd page`, which needs the extra `page`."""
 
+import gc
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ def page(
     show: Annotated[bool, typer.Option("--open", help="Open a browser on it.")] = False,
 ) -> None:
     """Sample, paint, compare and look inside of models in a browser, on this machine and without the Internet."""
+    # Imports make objects by the hundred thousand that stay; looking for garbage among them takes a fifth of the time
+    # until the page is there. `serve` enables it again.
+    gc.disable()
     from vqlcmd.page.browser.app import serve
 
     serve(model or ["data"], host, port, show)

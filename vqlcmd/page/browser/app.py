@@ -1,5 +1,6 @@
 """The page: its tabs, for each model its own, and the server behind it."""
 
+import gc
 import html
 import os
 import tempfile
@@ -29,7 +30,7 @@ CURVES = Path("metrics") / "train.tsv"
 def serve(folders: Sequence[str], host: str, port: int | None, show: bool) -> None:
     """Load the models in `folders` and serve their page until Ctrl-C; `show` opens a browser on it.
 
-    ConfigError where the port is taken.
+    ConfigError where the port is taken. Garbage collection, if it was off, is on once the page is there.
     """
     models = {name: vqlcmd.load(folder) for name, folder in named(folders).items()}
     with tempfile.TemporaryDirectory(prefix="vqlcmd-page-") as made:
@@ -56,6 +57,8 @@ def serve(folders: Sequence[str], host: str, port: int | None, show: bool) -> No
             )
         except OSError as error:
             raise ConfigError(f"no page can be served at {host}, port {port or 'any'}: {error}") from None
+        gc.freeze()
+        gc.enable()
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         try:
             threading.Event().wait()
