@@ -23,9 +23,10 @@ def test_the_nearest_codes_are_those_of_a_search_through_all() -> None:
 
 def test_a_code_comes_before_another_with_the_same_vector() -> None:
     table_KD = torch.zeros(4, 3)
-    found, far = codes.nearest(table_KD, 2, 10)
-    assert found[0] == 2
-    assert far == [0] * 4
+    for code in range(4):
+        found, far = codes.nearest(table_KD, code, 10)
+        assert found[0] == code
+        assert far == [0] * 4
     with pytest.raises(ConfigError, match="code 4 does not exist: choose 0 to 3"):
         codes.nearest(table_KD, 4, 1)
 
