@@ -39,7 +39,7 @@ FLOORS = [
     "methods training trained",
     "generator text_generator costs reports",
     "sharing unfinished",
-    "stages",
+    "stages page",
     "cli",
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
