@@ -22,7 +22,7 @@ def test_a_new_folder_has_all_that_its_stages_list_and_the_code_of_the_package(t
     stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage in stages.values():
         for dep in stage["deps"]:
-            if not dep.startswith("data/"):
+            if not dep.startswith(("data/", "metrics/")):
                 assert (folder / dep.replace("${method}", "lcmd")).exists(), dep
     code = {path.relative_to(ROOT) for path in (ROOT / "vqlcmd").rglob("*.py")}
     assert {path.relative_to(folder) for path in (folder / "vqlcmd").rglob("*.py")} == code

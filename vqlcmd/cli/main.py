@@ -11,7 +11,7 @@ import typer
 
 from vqlcmd.cli import model, share, text
 from vqlcmd.cli.checkout import hand_over, require_checkout, run_stage
-from vqlcmd.cli.methods import print_methods
+from vqlcmd.cli.knobs import print_methods
 from vqlcmd.cli.page import page
 from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
