@@ -44,7 +44,7 @@ def decode(
 ) -> None:
     """Turn the samples of the pipeline into images, or into text where --out ends in .txt."""
     if out.suffix == TEXT:
-        from vqlcmd.cli.text_export import decode_text
+        from vqlcmd.cli.export import decode_text
 
         decode_text(Path(model), samples or Path(model) / "samples", out, count)
         return
@@ -81,7 +81,7 @@ def sample(
         raise typer.Exit(run_stage("sample"))
     how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed, **knobs.given(context)}
     if out.suffix == TEXT:
-        from vqlcmd.cli.text_export import sample_text
+        from vqlcmd.cli.export import sample_text
 
         if class_ is not None:
             raise ConfigError(f"--class {class_}: text has no classes; leave the option out")
