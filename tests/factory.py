@@ -1,4 +1,4 @@
-"""Tiny parameters and methods for tests: params.yaml with small sizes, and whatever a test overrides."""
+"""Tiny parameters and methods for tests: the demo's with small sizes, and whatever a test overrides."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ METHODS = tuple(methods.METHODS)
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# Everything the tests lean on, so that an edit of params.yaml does not change what they state.
+# Everything the tests lean on, so that an edit of the preset does not change what they state.
 TINY: dict[str, Any] = {
     "seed": 0,
     "s": 0.0,
@@ -44,11 +44,13 @@ TINY: dict[str, Any] = {
         "clip": 1.0,
         "ema": 0.9,
         "snapshots": [],
+        "keep_best": True,
         "init_std": 1.0,
         "use_classes": True,
         "class_drop": 0.1,
         "precision": "float32",
         "log_every": 4,
+        "sample_every": 0,
         "table_gradients": False,
         "save_every": 5,
         "logger": "none",
@@ -57,8 +59,8 @@ TINY: dict[str, Any] = {
 
 
 def params(**overrides: Any) -> Params:
-    """All of params.yaml, tiny; a section's override is a dict of the keys that change."""
-    values = load_params(ROOT / "params.yaml").model_dump()
+    """All parameters of the demo, tiny; a section's override is a dict of the keys that change."""
+    values = load_params(ROOT / "presets" / "digits.yaml").model_dump()
     return Params.model_validate(merge(merge(values, TINY), overrides))
 
 

@@ -122,12 +122,13 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
 
 
 def collapse(curves: dict[str, dict[str, list[float]]], tables: dict[str, Tensor], path: Path) -> None:
-    """Statistics of embeddings over training steps, a line per run; below, each run's distances on one scale."""
+    """Statistics of embeddings over training steps, a line per run; below, distances of each table on one scale."""
     matrices = {run: distances(table_KD) for run, table_KD in tables.items()}
     names = list(dict.fromkeys(name for each in curves.values() for name in each if name != "step"))
     columns = 4
     lines, below = -(-len(names) // columns), -(-len(matrices) // columns)
     figure, axes = _figure(lines + below, columns, (3.4 * columns, 3.2 * (lines + below) + 0.2 * len(curves)))
+    axes = np.reshape(axes, (-1, columns))
     for axis in axes.flat:
         axis.set_visible(False)
     for axis, name in zip(axes[:lines].flat, names, strict=False):
@@ -139,7 +140,7 @@ def collapse(curves: dict[str, dict[str, list[float]]], tables: dict[str, Tensor
         high = max((value for each in curves.values() for value in each.get(name, ()) if isfinite(value)), default=0.0)
         axis.set(title=name, xlabel="step", ylim=(-0.05 * (high or 1.0), 1.05 * (high or 1.0)))
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
-    largest = max(float(matrix.max()) for matrix, _ in matrices.values())
+    largest = max((float(matrix.max()) for matrix, _ in matrices.values()), default=0.0)
     for axis, (run, (matrix, which)) in zip(axes[lines:].flat, matrices.items(), strict=False):
         axis.set_visible(True)
         picture = axis.imshow(matrix.numpy(), cmap="viridis", vmin=0, vmax=largest)

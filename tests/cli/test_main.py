@@ -232,3 +232,21 @@ def test_methods_are_listed_with_what_each_is() -> None:
     listed = CliRunner().invoke(app, ["methods"]).output.splitlines()
     assert [line.split()[0] for line in listed] == list(METHODS)
     assert all(len(line.split()) > 4 for line in listed)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nGPU 0"), OSError(12, "memory")])
+def test_a_command_without_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vqlcmd.cli import main
+
+    def app() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("vqlcmd: out of memory (")
+    assert said.count("\n") == 1

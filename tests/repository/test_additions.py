@@ -80,8 +80,9 @@ class Copy:
         self.folder, self.edited = folder, set[str]()
         for name in SEEN:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("params.yaml", "dvc.yaml", "pyproject.toml"):
+        for file in ("dvc.yaml", "pyproject.toml"):
             shutil.copy(ROOT / file, folder)
+        shutil.copy(ROOT / "presets" / "digits.yaml", folder / "params.yaml")
 
     def edit(self, name: str, old: str, new: str) -> None:
         """Replace text that is there once."""

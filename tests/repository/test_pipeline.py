@@ -18,6 +18,7 @@ NEUTRAL = (
     "vqlcmd/costs/",
     "vqlcmd/params/",
     "vqlcmd/loggers.py",
+    "vqlcmd/live.py",
     "vqlcmd/torchvision_guard.py",
     "vqlcmd/__init__.py",
     "stages/__init__.py",
@@ -26,16 +27,19 @@ NEUTRAL = (
 FLOORS = [
     "runtime rng lr_schedule torchvision_guard",
     "params loggers images tokenizer tokens figures efficientnet",
-    "tokenizer_fit pretrained diffusion evaluation experiments",
+    "tokenizer_fit pretrained diffusion evaluation experiments live",
     "methods training",
-    "generator costs",
+    "generator costs reports",
+    "sharing unfinished",
     "stages",
     "cli",
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
 # Read to refuse an impossible run before it starts, and kept in the model's header for whoever samples from it without
-# saying how; they change no weight, so that another way to sample trains nothing again.
-CHECKED_ONLY = {"train": {"guidance", "sampler", "sample_steps", "sample", "train.logger"}}
+# saying how, or for pictures on the way; they change no weight, so that another way to sample trains nothing again.
+CHECKED_ONLY = {
+    "train": {"guidance", "sampler", "sample_steps", "sample", "sample.batch_size", "domain", "train.logger"}
+}
 # Methods of Params that read more than one key.
 READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}}
 MOST_FILES = 14

@@ -44,6 +44,13 @@ def test_a_preset_is_a_whole_parameter_file_with_the_keys_of_the_demo_in_their_o
     assert keys(read_yaml(preset(name))) == keys(read_yaml(preset("digits")))
 
 
+def test_tests_lean_on_a_preset_and_not_on_params_yaml() -> None:
+    """After the README's run on own pictures `make check` failed: the wrong values of a test were right beside them."""
+    files = (ROOT / "tests").rglob("*.py")
+    reading = {file.name for file in files if 'ROOT / "params.yaml"' in file.read_text(encoding="utf-8")}
+    assert reading == {"test_params.py", "test_presets.py"}, "these look at params.yaml itself"
+
+
 def test_params_yaml_has_the_keys_of_the_presets() -> None:
     assert keys(read_yaml(ROOT / "params.yaml")) == keys(read_yaml(preset("digits")))
 

@@ -11,9 +11,19 @@ from vqlcmd.cli.knobs import KnobCommand
 from vqlcmd.runtime.errors import ConfigError
 
 Model = Annotated[
-    Path, typer.Option("--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them.")
+    str,
+    typer.Option(
+        "--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them, or hf://USER/NAME."
+    ),
 ]
-DATA = Path("data")
+State = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="Instead of --model, a training that is not over: its folder's name in .state/train, or `newest`.",
+    ),
+]
+DATA = "data"
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
 Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
@@ -32,12 +42,14 @@ def decode(
     """Turn the samples of the pipeline into images."""
     from vqlcmd.cli.export import decode_samples
 
-    decode_samples(model, samples or model / "samples", out, count, batch_size)
+    decode_samples(model, samples, out, count, batch_size)
 
 
 def sample(
     context: typer.Context,
-    class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="Images of this class: its name, or its number from 0.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
     steps: Steps = None,
@@ -45,6 +57,7 @@ def sample(
     sampler: Sampler = None,
     seed: SampleSeed = None,
     model: Model = DATA,
+    state: State = None,
 ) -> None:
     """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
     if out is None:
@@ -59,7 +72,7 @@ def sample(
     from vqlcmd.cli.export import sample_images
 
     how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
-    sample_images(model, out, class_, count or 16, **how, **knobs.given(context))
+    sample_images(model, out, class_, count or 16, state=state, **how, **knobs.given(context))
 
 
 def inpaint(
@@ -70,7 +83,9 @@ def inpaint(
         typer.Argument(help="A picture of the same size: white where to paint anew, black or transparent to keep."),
     ],
     out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
-    class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="What to paint: the class's name, or its number from 0.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
     steps: Steps = None,
     guidance: Guidance = None,
@@ -103,11 +118,13 @@ def gallery(
     sampler: Sampler = None,
     seed: SampleSeed = None,
     model: Model = DATA,
+    state: State = None,
 ) -> None:
     """One picture of samples of a model, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
     from vqlcmd.cli.export import draw_gallery
 
-    draw_gallery(model, out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **knobs.given(context))
+    how = {"steps": steps, "sampler": sampler, "seed": seed}
+    draw_gallery(model, out, guidance, rows, state=state, **how, **knobs.given(context))
 
 
 def mount(app: typer.Typer) -> None:
