@@ -31,9 +31,10 @@ def run() -> None:
     params = load_run()
     weights = paths.weights(params.weights)
     method, about = load_method(weights, device())
-    if paths.VQGAN.is_file():
+    tokenizer = paths.TOKENIZERS.get(params.domain)
+    if tokenizer and tokenizer.is_file():
         # Not read here, but what the samples are for.
-        belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.model(weights, about))
+        belongs.check_belong(belongs.tokenizer(tokenizer), belongs.model(weights, about))
     classes = len(about["class_names"])
     balance = class_balance(params.sample.count, classes)
     if rank() == 0 and (note := balance_note(params.sample.count, classes)):

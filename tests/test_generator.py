@@ -60,6 +60,7 @@ def test_a_bare_sample_is_what_the_pipeline_draws_with_the_parameters_of_trainin
         ("lcmd", {"sampler": "ddim"}),
         ("lcmd", {"guidance": 0.0}),
         ("maskgit", {"temperature": 50.0}),
+        ("mdlm", {"sampler": "halton"}),
         ("vq_diffusion", {"truncation": 1e-6}),
     ],
 )

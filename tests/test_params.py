@@ -65,7 +65,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("a share of one", {"drop": 1.0}, ["`drop`", "1.0", "less than 1", "-S drop="]),
     ("a share in a list", {"train.betas": [0.9, 1.5]}, ["`train.betas.1`", "1.5", "less than 1"]),
     ("one beta", {"train.betas": [0.9]}, ["`train`", "betas", "two numbers"]),
-    ("an unknown choice", {"sampler": "euler"}, ["`sampler`", "'euler'", "'ancestral' or 'ddim'", "-S sampler="]),
+    ("an unknown choice", {"sampler": "heun"}, ["`sampler`", "'heun'", "'ancestral', 'ddim', ", "-S sampler="]),
     ("an unknown schedule", {"schedule.name": "cosin"}, ["`schedule.name`", "'cosin'", "'cosine' or 'linear'", "-S"]),
     ("a schedule without a shift", {"schedule.name": "linear", "s": -1.0}, ["linear", "no shift", "set s to 0"]),
     (

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vqlcmd.generator import Generator
+    from vqlcmd.text_generator import TextGenerator
 
 __version__ = "0.1.0"
 
@@ -17,3 +18,10 @@ def load(folder: str = "data", **options: Any) -> "Generator":
     from vqlcmd.generator import load
 
     return load(folder, **options)
+
+
+def load_text(folder: str = "data", **options: Any) -> "TextGenerator":
+    """The trained generator of text in `folder`: `vqlcmd.load_text().infill("the quick ____ fox")`."""
+    from vqlcmd.text_generator import load_text
+
+    return load_text(folder, **options)

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
-from vqlcmd.params import Sampling
-from vqlcmd.params.errors import rule
 from vqlcmd.pretrained import hub
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.artefacts import belongs, exported
@@ -21,43 +18,20 @@ from vqlcmd.tokenizer import Tokenizer
 from vqlcmd.tokenizer import load as load_tokenizer
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokens.header import grid_of
+from vqlcmd.trained import Trained
 
 
-class Generator:
+class Generator(Trained):
     """Images from classes: `vqlcmd.load("data").sample([3, 3], steps=50)`.
 
     `about` is what the model's file says: what is not asked for otherwise is sampled as params.yaml did in training.
     """
 
     def __init__(self, method: Method, tokenizer: Tokenizer, about: Mapping[str, Any], device: torch.device):
-        self.method, self.tokenizer, self.about, self.device = method, tokenizer, about, device
+        super().__init__(method, about, device)
+        self.tokenizer = tokenizer
         self.class_names = tuple(about["class_names"])
         self.grid: tuple[int, int] = tuple(about["grid"])
-
-    def sampling(
-        self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None, **own: Any
-    ) -> Sampling:
-        """How the model samples, but for what is given; `own` are knobs of its method. ConfigError: one line."""
-        usual = self.about["sampling"]
-        given = {name: value for name, value in own.items() if value is not None}
-        for name in given:
-            if name not in usual["own"]:
-                known = ", ".join(usual["own"]) or "none"
-                raise ConfigError(f"{name} is not a knob of {self.about['params']['method']}, which has {known}")
-        model = type(self.method).knobs
-        try:
-            knobs = model.model_validate({**usual["own"], **given}).model_dump()
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise ConfigError(f"{problem['loc'][0]} is {problem['input']!r}, but must be {rule(problem)}") from None
-        how = Sampling(
-            usual["steps"] if steps is None else steps,
-            usual["sampler"] if sampler is None else sampler,
-            usual["guidance"] if guidance is None else guidance,
-            knobs,
-        )
-        self.method.check(how)
-        return how
 
     @torch.no_grad()
     def sample(
@@ -189,6 +163,8 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     exported.check(root)
     path, tokenizer = root / exported.MODEL, root / exported.TOKENIZER
     method, about = load_method(path, where)
+    if "text" in about:
+        raise DataError(f"{path} is a model of text: `vqlcmd.load_text` reads it, and `vqlcmd infill`")
     if "sampling" not in about:
         raise DataError(f"{path} does not say how to sample, it is of another version: `dvc repro` trains it anew")
     about["grid"] = grid_of(about, path)

@@ -224,14 +224,17 @@ def test_the_manifest_of_the_digits_is_the_one_a_scan_makes(tmp_path: Path) -> N
     assert made == (ROOT / "data/manifests/digits.json").read_bytes()
 
 
-def test_methods_are_listed_with_what_each_is() -> None:
+def test_methods_are_listed_with_what_each_is_and_how_it_samples() -> None:
     from typer.testing import CliRunner
 
+    from vqlcmd import methods
     from vqlcmd.cli.main import app
 
     listed = CliRunner().invoke(app, ["methods"]).output.splitlines()
-    assert [line.split()[0] for line in listed] == list(METHODS)
-    assert all(len(line.split()) > 4 for line in listed)
+    assert [line.split()[0] for line in listed[::2]] == list(METHODS)
+    assert all(len(line.split()) > 4 for line in listed[::2])
+    samplers = [line.partition("sampler: ")[2].split(" | ") for line in listed[1::2]]
+    assert samplers == [list(methods.method_class(name).samplers) for name in METHODS]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nGPU 0"), OSError(12, "memory")])

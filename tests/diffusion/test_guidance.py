@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.factory import CODES, METHODS, TOKENS, integers, made, normal, sampling
-from vqlcmd.diffusion.guidance import guided, with_known_tokens
+from vqlcmd.diffusion.guidance import guided, watching, with_known_tokens
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError
 
@@ -98,6 +98,39 @@ def test_guidance_away_from_the_class_itself_changes_no_sample(name: str) -> Non
     for block in method.network.blocks:
         block.class_norm.classes.weight.data[:] = block.class_norm.classes.weight.data[3]
     assert (sample(method, guidance=1.0) == sample(method)).float().mean() > 0.97
+
+
+@every
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_an_onlooker_sees_every_prediction_and_changes_no_sample(name: str, guidance: float) -> None:
+    method, seen = made(name), []
+    plain = sample(method, guidance=guidance)
+    for sampler in method.samplers:
+        seen.clear()
+        with watching(lambda states, logits: seen.append((states, logits))):
+            watched = sample(method, sampler=sampler, guidance=guidance)
+        assert torch.equal(watched, sample(method, sampler=sampler, guidance=guidance))
+        assert len(seen) == method.nfe(sampling(5, sampler)), "one for each network call without guidance"
+        assert all(len(states) == len(logits) == B and logits.shape[2] == CODES for states, logits in seen)
+    seen.clear()
+    assert torch.equal(sample(method, guidance=guidance), plain)
+    assert not seen, "nobody looks on outside"
+
+
+@every
+def test_what_an_onlooker_raises_ends_the_sampling(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, calls = made(name), []
+    forward = method.network.forward
+    monkeypatch.setattr(method.network, "forward", lambda *given: calls.append(1) or forward(*given))
+
+    def stop(states: Tensor, logits: Tensor) -> None:
+        if len(calls) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError), watching(stop):
+        sample(method)
+    assert len(calls) == 2
+    sample(method)
 
 
 def some(seed: int = 0) -> Tensor:

@@ -4,6 +4,9 @@ import hashlib
 import math
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -22,6 +25,31 @@ from vqlcmd.tokenizer.vqgan import VQGAN, Architecture, Quantizer, load, save
 def parameters(architecture: Architecture) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in VQGAN(architecture).parameters())
+
+
+def test_a_fresh_codebook_leaves_the_random_state_as_an_embedding_layer_does():
+    """A fit is the same one, whether or not the layer makes the numbers itself."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        layer = torch.nn.Embedding(16, 4)
+        expected = torch.nn.init.uniform_(layer.weight.detach(), -1 / 16, 1 / 16), torch.rand(1)
+        torch.manual_seed(3)
+        found = Quantizer(16, 4).embedding.weight, torch.rand(1)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert found[0].requires_grad
+
+
+def test_reading_weights_does_not_import_the_compiler(tmp_path: Path):
+    """normal_ on the meta device did, which took a second of every command."""
+    save(seeded(TINY), tmp_path / "vqgan.safetensors", {})
+    code = (
+        "import sys; from pathlib import Path; from vqlcmd.tokenizer.vqgan import load\n"
+        "load(Path(sys.argv[1])); assert 'torch._dynamo' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "vqgan.safetensors")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_published_f16_models_have_their_published_sizes():

@@ -116,7 +116,7 @@ def test_an_unfinished_training_is_a_model_and_goes_on_to_the_same_end(
         assert step == 40
         # Of whoever reads it: nothing is locked, and nothing of the run's own folder is touched.
         export.draw_gallery("data", Path("g.png"), None, 1, state="newest", steps=2)
-        export.sample_images("data", Path("out"), 3, 2, state="newest", steps=2)
+        export.sample_images("data", Path("out"), "3", 2, state="newest", steps=2)
         assert "at step 40" in capsys.readouterr().out
         (folder,) = (copy / ".state" / "train").iterdir()
         with pytest.raises(ConfigError, match=f"--state other is no unfinished training: choose newest, {folder.name}"):

@@ -3,14 +3,16 @@
 import os
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vqlcmd.cli import model, share
+from vqlcmd.cli import model, share, text
 from vqlcmd.cli.checkout import hand_over, require_checkout, run_stage
 from vqlcmd.cli.methods import print_methods
+from vqlcmd.cli.page import page
 from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
 from vqlcmd.runtime import launcher, paths
@@ -28,6 +30,8 @@ STAGES = {
     "evaluate": "FID, IS, precision, recall: samples, reference -> metrics/evaluate.json.",
 }
 
+REPORTS = {"images": "vqlcmd.cli.report", "text": "vqlcmd.reports.text"}
+"""Of each domain: the module that prints its numbers."""
 NOTICEABLE = 10_000
 """Images that take more than a moment to read."""
 
@@ -80,6 +84,9 @@ def scan(
     no_copies: Annotated[
         bool, typer.Option("--no-copies", help="Do not look for copies of one picture, which reads all images once.")
     ] = False,
+    as_text: Annotated[
+        bool, typer.Option("--text", help="A folder of text files: .txt, .text, .md and .rst, in UTF-8.")
+    ] = False,
 ) -> None:
     """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
     if not Path("dvc.yaml").is_file():
@@ -88,6 +95,9 @@ def scan(
             "folder that `vqlcmd init DIR` has made"
         )
     hand_over()
+    if as_text:
+        text.scan(name, Path(source))
+        return
     from vqlcmd.images import manifest
     from vqlcmd.images.sources import torchvision_sets
     from vqlcmd.runtime.progress import Progress
@@ -128,9 +138,10 @@ def report(
 ) -> None:
     """Print the metrics of the last run, and where its pictures are."""
     require_checkout("report")
-    from vqlcmd.cli.report import print_report
+    from vqlcmd.params import load_run
 
-    print_report(html)
+    domain = load_run().domain if Path("params.yaml").is_file() else "images"
+    import_module(REPORTS[domain]).print_report(html)
 
 
 @app.command()
@@ -170,8 +181,10 @@ def plan(
 
 app.add_typer(tables, name="table")
 app.command("methods")(print_methods)
+app.command()(page)
 
 model.mount(app)
+text.mount(app)
 share.mount(app)
 for _stage_name, _text in STAGES.items():
     if _stage_name != "sample":

@@ -24,6 +24,8 @@ State = Annotated[
     ),
 ]
 DATA = "data"
+TEXT = ".txt"
+"""What --out ends in for a model of text."""
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
 Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
@@ -32,14 +34,20 @@ SampleSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of the ra
 
 def decode(
     out: Annotated[
-        Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")
+        Path,
+        typer.Option(help="A folder for PNG files, FILE.npz (arr_0, NHWC uint8) for the ADM evaluator, or FILE.txt."),
     ],
     count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once. As in sampling, if left out.")] = None,
     model: Model = DATA,
     samples: Annotated[Path | None, typer.Option(help="Their folder. [default: samples/ in that of --model]")] = None,
 ) -> None:
-    """Turn the samples of the pipeline into images."""
+    """Turn the samples of the pipeline into images, or into text where --out ends in .txt."""
+    if out.suffix == TEXT:
+        from vqlcmd.cli.text_export import decode_text
+
+        decode_text(Path(model), samples or Path(model) / "samples", out, count)
+        return
     from vqlcmd.cli.export import decode_samples
 
     decode_samples(model, samples, out, count, batch_size)
@@ -51,7 +59,9 @@ def sample(
         str | None, typer.Option("--class", help="Images of this class: its name, or its number from 0.")
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for PNG files, FILE.npz, or FILE.txt of a model of text.")
+    ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: Sampler = None,
@@ -59,7 +69,7 @@ def sample(
     model: Model = DATA,
     state: State = None,
 ) -> None:
-    """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
+    """Without options the pipeline's stage: model -> data/samples. With --out: images, or text, of your choice."""
     if out is None:
         given = [
             name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
@@ -69,10 +79,19 @@ def sample(
             named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
             raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
         raise typer.Exit(run_stage("sample"))
+    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed, **knobs.given(context)}
+    if out.suffix == TEXT:
+        from vqlcmd.cli.text_export import sample_text
+
+        if class_ is not None:
+            raise ConfigError(f"--class {class_}: text has no classes; leave the option out")
+        if state is not None:
+            raise ConfigError(f"--state {state}: of images alone; leave the option out")
+        sample_text(Path(model), out, count or 16, **how)
+        return
     from vqlcmd.cli.export import sample_images
 
-    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
-    sample_images(model, out, class_, count or 16, state=state, **how, **knobs.given(context))
+    sample_images(model, out, class_, count or 16, state=state, **how)
 
 
 def inpaint(

@@ -1,6 +1,8 @@
-"""Wrappers around a prediction: classifier-free guidance, equation 4 of docs/method.md, and tokens held fixed."""
+"""Around a prediction: classifier-free guidance, equation 4 of docs/method.md, tokens held fixed, and onlookers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -8,14 +10,44 @@ from torch import Tensor
 Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(states (B, N) or (B, N, D), times (B,), classes (B,) or None) -> logits (B, N, K)."""
 
+Watch = Callable[[Tensor, Tensor], None]
+"""(states, logits) of one prediction of a sampler, as `Predict` has them. What it raises ends the sampling."""
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Inside, `watch` sees every prediction of the samplers of this thread, after guidance. It changes no number."""
+    before = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(before)
+
 
 def guided(predict: Predict, weight: float, null: int) -> Predict:
     """log P ~ (1 + w) log P(. | z, c) - w log P(. | z, null): at w = 0 the conditional model itself, at no extra cost.
 
-    Logits differ from log-probabilities by a constant per token, which the softmax that follows removes.
+    Logits differ from log-probabilities by a constant per token, which the softmax that follows removes. Every sampler
+    calls its network through this, so that `watching` sees it.
     """
-    if weight == 0:
+    return _watched(_guided(predict, weight, null) if weight else predict)
+
+
+def _watched(predict: Predict) -> Predict:
+    watch = _watch.get()
+    if watch is None:
         return predict
+
+    def predict_watched(z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        logits_BNK = predict(z, t, label)
+        watch(z, logits_BNK)
+        return logits_BNK
+
+    return predict_watched
+
+
+def _guided(predict: Predict, weight: float, null: int) -> Predict:
 
     def predict_guided(z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         assert label is not None, "guidance needs classes"

@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from vqlcmd.params import Extractor, RunParams, check_run
+from vqlcmd.params import RunParams, check_run
+from vqlcmd.params.types import Extractor
 from vqlcmd.runtime.errors import ConfigError, shown
 from vqlcmd.runtime.yaml_file import read_yaml
 

@@ -23,6 +23,8 @@ METHODS = {
     "d3pm": "D3PM",
     "vq_diffusion": "VQDiffusion",
     "maskgit": "MaskGIT",
+    "mdlm": "MDLM",
+    "flow_matching": "FlowMatching",
     "autoregressive": "Autoregressive",
 }
 """`method` in params.yaml, which is the file's name too, to the class in that file."""
@@ -45,7 +47,7 @@ def knobs() -> dict[str, type[Section]]:
 
 
 def schedules() -> dict[str, str]:
-    """Where the schedules of methods that are Markov chains are listed, {method: "module:NAME"}."""
+    """Where the schedules of methods that move tokens are listed, {method: "module:NAME"}."""
     return {name: f"vqlcmd.methods.{name}:SCHEDULES" for name in METHODS if method_class(name).schedules}
 
 
@@ -79,8 +81,8 @@ def described(
         "sampling": {**dataclasses.asdict(params.sampling()), "batch_size": params.sample.batch_size},
         "tokens": header["tokens"],
         "grid": header["grid"],
-        # How pictures became what the tokens are of: who paints into one prepares it so.
-        **({"images": header["images"]} if "images" in header else {}),
+        # How pictures or text became what the tokens are of: who fills a gap in one prepares it so.
+        **{what: header[what] for what in ("images", "text") if what in header},
         "codes": len(codebook_KD),
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
@@ -124,6 +126,8 @@ def load_method(path: Path, device: torch.device) -> tuple[Method, dict[str, Any
         _raise_if_other(path, params, codebook_KD, about, tensors)
         method = build(params, codebook_KD, about["tokens"], classes)
     method.load_state_dict(tensors)
+    if "grid" in about:
+        method.grid = tuple(about["grid"])
     return method.to(device).eval().requires_grad_(False), about
 
 

@@ -102,7 +102,8 @@ def _chains(value: object) -> dict[str, str]:
 
 
 class Discrete(Section):
-    """The Markov chains: how many steps, and the schedule of each method that is one, `discrete.schedule.METHOD`."""
+    """Masking and replacing tokens: steps of a chain, where paths start, and schedules, `discrete.schedule.METHOD`."""
 
     timesteps: Annotated[Whole, Field(ge=2, le=10**6)]
+    source: Annotated[str, one_of("vqlcmd.methods.flow_matching:SOURCES")]
     schedule: Annotated[dict[str, str], PlainValidator(_chains)]

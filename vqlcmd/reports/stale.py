@@ -7,7 +7,7 @@ from typing import Any
 
 from vqlcmd.experiments.table import differences
 from vqlcmd.images import manifest
-from vqlcmd.params import Params, load_params
+from vqlcmd.params import Params, RunParams, load_params
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.belongs import Artefact
@@ -53,14 +53,15 @@ def stale() -> Iterator[str]:
         except DataError as error:
             yield str(error)
     for name, about in said.items():
-        changed = _changed(*_parameters(name, about[0] if about else read_about(paths.VQGAN), params))
-        if changed:
-            yield f"{places[name]} is older than params.yaml: {changed}"
+        changes = changed(*_parameters(name, about[0] if about else read_about(paths.VQGAN), params))
+        if changes:
+            yield f"{places[name]} is older than params.yaml: {changes}"
     for stage, file in MADE_BY.items():
-        yield from _older(stage, file, here, params)
+        yield from older(stage, file, here, params)
 
 
-def _older(stage: str, file: str, here: Mapping[str, Artefact], params: Params) -> Iterator[str]:
+def older(stage: str, file: str, here: Mapping[str, Artefact], params: RunParams) -> Iterator[str]:
+    """Lines on what a stage left in metrics/ where it is not of the artefacts and parameters that are here."""
     path = paths.ORIGIN / f"{stage}.json"
     what = f"metrics/{file}" if file.endswith(".json") else f"metrics/*.png ({file})"
     if not path.is_file():
@@ -75,9 +76,9 @@ def _older(stage: str, file: str, here: Mapping[str, Artefact], params: Params) 
     ]
     if other:
         yield f"{what} is not of the present {', '.join(other)}"
-    changed = _changed(then, params.model_dump(mode="json"))
-    if changed:
-        yield f"{what} is older than params.yaml: {changed}"
+    changes = changed(then, params.model_dump(mode="json"))
+    if changes:
+        yield f"{what} is older than params.yaml: {changes}"
 
 
 def _said(name: str, path: Path) -> tuple[Any, ...]:
@@ -118,13 +119,13 @@ def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[An
     return {key: about["made_from"][key] for key in ("images", "reference") if key in about["made_from"]}, now
 
 
-def _changed(then: Any, now: Any) -> str:
+def changed(then: Any, now: Any) -> str:
     """The parameters of `then` that are others now, in a few words; nothing for none."""
     current = differences({}, now)
-    changed = {
+    found = {
         key: (value, current.get(key))
         for key, value in differences({}, then).items()
         if key.rpartition(".")[2] not in HOW_IT_RUNS and current.get(key) != value
     }
-    shown = [f"{key} {was!r:.40} -> {becomes!r:.40}" for key, (was, becomes) in list(changed.items())[:AT_MOST]]
-    return ", ".join(shown) + (f" and {len(changed) - AT_MOST} more" if len(changed) > AT_MOST else "")
+    shown = [f"{key} {was!r:.40} -> {becomes!r:.40}" for key, (was, becomes) in list(found.items())[:AT_MOST]]
+    return ", ".join(shown) + (f" and {len(found) - AT_MOST} more" if len(found) > AT_MOST else "")

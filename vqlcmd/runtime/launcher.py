@@ -41,6 +41,10 @@ KNOBS = {
     "reference": "lower reference.batch_size, or set VQLCMD_WORKERS=0",
     "evaluate": "lower evaluate.batch_size or evaluate.precision_images",
     "figures": "give it more memory: it decodes few images at once",
+    "text.vocabulary": "give it more memory: it holds one file at a time",
+    "text.tokenize": "give it more memory: it holds two bytes a token, and one file",
+    "text.reference": "lower reference.proxy.batch_size or reference.batch_size, or leave xz and ppmd out",
+    "text.evaluate": "lower sample.count or evaluate.batch_size: copied runs take 1 kB a token of the samples",
 }
 """What to turn where a stage has no memory left."""
 

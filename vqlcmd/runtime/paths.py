@@ -8,10 +8,15 @@ from vqlcmd.runtime.errors import ConfigError, shown_repr
 
 MANIFESTS = Path("data/manifests")
 VQGAN = Path("data/vqgan.safetensors")
+VOCABULARY = Path("data/vocabulary.json")
+TOKENIZERS = {"images": VQGAN, "text": VOCABULARY}
+"""Of each domain: what made its tokens, and reads them."""
 TOKENS = Path("data/tokens")
 MODEL = Path("data/model/model.safetensors")
 SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")
+LANGUAGE_MODEL = REFERENCE / "language_model.safetensors"
+"""Of text: what the perplexity of samples is measured by."""
 PAIRS = Path("data/pairs.safetensors")
 METRICS = Path("metrics")
 ORIGIN = METRICS / "origin"
@@ -32,7 +37,16 @@ def images_root() -> Path | None:
 
     A relative one starts at the main checkout, where the user typed it, not at an experiment's copy.
     """
-    root = os.environ.get("VQLCMD_IMAGES")
+    return _root("VQLCMD_IMAGES")
+
+
+def text_root() -> Path | None:
+    """The folder that holds the folders of text files: $VQLCMD_TEXT, like images_root."""
+    return _root("VQLCMD_TEXT")
+
+
+def _root(variable: str) -> Path | None:
+    root = os.environ.get(variable)
     return (main_checkout() / Path(root).expanduser()).absolute() if root else None
 
 

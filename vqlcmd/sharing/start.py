@@ -6,6 +6,7 @@ from pathlib import Path
 
 import vqlcmd
 from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.yaml_file import read_yaml
 
 PACKAGE = Path(vqlcmd.__file__).parent
 PACKED = PACKAGE / "starter"
@@ -34,4 +35,9 @@ def start(folder: Path, preset: str) -> None:
             shutil.copyfile(path, target)
     ignored = shutil.ignore_patterns("__pycache__", PACKED.name)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored, copy_function=shutil.copyfile)
-    shutil.copyfile(source / "presets" / f"{preset}.yaml", folder / "params.yaml")
+    params = source / "presets" / f"{preset}.yaml"
+    shutil.copyfile(params, folder / "params.yaml")
+    # Images are in dvc.yaml; another domain has a file for its stages.
+    pipeline = source / "pipelines" / f"{read_yaml(params)['domain']}.yaml"
+    if pipeline.is_file():
+        shutil.copyfile(pipeline, folder / "dvc.yaml")

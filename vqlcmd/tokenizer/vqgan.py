@@ -28,8 +28,12 @@ class Quantizer(nn.Module):
 
     def __init__(self, codes: int, dimensions: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(codes, dimensions)
-        nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
+        weight = torch.empty(codes, dimensions)
+        if not weight.is_meta:
+            # The layer's own numbers, after which the random state of a fit goes on. Where weights are read, there are
+            # none: normal_ on the meta device imports torch._dynamo, which takes a second.
+            nn.init.normal_(weight)
+        self.embedding = nn.Embedding.from_pretrained(nn.init.uniform_(weight, -1 / codes, 1 / codes), freeze=False)
 
     def tokens(self, z_BDHW: Tensor) -> Tensor:
         """Latents to the codes that stand for them: int64 [B, N], row by row."""

@@ -1,0 +1,53 @@
+"""The tab Compare: several models, or several values of one setting, with the same noise, row under row."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vqlcmd.generator import Generator
+from vqlcmd.page import comparing, pictures
+from vqlcmd.page.browser.controls import SEEDS
+from vqlcmd.page.browser.events import job
+from vqlcmd.page.browser.toolkit import Request, gr
+from vqlcmd.page.jobs import Jobs
+from vqlcmd.page.settings import all_names
+
+MOST, USUAL = 16, 10
+NOTHING = "nothing"
+SUGGESTED = {"guidance": "0, 1, 2, 4", "steps": "5, 10, 25, 50"}
+"""Values to begin with, of the first of these settings that there is."""
+
+
+def compare_tab(models: Mapping[str, Generator], jobs: Jobs) -> None:
+    """Controls above, rows of images below."""
+    first, *others = models.values()
+    shared = [name for name in first.class_names if all(name in each.class_names for each in others)]
+    names = all_names(list(models.values()))
+    vary = NOTHING if others else next((name for name in SUGGESTED if name in names), NOTHING)
+    chosen = gr.CheckboxGroup(list(models), value=list(models), label="Models", visible=bool(others))
+    with gr.Row(equal_height=True):
+        what = gr.Dropdown([NOTHING, *names], value=vary, label="What varies", filterable=False)
+        values = gr.Textbox(SUGGESTED.get(vary, ""), label="Values, by commas")
+        class_ = gr.Dropdown([("all, in turn", ""), *shared], value="", label="Class", visible=bool(shared))
+        count = gr.Slider(1, MOST, value=USUAL, step=1, label="Images")
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS)
+    buttons = gr.Row()
+    status = gr.Markdown(
+        "The rows start from the same noise, image by image. What does not vary is as in training.",
+        elem_classes="status",
+    )
+    shown = gr.HTML()
+
+    def compare(
+        request: Request, chosen: list[str], what: str, values: str, class_: str, count: int, seed: int
+    ) -> Iterator[Any]:
+        rows, done = comparing.rows(models, chosen, None if what == NOTHING else what, values), []
+        drawn_rows = comparing.drawn_rows(
+            rows, class_, count, seed, lambda model: jobs.onlooker(request.session_hash, model.method.tokens)
+        )
+        for row, drawn in zip(rows, drawn_rows, strict=True):
+            done.append((row.label, f"{drawn.seconds:.2f} s · {drawn.nfe:g} network calls", drawn.images))
+            yield pictures.comparison(done), f"{len(done)} of {len(rows)} rows · seed {seed}"
+
+    with buttons:
+        job(jobs, "Compare", compare, [chosen, what, values, class_, count, seed], [shown], status)
+    what.change(lambda name: SUGGESTED.get(name, ""), what, values, queue=False, show_progress="hidden")

@@ -1,0 +1,61 @@
+"""How a model samples, as things to set on the page: they come from what the model's method declares."""
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from vqlcmd.generator import Generator
+from vqlcmd.page.browser.events import NOW
+from vqlcmd.page.browser.toolkit import gr
+from vqlcmd.page.settings import Setting, settings
+
+SEEDS = 2**32 - 1
+LONGEST = 1000
+"""A slider's range; beyond, a number is typed."""
+
+
+class Controls:
+    """How many, class, settings and seed. `components` are what an event takes, `read` is for their values."""
+
+    def __init__(self, model: Generator, *, what: str, usual: int, most: int, nothing: str, opened: bool = True):
+        """`what` is counted, and `nothing` is the choice of no class: all in turn, say."""
+        self.settings = settings(model)
+        count = gr.Slider(1, most, value=usual, step=1, label=what)
+        class_ = gr.Dropdown(
+            [(name, number - 1) for number, name in enumerate([nothing, *model.class_names])],
+            value=-1,
+            label="Class",
+            visible=bool(model.class_names),
+        )
+        self.buttons = gr.Row()
+        """For those that start and stop."""
+        with gr.Accordion("How to sample", open=opened):
+            shown = [component(setting) for setting in self.settings]
+            seed = gr.Number(model.about["params"]["seed"], label="Seed", precision=0, minimum=0, maximum=SEEDS)
+            other = gr.Button("Another seed", size="sm")
+            self.below = gr.Column()
+            """For what else there is to set."""
+        other.click(lambda: secrets.randbelow(SEEDS), None, seed, **NOW)
+        self.components = [count, class_, seed, *shown]
+
+    def read(self, values: Sequence[Any]) -> tuple[int, int | None, dict[str, Any]]:
+        """How many; the class, None for no class; and keywords of Generator.sample."""
+        count, class_, seed, *rest = values
+        how = {"seed": seed} | {setting.name: value for setting, value in zip(self.settings, rest, strict=True)}
+        return count, None if class_ < 0 else class_, how
+
+
+def component(setting: Setting) -> Any:
+    """A slider where a setting has two ends, else a field, a check box or a choice."""
+    about = {"label": setting.name.capitalize().replace("_", " "), "info": setting.about or None}
+    if setting.choices:
+        return gr.Radio(list(setting.choices), value=setting.usual, **about)
+    if isinstance(setting.usual, bool):
+        return gr.Checkbox(setting.usual, **about)
+    whole = isinstance(setting.usual, int)
+    if setting.low is None or setting.high is None or setting.high > LONGEST:
+        return gr.Number(
+            setting.usual, minimum=setting.low, maximum=setting.high, precision=0 if whole else None, **about
+        )
+    step = 1 if whole else 0.01 if setting.high <= 1 else 0.1
+    return gr.Slider(setting.low, setting.high, value=setting.usual, step=step, **about)

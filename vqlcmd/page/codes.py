@@ -1,0 +1,75 @@
+"""What codes look like, and which are near to each other.
+
+Shapes: K codes, D numbers a code, P pixels a side of a patch, the part of an image that one token stands for.
+"""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vqlcmd.generator import Generator
+from vqlcmd.page import drawing, pictures
+from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.tokenizer import codebook_table
+
+MOST_PATCHES = 1024
+"""In the picture of all codes: the first ones."""
+PATCH, CELL = 40, 44
+"""Pixels of one there, and from one to the next."""
+BATCH = 64
+"""Images that are decoded at once."""
+
+
+def tables(model: Generator) -> dict[str, Tensor]:
+    """What codes can be near in: the model's embeddings (K, D), and the tokenizer's codebook where it has vectors."""
+    found = {"embeddings": model.method.table.cpu(), "codebook": codebook_table(model.tokenizer)}
+    return {name: table_KD.float() for name, table_KD in found.items() if table_KD.shape[1]}
+
+
+def nearest(table_KD: Tensor, code: int, count: int) -> tuple[list[int], list[float]]:
+    """The codes nearest to one, itself first, and how far away they are. ConfigError where there is no such code."""
+    if not 0 <= code < len(table_KD):
+        raise ConfigError(f"code {code} does not exist: choose 0 to {len(table_KD) - 1}")
+    # Not by products of vectors, which round: the code itself has the distance 0.
+    far = (table_KD - table_KD[code]).norm(dim=1)
+    far[code] = -1
+    found = far.topk(min(count, len(table_KD)), largest=False)
+    return found.indices.tolist(), found.values.clamp_min(0).tolist()
+
+
+@torch.no_grad()
+def patches(model: Generator, codes: list[int]) -> Tensor:
+    """What codes look like, uint8 (n, 3, P, P): the middle of an image that consists of one code alone."""
+    rows, columns = model.grid
+    found = []
+    for part in torch.tensor(codes).split(BATCH):
+        images = drawing.picture(model, part[:, None].expand(-1, rows * columns))
+        height, width = images.shape[2] // rows, images.shape[3] // columns
+        top, left = rows // 2 * height, columns // 2 * width
+        found.append(images[:, :, top : top + height, left : left + width])
+    return torch.cat(found)
+
+
+def chart(model: Generator) -> Image.Image:
+    """All codes, the first MOST_PATCHES of them, as one picture row by row, CELL pixels from one to the next."""
+    count = min(model.tokenizer.codes, MOST_PATCHES)
+    looks = patches(model, list(range(count)))
+    size = (PATCH, PATCH)
+    large = [pictures.pillow(look).resize(size, Image.Resampling.NEAREST) for look in looks]
+    columns = _columns(count)
+    page = Image.new("RGB", (columns * CELL, -(-count // columns) * CELL), "white")
+    for number, look in enumerate(large):
+        row, column = divmod(number, columns)
+        page.paste(look, (column * CELL, row * CELL))
+    return page
+
+
+def code_at(model: Generator, x: int, y: int) -> int:
+    """The code at a pixel of the chart; beside all of them, the last one of the row or of all."""
+    count = min(model.tokenizer.codes, MOST_PATCHES)
+    columns = _columns(count)
+    return min(y // CELL * columns + min(x // CELL, columns - 1), count - 1)
+
+
+def _columns(count: int) -> int:
+    return max(round(count**0.5), 1)

@@ -1,0 +1,64 @@
+"""A picture, a region brushed out of it, and what could be there.
+
+Shapes: S pixels a side, of the model's images; H x W of the canvas on which they are painted over.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vqlcmd.generator import Generator
+from vqlcmd.images.crops import Recipe, crop_views
+from vqlcmd.images.rgb import read_picture
+from vqlcmd.page import drawing
+from vqlcmd.page.drawing import Drawn, Onlooker
+from vqlcmd.runtime.errors import ConfigError, DataError
+
+
+def prepared(model: Generator, path: Path) -> Tensor:
+    """A picture as the model sees it, uint8 (3, S, S): read, cropped and resized as the training images were.
+
+    DataError, in one line, for a file that is damaged, too large, or no picture: the checks of tokenizing.
+    """
+    settings: Mapping[str, Any] = model.about.get("images", {})
+    if "background" not in settings:
+        raise DataError("the model does not say how pictures were prepared: `dvc repro` trains it anew")
+    recipe = Recipe.of(**settings).deterministic()
+    return torch.from_numpy(crop_views(read_picture(path, recipe.background), recipe, 0)[0])
+
+
+def hole(layers: Sequence[np.ndarray], side: tuple[int, int]) -> Tensor:
+    """Pixels of the model's image that strokes on the layers (H, W, 4) cover half of or more: bool `side`."""
+    if not layers:
+        return torch.zeros(side, dtype=torch.bool)
+    painted = np.maximum.reduce([layer[..., 3] for layer in layers]) > 0
+    covered = Image.fromarray(painted.astype(np.uint8) * 255).resize((side[1], side[0]), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(covered) > 127)
+
+
+def fillings(
+    model: Generator,
+    image: Tensor | None,
+    layers: Sequence[np.ndarray],
+    class_: int | None,
+    count: int,
+    onlooker: Onlooker,
+    **how: Any,
+) -> tuple[Drawn, Tensor]:
+    """`count` results, and what is kept of the image, the rest grey. ConfigError without an image or without strokes.
+
+    Without a class there is nothing to guide to, and no guidance.
+    """
+    if image is None:
+        raise ConfigError("there is no picture yet: upload one, or sample one")
+    open_ = hole(layers, (image.shape[1], image.shape[2]))
+    if not open_.any():
+        raise ConfigError("nothing is brushed out yet: paint over what is to be drawn anew")
+    if class_ is None:
+        how["guidance"] = None
+    return drawing.fill(model, image, open_, class_, count, onlooker, **how)

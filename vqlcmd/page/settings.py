@@ -1,0 +1,98 @@
+"""What can be set of how a model samples: its steps, sampler and guidance, and the knobs that its method declares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vqlcmd.generator import Generator
+from vqlcmd.runtime.errors import ConfigError, shown
+
+MOST_STEPS = 200
+"""On a slider, unless the model was trained to sample with more."""
+STRONGEST = 10.0
+"""Guidance on a slider."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A keyword of Generator.sample: its usual value, a line of help, and what it may be."""
+
+    name: str
+    usual: Any
+    about: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> Any:
+        """The value that a word stands for. ConfigError where it is of another kind; its range is not checked."""
+        kind = type(self.usual)
+        if kind is bool:
+            if text not in ("true", "false"):
+                raise ConfigError(f"{self.name} is {shown(text)!r}, but must be true or false")
+            return text == "true"
+        try:
+            return kind(text)
+        except ValueError:
+            rule = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{self.name} is {shown(text)!r}, but must be {rule}") from None
+
+
+def settings(model: Generator) -> list[Setting]:
+    """What changes the samples of this model, the usual value of each being that of its training."""
+    usual, method = model.sampling(), model.method
+    found = []
+    if _steps_count(model):
+        # A chain has only so many.
+        most = max((n for n in range(1, max(MOST_STEPS, usual.steps) + 1) if _accepts(model, steps=n)), default=1)
+        found.append(Setting("steps", usual.steps, "", 1, most))
+    if len(method.samplers) > 1:
+        found.append(Setting("sampler", usual.sampler, "", choices=method.samplers))
+    if model.class_names and method.class_drop:
+        about = "0 is the model itself; above, a step takes two network calls."
+        found.append(Setting("guidance", float(usual.guidance), about, 0, max(STRONGEST, usual.guidance)))
+    described: Mapping[str, Any] = type(method).knobs.model_json_schema().get("properties", {})
+    for name, each in described.items():
+        low, high = (each.get(key, each.get(f"exclusive{key.title()}")) for key in ("minimum", "maximum"))
+        choices = tuple(map(str, each.get("enum", ())))
+        found.append(Setting(name, usual.own[name], each.get("description", ""), low, high, choices))
+    return found
+
+
+def varied(model: Generator, vary: str | None, values: str) -> list[dict[str, Any]]:
+    """Keywords of Generator.sample, a dictionary for each of `values`: words with commas between them.
+
+    ConfigError where the model has no such setting, or does not take the value.
+    """
+    if vary is None:
+        return [{}]
+    by_name = {each.name: each for each in settings(model)}
+    if vary not in by_name:
+        known = ", ".join(by_name) or "none"
+        raise ConfigError(f"{vary} is nothing that can be set of {model.about['params']['method']}, which has {known}")
+    words = [word.strip() for word in values.split(",") if word.strip()]
+    if not words:
+        raise ConfigError(f"{vary} needs values: write some with commas between them")
+    found = [{vary: by_name[vary].parse(word)} for word in words]
+    for how in found:
+        model.sampling(**how)
+    return found
+
+
+def all_names(models: Sequence[Generator]) -> list[str]:
+    """Names of settings that any of the models has."""
+    return list(dict.fromkeys(each.name for model in models for each in settings(model)))
+
+
+def _steps_count(model: Generator) -> bool:
+    """Whether the number of steps makes a difference: not where there are as many as tokens."""
+    one, two = (replace(model.sampling(), steps=steps) for steps in (1, 2))
+    return model.method.steps(one) != model.method.steps(two)
+
+
+def _accepts(model: Generator, **how: Any) -> bool:
+    try:
+        model.sampling(**how)
+    except ConfigError:
+        return False
+    return True
