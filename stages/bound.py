@@ -22,9 +22,10 @@ def run() -> None:
     Null, with the reason, where no image is held out.
     """
     params = load_run()
-    method, about = load_method(paths.MODEL, device())
+    weights = paths.weights(params.weights)
+    method, about = load_method(weights, device())
     tokens = belongs.tokens(paths.TOKENS, shards.read_header(paths.TOKENS))
-    made_from = (belongs.model(paths.MODEL, about), tokens)
+    made_from = (belongs.model(weights, about), tokens)
     belongs.check_belong(*made_from)
     split = shards.read_split(paths.TOKENS, "heldout").to(device())
     memory.require_bound(memory.model_costs(about), min(params.bound.batch_size, len(split)), device())

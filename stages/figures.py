@@ -23,14 +23,15 @@ BATCH = 16
 
 def run() -> None:
     """Draw what the other stages made: the pictures are no part of their results."""
-    method, about = load_method(paths.MODEL, torch.device("cpu"))
     samples_header = shards.read_header(paths.SAMPLES)
+    weights = paths.weights(samples_header.get("weights", "model"))
+    method, about = load_method(weights, torch.device("cpu"))
     pairs, pairs_about = load_weights(paths.PAIRS, "pairs")
     tokenizer = tokenizers.load(paths.VQGAN, device())
     made_from = (
         belongs.tokenizer(paths.VQGAN),
         belongs.tokens(paths.TOKENS, shards.read_header(paths.TOKENS)),
-        belongs.model(paths.MODEL, about),
+        belongs.model(weights, about),
         belongs.samples(paths.SAMPLES, samples_header),
     )
     belongs.check_belong(*made_from, belongs.pairs(paths.PAIRS, pairs_about))

@@ -29,10 +29,12 @@ def run() -> None:
         # Its mode for one shape again and again: CUDA graphs, which start all kernels of a pass at once.
         transformer.compile_network("reduce-overhead")
     params = load_run()
-    method, about = load_method(paths.MODEL, device())
-    if paths.VQGAN.is_file():
+    weights = paths.weights(params.weights)
+    method, about = load_method(weights, device())
+    tokenizer = paths.TOKENIZERS.get(params.domain)
+    if tokenizer and tokenizer.is_file():
         # Not read here, but what the samples are for.
-        belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.model(paths.MODEL, about))
+        belongs.check_belong(belongs.tokenizer(tokenizer), belongs.model(weights, about))
     classes = len(about["class_names"])
     balance = class_balance(params.sample.count, classes)
     if rank() == 0 and (note := balance_note(params.sample.count, classes)):
@@ -44,8 +46,10 @@ def run() -> None:
         min(params.sample.batch_size, params.sample.count),
         device(),
     )
-    settings = params.model_dump(mode="json", include={"seed", "sampler", "sample_steps", "guidance", "sample"})
-    this = resume.Run("sample", settings, sha256(paths.MODEL), pipeline.code(params.model_dump(), "sample"))
+    settings = params.model_dump(
+        mode="json", include={"seed", "weights", "sampler", "sample_steps", "guidance", "sample"}
+    )
+    this = resume.Run("sample", settings, sha256(weights), pipeline.code(params.model_dump(), "sample"))
     with resume.State.of(this, writer=rank() == 0) as state:
         barrier()
         found = _Found()
@@ -57,7 +61,7 @@ def run() -> None:
             edits = [*about.get("resumed_across", []), *state.edits]
             header = {
                 "tokens": about["tokens"],
-                "grid": grid_of(about, paths.MODEL),
+                "grid": grid_of(about, weights),
                 "codes": about["codes"],
                 "classes": about["class_names"],
                 "parameters": sum(parameter.numel() for parameter in method.parameters()),

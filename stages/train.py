@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vqlcmd import methods
 from vqlcmd.costs import memory
 from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
+from vqlcmd.live import Pictures, columns
 from vqlcmd.loggers import LOGGERS
 from vqlcmd.methods import save_method
-from vqlcmd.params import Train, load_run
+from vqlcmd.params import RunParams, Train, load_run
+from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.distributed import barrier, device, rank, world
 from vqlcmd.runtime.errors import DataError
@@ -20,8 +23,10 @@ from vqlcmd.runtime.files import replace_folder, write_json, write_tsv
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
 
-NOT_RESULTS = ("save_every", "logger")
+NOT_RESULTS = ("save_every", "sample_every", "logger")
 """Of the section `train`: how a run is kept and watched, which no result depends on."""
+ROWS = 4
+"""Of the grid of samples while it runs: the first ones that the stage `sample` draws, by the same random numbers."""
 
 
 def run() -> None:
@@ -73,8 +78,15 @@ def run() -> None:
         def watch(rows: list[dict[str, float]]) -> None:
             if writer:
                 write_tsv(paths.METRICS / "train.tsv", rows)
-                write_json(paths.METRICS / "train.json", rows[-1] | _reasons(rows[-1]))
-                log(rows[-1])
+                write_json(paths.METRICS / "train.json", rows[-1] | _best(rows) | _reasons(rows[-1]))
+                log.row(rows[-1])
+
+        pictures = Pictures(params.domain, header, resume.state_root() / "logs" / f"train-{this.name}", log)
+
+        def show(step: int, average: Method) -> None:
+            if writer:
+                tokens, label = _drawn(params, average, classes)
+                pictures.add(step, tokens, label)
 
         barrier()
         teacher, _ = train(
@@ -89,18 +101,41 @@ def run() -> None:
             micro_batch=paths.micro_batch(),
             keep=keep,
             watch=watch,
+            show=show,
         )
         keep("model", teacher)
         if writer:
-            _check_kept(kept, params.train)
+            _check_kept(kept, params.train, apart=len(heldout) > 0)
             replace_folder(kept, paths.MODEL.parent)
         state.finish()
 
 
-def _check_kept(kept: Path, settings: Train) -> None:
+@torch.no_grad()
+def _drawn(params: RunParams, average: Method, classes: int) -> tuple[Tensor, Tensor | None]:
+    """Tokens (n, N) of the first samples, and their classes (n,) where there are any."""
+    rows = torch.arange(ROWS * columns(classes), device=device())
+    label = rows % classes if classes else None
+    parts = [
+        average.sample(
+            None if label is None else label[part], CounterRNG(params.seed, "sample", part), params.sampling()
+        )
+        for part in rows.split(params.sample.batch_size)
+    ]
+    return torch.cat(parts), label
+
+
+def _best(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The lowest held-out loss so far, and its step."""
+    known = [row for row in rows if not math.isnan(row["heldout_loss"])]
+    if not known:
+        return {}
+    best = min(known, key=lambda row: row["heldout_loss"])
+    return {"best_heldout_loss": best["heldout_loss"], "best_step": best["step"]}
+
+
+def _check_kept(kept: Path, settings: Train, *, apart: bool) -> None:
     """Remove what a run with other parameters, from which this one was resumed, kept; say what it did not keep."""
-    wanted = {"model"} | {f"snapshots/{step}" for step in settings.snapshots}
-    wanted |= {f"ema-{decay}" for decay in settings.ema[1:]}
+    wanted = set(settings.kept) - (set() if apart else {"best"})
     files = {path.relative_to(kept).with_suffix("").as_posix(): path for path in kept.rglob("*.safetensors")}
     for name in files.keys() - wanted:
         files[name].unlink()

@@ -63,7 +63,7 @@ def _read(params: Params, checkpoint: str, key: str) -> tuple[vqgan.VQGAN, dict[
 
 def _take(params: Params, checkpoint: str) -> None:
     tokenizer, provenance = _read(params, checkpoint, "vqgan.checkpoint")
-    vqgan.save(tokenizer, paths.VQGAN, provenance)
+    vqgan.save(tokenizer, paths.VQGAN, {**provenance, "settings": params.vqgan.taken()})
     assumed = provenance.get("assumed", {})
     write_json(paths.METRICS / "vqgan.json", {"fitted": False, "assumed": assumed})
     write_tsv(paths.METRICS / "tokenizer.tsv", [{"step": 0}])

@@ -15,7 +15,7 @@ from vqlcmd.runtime.errors import UserError
 def tamings(folder: Path, tensors: dict[str, Tensor] | None = None) -> Path:
     """The small VQGAN's file, or that of other tensors."""
     path = folder / "ckpts" / "last.ckpt"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": seeded(SMALL).state_dict() if tensors is None else tensors}, path)
     return path
 

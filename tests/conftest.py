@@ -85,6 +85,7 @@ def _no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "VQLCMD_CACHE",
         "VQLCMD_IMAGES",
+        "VQLCMD_TEXT",
         "VQLCMD_NPROC",
         "VQLCMD_STATE",
         "VQLCMD_WORKERS",

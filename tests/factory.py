@@ -1,4 +1,4 @@
-"""Tiny parameters and methods for tests: params.yaml with small sizes, and whatever a test overrides."""
+"""Tiny parameters and methods for tests: the demo's with small sizes, and whatever a test overrides."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ METHODS = tuple(methods.METHODS)
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# Everything the tests lean on, so that an edit of params.yaml does not change what they state.
+# Everything the tests lean on, so that an edit of the preset does not change what they state.
 TINY: dict[str, Any] = {
     "seed": 0,
     "s": 0.0,
@@ -26,13 +26,23 @@ TINY: dict[str, Any] = {
     "lambda_ce": 0.5,
     "weighting": "simple",
     "consistency_step": "model",
+    "self_conditioning": 0.0,
     "drop": 0.2,
     "dropping": "fixed",
     "embedding": "learned",
     "embedding_dim": DIM,
     "train_steps": 10,
     "schedule": {"name": "cosine", "log_snr_min": -12.0, "log_snr_max": 6.0},
-    "discrete": {"timesteps": 20, "schedule": {"d3pm": "cosine", "vq_diffusion": "released"}},
+    "discrete": {
+        "timesteps": 20,
+        "source": "mask",
+        "schedule": {
+            "d3pm": "cosine",
+            "vq_diffusion": "released",
+            "mdlm": "log_linear",
+            "flow_matching": "linear",
+        },
+    },
     "network": {"layers": 1, "heads": 2, "width": 16, "dropout": 0.0},
     "train": {
         "batch_size": 4,
@@ -44,11 +54,14 @@ TINY: dict[str, Any] = {
         "clip": 1.0,
         "ema": 0.9,
         "snapshots": [],
+        "keep_best": True,
         "init_std": 1.0,
         "use_classes": True,
         "class_drop": 0.1,
         "precision": "float32",
         "log_every": 4,
+        "sample_every": 0,
+        "table_gradients": False,
         "save_every": 5,
         "logger": "none",
     },
@@ -56,8 +69,8 @@ TINY: dict[str, Any] = {
 
 
 def params(**overrides: Any) -> Params:
-    """All of params.yaml, tiny; a section's override is a dict of the keys that change."""
-    values = load_params(ROOT / "params.yaml").model_dump()
+    """All parameters of the demo, tiny; a section's override is a dict of the keys that change."""
+    values = load_params(ROOT / "presets" / "digits.yaml").model_dump()
     return Params.model_validate(merge(merge(values, TINY), overrides))
 
 

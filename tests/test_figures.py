@@ -99,3 +99,28 @@ def test_flat_curves_do_not_lie_on_the_frame_and_rows_keep_their_order(drawn: li
         for line in shown[name].lines:
             values = np.asarray(line.get_ydata(), dtype=float)
             assert low < values.min() <= values.max() < high
+
+
+def test_curves_are_drawn_without_the_models_that_a_clone_lacks(drawn: list[Figure], tmp_path: Path) -> None:
+    """Results are in Git, models are not: there was no picture at all."""
+    curves = {name: {"step": [0.0, 1.0], "embedding_rank": [1.0, 2.0]} for name in ("b", "a")}
+    figures.collapse(curves, {}, tmp_path / "a.png")
+    shown = [axis for axis in drawn[0].axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == ["embedding_rank"]
+    assert len(shown[0].lines) == 2
+    figures.collapse(curves, {"a": normal(5, 3)}, tmp_path / "a.png")
+    assert [axis.get_title() for axis in drawn[1].axes if axis.get_visible()][:2] == ["embedding_rank", "a"]
+
+
+def test_a_run_has_one_colour_in_all_panels_and_a_line_for_each_seed(drawn: list[Figure], tmp_path: Path) -> None:
+    line = ([0.0, 1.0], [2.0, -1.0])
+    figures.lines({"x": {"a": [line, line]}, "y": {"b": [line], "a": [line]}}, tmp_path / "a.png")
+    left, right = drawn[0].axes
+    colours = [
+        {each.get_color() for each in axis.lines if len(set(np.asarray(each.get_ydata()))) > 1}
+        for axis in (left, right)
+    ]
+    assert len(colours[0]) == 1 < len(colours[1])
+    assert colours[0] < colours[1]
+    assert [axis.get_title() for axis in (left, right)] == ["x", "y"]
+    assert len(left.lines) == 3, "two seeds and the line at 0"

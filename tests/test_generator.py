@@ -60,6 +60,7 @@ def test_a_bare_sample_is_what_the_pipeline_draws_with_the_parameters_of_trainin
         ("lcmd", {"sampler": "ddim"}),
         ("lcmd", {"guidance": 0.0}),
         ("maskgit", {"temperature": 50.0}),
+        ("mdlm", {"sampler": "halton"}),
         ("vq_diffusion", {"truncation": 1e-6}),
     ],
 )
@@ -113,3 +114,71 @@ def test_a_model_of_another_version_is_one_line(saved: Make, tmp_path: Path, los
     save_weights(path, "model", tensors, about)
     with pytest.raises(DataError, match=r"another version.*`dvc repro` trains it anew"):
         vqlcmd.load(str(tmp_path))
+
+
+def test_a_class_is_named_or_numbered(saved: Make) -> None:
+    """A name was a TypeError."""
+    model = saved(method="maskgit", **OPTIONS)
+    assert torch.equal(model.sample(["b", 2]), model.sample([1, 2]))
+    image, hole = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.arange(64).view(8, 8) < 32
+    assert torch.equal(model.inpaint(image, hole, "c", 2)[0], model.inpaint(image, hole, 2, 2)[0])
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        (["d"], "no class of this model is called d: it has 3, such as a, b, c"),
+        (["\x1b[2J" * 10**5], r"no class of this model is called \x1b[2J"),
+        ([3], "class 3 does not exist: choose 0 to 2, or a class's name"),
+        ([-1], "class -1 does not exist"),
+        ("a", "'a' is one class: pass a list of classes"),
+        (4, "this model has 3 classes: pass a list of them"),
+    ],
+)
+def test_a_class_that_is_none_is_one_line(saved: Make, classes: Any, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        saved(method="maskgit", **OPTIONS).sample(classes)
+    line = str(caught.value)
+    assert line.startswith(says)
+    assert line.isprintable()
+    assert len(line) < 300
+
+
+HOSTILE: dict[str, Callable[[dict[str, Any], dict[str, torch.Tensor]], object]] = {
+    "no codebook": lambda about, tensors: tensors.pop("vqgan_codebook"),
+    "a codebook of one row": lambda about, tensors: tensors.update(vqgan_codebook=torch.zeros(1, 3)),
+    "a codebook of one dimension": lambda about, tensors: tensors.update(vqgan_codebook=torch.zeros(TINY.n_embed)),
+    "a tensor less": lambda about, tensors: tensors.pop("network.norm.weight"),
+    "a tensor more": lambda about, tensors: tensors.update(more=torch.zeros(1)),
+    "a tensor of another shape": lambda about, tensors: tensors.update({"network.norm.weight": torch.zeros(3)}),
+    "ten thousand layers": lambda about, tensors: about["params"]["network"].update(layers=10_000),
+    "a width of 65,536": lambda about, tensors: about["params"]["network"].update(width=65_536, heads=1),
+    "no tokens": lambda about, tensors: about.update(tokens=0),
+    "tokens without end": lambda about, tensors: about.update(tokens=10**15),
+    "tokens that are a list": lambda about, tensors: about.update(tokens=[16]),
+    "no classes": lambda about, tensors: about.pop("class_names"),
+    "classes that are numbers": lambda about, tensors: about.update(class_names=[1, 2, 3]),
+    "one class more": lambda about, tensors: about.update(class_names=["a", "b", "c", "d"]),
+    "no parameters": lambda about, tensors: about.pop("params"),
+    "parameters that are a text": lambda about, tensors: about.update(params="x"),
+    "sampling that is a text": lambda about, tensors: about.update(sampling="x"),
+    "steps without end": lambda about, tensors: about["sampling"].update(steps=10**12),
+    "a grid that is none": lambda about, tensors: about.update(grid=[3, 3]),
+    "images that are a list": lambda about, tensors: about.update(images=[1]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_is_not_what_it_says_is_one_line_before_it_is_built(saved: Make, tmp_path: Path, name: str) -> None:
+    """A model is two files that may come from anybody."""
+    saved(method="lcmd")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors, about = load_weights(path, "model")
+    HOSTILE[name](about, tensors)
+    save_weights(path, "model", tensors, about)
+    with pytest.raises(DataError) as caught:
+        vqlcmd.load(str(tmp_path))
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(str(path))
+    assert "trains it anew" in line or "of another version: `dvc repro`" in line

@@ -1,6 +1,6 @@
 """Pictures, with the same bytes for the same values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -122,12 +122,13 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
 
 
 def collapse(curves: dict[str, dict[str, list[float]]], tables: dict[str, Tensor], path: Path) -> None:
-    """Statistics of embeddings over training steps, a line per run; below, each run's distances on one scale."""
+    """Statistics of embeddings over training steps, a line per run; below, distances of each table on one scale."""
     matrices = {run: distances(table_KD) for run, table_KD in tables.items()}
     names = list(dict.fromkeys(name for each in curves.values() for name in each if name != "step"))
     columns = 4
     lines, below = -(-len(names) // columns), -(-len(matrices) // columns)
     figure, axes = _figure(lines + below, columns, (3.4 * columns, 3.2 * (lines + below) + 0.2 * len(curves)))
+    axes = np.reshape(axes, (-1, columns))
     for axis in axes.flat:
         axis.set_visible(False)
     for axis, name in zip(axes[:lines].flat, names, strict=False):
@@ -139,12 +140,39 @@ def collapse(curves: dict[str, dict[str, list[float]]], tables: dict[str, Tensor
         high = max((value for each in curves.values() for value in each.get(name, ()) if isfinite(value)), default=0.0)
         axis.set(title=name, xlabel="step", ylim=(-0.05 * (high or 1.0), 1.05 * (high or 1.0)))
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
-    largest = max(float(matrix.max()) for matrix, _ in matrices.values())
+    largest = max((float(matrix.max()) for matrix, _ in matrices.values()), default=0.0)
     for axis, (run, (matrix, which)) in zip(axes[lines:].flat, matrices.items(), strict=False):
         axis.set_visible(True)
         picture = axis.imshow(matrix.numpy(), cmap="viridis", vmin=0, vmax=largest)
         axis.set_title(f"{run}\n{which}" if which else run, fontsize=8)
         figure.colorbar(picture, ax=axis, shrink=0.7)
+    _save(figure, path)
+
+
+Line = tuple[Sequence[float], Sequence[float]]
+
+
+def lines(panels: Mapping[str, Mapping[str, Sequence[Line]]], path: Path) -> None:
+    """A panel for each name, and in it of each run its lines (steps, values), one per seed, in the run's colour."""
+    runs = list(dict.fromkeys(run for each in panels.values() for run in each))
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    # Several columns of names stand above, which takes room.
+    height = 2.9 * rows + 0.2 * -(-len(runs) // 3)
+    figure, axes = _figure(rows, columns, (3.4 * columns, height))
+    axes = np.asarray(axes).reshape(-1)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles = {}
+    for axis, (name, of_runs) in zip(axes, panels.items(), strict=False):
+        for run, seeds in of_runs.items():
+            colour = f"C{runs.index(run)}"
+            for steps, values in seeds:
+                marker = "o" if len(steps) < 8 else ""
+                (handles[run],) = axis.plot(steps, values, color=colour, marker=marker, markersize=3, linewidth=1)
+        axis.set(title=name, xlabel="step")
+        axis.axhline(0, color="grey", linewidth=0.5)
+    figure.legend([handles[run] for run in runs], runs, loc="outside upper center", ncols=3, fontsize=8)
     _save(figure, path)
 
 

@@ -1,66 +1,42 @@
 """A trained model and its tokenizer, for use outside the pipeline."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
-from vqlcmd.params import Sampling
-from vqlcmd.params.errors import rule
+from vqlcmd.pretrained import hub
 from vqlcmd.rng import CounterRNG
-from vqlcmd.runtime.artefacts import belongs
-from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.artefacts import belongs, exported
+from vqlcmd.runtime.errors import ConfigError, DataError, shown, shown_repr
 from vqlcmd.tokenizer import Tokenizer
 from vqlcmd.tokenizer import load as load_tokenizer
 from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokens.header import grid_of
+from vqlcmd.trained import Trained
 
 
-class Generator:
+class Generator(Trained):
     """Images from classes: `vqlcmd.load("data").sample([3, 3], steps=50)`.
 
     `about` is what the model's file says: what is not asked for otherwise is sampled as params.yaml did in training.
     """
 
     def __init__(self, method: Method, tokenizer: Tokenizer, about: Mapping[str, Any], device: torch.device):
-        self.method, self.tokenizer, self.about, self.device = method, tokenizer, about, device
+        super().__init__(method, about, device)
+        self.tokenizer = tokenizer
         self.class_names = tuple(about["class_names"])
         self.grid: tuple[int, int] = tuple(about["grid"])
-
-    def sampling(
-        self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None, **own: Any
-    ) -> Sampling:
-        """How the model samples, but for what is given; `own` are knobs of its method. ConfigError: one line."""
-        usual = self.about["sampling"]
-        given = {name: value for name, value in own.items() if value is not None}
-        for name in given:
-            if name not in usual["own"]:
-                known = ", ".join(usual["own"]) or "none"
-                raise ConfigError(f"{name} is not a knob of {self.about['params']['method']}, which has {known}")
-        model = type(self.method).knobs
-        try:
-            knobs = model.model_validate({**usual["own"], **given}).model_dump()
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise ConfigError(f"{problem['loc'][0]} is {problem['input']!r}, but must be {rule(problem)}") from None
-        how = Sampling(
-            usual["steps"] if steps is None else steps,
-            usual["sampler"] if sampler is None else sampler,
-            usual["guidance"] if guidance is None else guidance,
-            knobs,
-        )
-        self.method.check(how)
-        return how
 
     @torch.no_grad()
     def sample(
         self,
-        classes: Sequence[int] | int,
+        classes: Sequence[int | str] | int,
         *,
         steps: int | None = None,
         guidance: float | None = None,
@@ -71,8 +47,9 @@ class Generator:
     ) -> Tensor:
         """Images (n, 3, S, S) uint8: one for each class in `classes`, or `classes` many where the model has none.
 
-        Image i depends on (seed, i) and its class, not on how many are made at once. What is None is as in training;
-        `own` are the method's own knobs: MaskGIT's `temperature`, VQ-Diffusion's `truncation`.
+        A class is its number from 0, or its name. Image i depends on (seed, i) and its class, not on how many are made
+        at once. What is None is as in training; `own` are the method's own knobs: MaskGIT's `temperature`,
+        VQ-Diffusion's `truncation`.
         """
         how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, **own)
         key: int = self.about["params"]["seed"] if seed is None else seed
@@ -93,7 +70,7 @@ class Generator:
         self,
         image: Tensor,
         hole: Tensor,
-        class_: int | None,
+        class_: int | str | None,
         count: int,
         *,
         steps: int | None = None,
@@ -117,9 +94,7 @@ class Generator:
         if guidance and class_ is None:
             raise ConfigError(f"guidance {guidance} needs a class to be guided to: name one, or set it to 0")
         known_classes = len(self.class_names)
-        if class_ is not None and not 0 <= class_ < known_classes:
-            raise ConfigError(f"class {class_} does not exist: this model has {known_classes}, numbered from 0")
-        number = known_classes if class_ is None else class_
+        number = known_classes if class_ is None else self.class_number(class_)
         label = torch.full((count,), number, device=self.device) if known_classes else None
         height, width = image.shape[1:]
         if self.tokenizer.grid(height, width) != self.grid:
@@ -145,7 +120,24 @@ class Generator:
         lost = blocks if whole_tokens else hole.cpu()
         return torch.where(lost, painted, image), torch.where(lost, 127, image).byte()
 
-    def _labels(self, classes: Sequence[int] | int, guidance: float) -> Tensor | int:
+    def class_number(self, class_: int | str) -> int:
+        """The number of a class, from its number or its name. ConfigError where there is no such class."""
+        known = len(self.class_names)
+        if not known:
+            raise ConfigError(f"class {shown(class_)}: this model has no classes, so name none")
+        if isinstance(class_, str):
+            if class_ in self.class_names:
+                return self.class_names.index(class_)
+            close = difflib.get_close_matches(class_, self.class_names, n=1) or self.class_names[:3]
+            raise ConfigError(
+                f"no class of this model is called {shown(class_)}: it has {known}, such as"
+                f" {', '.join(shown(name, 40) for name in close)}"
+            )
+        if not 0 <= class_ < known:
+            raise ConfigError(f"class {shown(class_)} does not exist: choose 0 to {known - 1}, or a class's name")
+        return int(class_)
+
+    def _labels(self, classes: Sequence[int | str] | int, guidance: float) -> Tensor | int:
         known = len(self.class_names)
         if not known:
             if not isinstance(classes, int):
@@ -155,20 +147,34 @@ class Generator:
             return classes
         if isinstance(classes, int):
             raise ConfigError(f"this model has {known} classes: pass a list of them, one for each image")
-        wrong = [number for number in classes if not 0 <= number < known]
-        if wrong:
-            raise ConfigError(f"class {wrong[0]} does not exist: choose 0 to {known - 1}")
-        return torch.tensor(classes, device=self.device)
+        if isinstance(classes, str):
+            raise ConfigError(f"{shown_repr(classes)} is one class: pass a list of classes, one for each image")
+        return torch.tensor([self.class_number(each) for each in classes], dtype=torch.int64, device=self.device)
 
 
 def load(folder: str | Path = "data", device: str | None = None) -> Generator:
-    """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/."""
+    """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/.
+
+    Or the one that somebody has published: "hf://USER/NAME", "hf://USER/NAME@COMMIT". DataError where a file is missing
+    or damaged, where the two do not belong together, or, in an exported folder, where a file has another digest.
+    """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    path, tokenizer = Path(folder) / "model" / "model.safetensors", Path(folder) / "vqgan.safetensors"
+    root = place(folder)
+    exported.check(root)
+    path, tokenizer = root / exported.MODEL, root / exported.TOKENIZER
     method, about = load_method(path, where)
+    if "text" in about:
+        raise DataError(f"{path} is a model of text: `vqlcmd.load_text` reads it, and `vqlcmd infill`")
     if "sampling" not in about:
         raise DataError(f"{path} does not say how to sample, it is of another version: `dvc repro` trains it anew")
     about["grid"] = grid_of(about, path)
     loaded = load_tokenizer(tokenizer, where)
     belongs.check_belong(belongs.tokenizer(tokenizer), belongs.model(path, about))
+    if loaded.codes != about["codes"]:
+        raise DataError(f"{path} draws {about['codes']} codes, and {tokenizer} has {loaded.codes}: get both again")
     return Generator(method, loaded, about, where)
+
+
+def place(folder: str | Path) -> Path:
+    """The folder on this machine: `folder`, or where what is on the hub was fetched to."""
+    return hub.model_folder(str(folder)) if hub.is_place(str(folder)) else Path(folder)

@@ -1,22 +1,32 @@
-"""Where the scalars of a run go besides metrics/train.tsv: `train.logger`, an optional package; none by default."""
+"""Where the rows and pictures of a run go besides metrics/: `train.logger`, an optional package; none by default."""
 
 import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from vqlcmd.runtime.errors import ConfigError
 
 PROJECT = "vqlcmd"
 
-Log = Callable[[Mapping[str, float]], None]
+
+@dataclass(frozen=True)
+class Log:
+    """Takes the rows of train.tsv, and pictures: a name, the step, a PNG file."""
+
+    row: Callable[[Mapping[str, float]], None]
+    picture: Callable[[str, int, Path], None]
 
 
 @contextmanager
 def _none(folder: Path, params: Mapping[str, Any]) -> Iterator[Log]:
-    yield lambda row: None
+    yield Log(lambda row: None, lambda name, step, path: None)
 
 
 @contextmanager
@@ -25,17 +35,26 @@ def _tensorboard(folder: Path, params: Mapping[str, Any]) -> Iterator[Log]:
     board = importlib.import_module("torch.utils.tensorboard")
     writer: Any = None
 
-    def log(row: Mapping[str, float]) -> None:
+    def opened(step: int) -> Any:
         nonlocal writer
         if writer is None:
             # What an interrupted run wrote after its last saved state comes again.
-            writer = board.SummaryWriter(str(folder), purge_step=int(row["step"]))
+            writer = board.SummaryWriter(str(folder), purge_step=step)
+        return writer
+
+    def log(row: Mapping[str, float]) -> None:
         for name, value in _scalars(row).items():
-            writer.add_scalar(name, value, int(row["step"]))
-        writer.flush()
+            opened(int(row["step"])).add_scalar(name, value, int(row["step"]))
+        opened(int(row["step"])).flush()
+
+    def picture(name: str, step: int, path: Path) -> None:
+        with Image.open(path) as opened_picture:
+            pixels = np.asarray(opened_picture.convert("RGB"))
+        opened(step).add_image(name, pixels, step, dataformats="HWC")
+        opened(step).flush()
 
     try:
-        yield log
+        yield Log(log, picture)
     finally:
         if writer is not None:
             writer.close()
@@ -44,10 +63,12 @@ def _tensorboard(folder: Path, params: Mapping[str, Any]) -> Iterator[Log]:
 @contextmanager
 def _wandb(folder: Path, params: Mapping[str, Any]) -> Iterator[Log]:
     folder.mkdir(parents=True, exist_ok=True)
-    with _package("wandb").init(
-        project=PROJECT, id=folder.name, resume="allow", dir=str(folder), config=dict(params)
-    ) as run:
-        yield lambda row: run.log(_scalars(row), step=int(row["step"]))
+    wandb = _package("wandb")
+    with wandb.init(project=PROJECT, id=folder.name, resume="allow", dir=str(folder), config=dict(params)) as run:
+        yield Log(
+            lambda row: run.log(_scalars(row), step=int(row["step"])),
+            lambda name, step, path: run.log({name: wandb.Image(str(path))}, step=step),
+        )
 
 
 @contextmanager
@@ -55,13 +76,16 @@ def _trackio(folder: Path, params: Mapping[str, Any]) -> Iterator[Log]:
     trackio = _package("trackio")
     trackio.init(project=PROJECT, name=folder.name, resume="allow", config=dict(params))
     try:
-        yield lambda row: trackio.log(_scalars(row), step=int(row["step"]))
+        yield Log(
+            lambda row: trackio.log(_scalars(row), step=int(row["step"])),
+            lambda name, step, path: trackio.log({name: trackio.Image(str(path))}, step=step),
+        )
     finally:
         trackio.finish()
 
 
 LOGGERS = {"none": _none, "tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
-"""`train.logger` to a context: (folder of the run, which gives its name; parameters) -> log(row of train.tsv).
+"""`train.logger` to a context: (folder of the run, which gives its name; parameters) -> Log.
 
 A run that goes on begins with the last row that it has, and rows that it lost come again.
 """

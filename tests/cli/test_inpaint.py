@@ -179,9 +179,17 @@ def test_a_damaged_picture_or_mask_is_one_line_that_names_it(seen: dict[str, Any
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "images", [None, {}, {"background": "red"}, {"size": 10**9}, {"size": "8"}, {"crop": "x"}, {"background": "\x1b"}]
+)
 def test_a_model_that_does_not_say_how_pictures_were_prepared_is_to_be_trained_anew(
-    seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch, images: dict[str, Any] | None
 ) -> None:
-    monkeypatch.setattr(type(vqlcmd.load("")), "about", {})
+    """A picture of a side of 10^9 would be made, where somebody's model asks for it."""
+    Image.new("L", (8, 8)).save("mask.png")
+    whole = {"size": 8, "resize": "box", "crop": "random", "background": "red"}
+    partial = images in (None, {}, {"background": "red"})
+    about = {} if images is None else {"images": images if partial else whole | images}
+    monkeypatch.setattr(type(vqlcmd.load("")), "about", about)
     with pytest.raises(DataError, match="does not say how pictures were prepared: `dvc repro` trains it anew"):
         paint()

@@ -224,11 +224,32 @@ def test_the_manifest_of_the_digits_is_the_one_a_scan_makes(tmp_path: Path) -> N
     assert made == (ROOT / "data/manifests/digits.json").read_bytes()
 
 
-def test_methods_are_listed_with_what_each_is() -> None:
+def test_methods_are_listed_with_what_each_is_and_how_it_samples() -> None:
     from typer.testing import CliRunner
 
+    from vqlcmd import methods
     from vqlcmd.cli.main import app
 
     listed = CliRunner().invoke(app, ["methods"]).output.splitlines()
-    assert [line.split()[0] for line in listed] == list(METHODS)
-    assert all(len(line.split()) > 4 for line in listed)
+    assert [line.split()[0] for line in listed[::2]] == list(METHODS)
+    assert all(len(line.split()) > 4 for line in listed[::2])
+    samplers = [line.partition("sampler: ")[2].split(" | ") for line in listed[1::2]]
+    assert samplers == [list(methods.method_class(name).samplers) for name in METHODS]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nGPU 0"), OSError(12, "memory")])
+def test_a_command_without_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vqlcmd.cli import main
+
+    def app() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("vqlcmd: out of memory (")
+    assert said.count("\n") == 1

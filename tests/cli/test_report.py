@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, inside, merge, run_stages, write_params
+from tests.checkpoints import tamings
+from tests.conftest import TINY, inside, merge, prepare, run_stages, write_params
 from vqlcmd.cli.report import print_report, stale
+from vqlcmd.runtime.files import sha256
 
 
 def said(folder: Path) -> list[str]:
@@ -67,6 +69,31 @@ def test_what_is_older_than_the_parameters_is_named_with_the_change(copy: Path, 
     changes, expected = CHANGES[name]
     write_params(copy, merge(TINY, changes))
     assert said(copy) == expected
+
+
+TAKEN = {
+    "the digest that the stage found": (lambda path: {"sha256": sha256(path)}, None),
+    "another digest": (lambda path: {"sha256": "a" * 64}, "vqgan.sha256 "),
+    "another file of the same name": (
+        lambda path: {"checkpoint": str(path.parent / "other" / path.name)},
+        "vqgan.checkpoint 'last.ckpt (",
+    ),
+    "another format": (lambda path: {"format": "taming"}, "vqgan.format 'auto' -> 'taming'"),
+    "what a file that is taken knows nothing of": (lambda path: {"seed": 3}, None),
+    "none": (lambda path: {"checkpoint": None}, "vqgan.checkpoint 'last.ckpt ("),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_tokenizer_that_was_taken_is_of_the_parameters_that_named_it(name: str, tmp_path: Path) -> None:
+    path, (change, expected) = tamings(tmp_path / "files"), TAKEN[name]
+    folder = prepare(tmp_path / "run", {"vqgan": {"checkpoint": str(path)}})
+    run_stages(folder, "vqgan")
+    start = "data/vqgan.safetensors is older than params.yaml: "
+    assert not [line for line in said(folder) if line.startswith(start)]
+    write_params(folder, merge(TINY, {"vqgan": {"checkpoint": str(path)} | change(path)}))
+    lines = [line for line in said(folder) if line.startswith(start)]
+    assert lines == [] if expected is None else lines[0].startswith(start + expected)
 
 
 def test_numbers_of_other_samples_or_of_another_model_are_named(copy: Path) -> None:

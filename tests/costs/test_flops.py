@@ -58,6 +58,7 @@ ABLATIONS: list[tuple[dict[str, Any], int]] = [
     *(({"method": name}, 3) for name in METHODS),
     ({"lambda_ce": 0.0}, 0),
     ({"lambda_rec": 0.0}, 3),
+    ({"self_conditioning": 0.5, "weighting": "warped"}, 3),
     ({"lambda_cm": 0.0, "weighting": "vlb", "drop": 0.0}, 3),
     ({"lambda_rec": 0.0, "lambda_diff": 0.0, "lambda_cm": 0.0, "embedding": "unit"}, 0),
 ]

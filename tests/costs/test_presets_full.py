@@ -35,7 +35,8 @@ HEAD_ROOM = 1.3
 
 
 def planned(params: Params) -> int:
-    """Bytes that the plan gives for training at batch 1 on a CPU."""
+    """Bytes that the plan gives for training at batch 1 on a CPU, without a best state."""
+    params = params.model_copy(update={"train": params.train.model_copy(update={"keep_best": False})})
     taken = plan(params, Data(*PUBLISHED[params.dataset])).memory(on_cpu=True)
     return taken.fixed + taken.per_image
 
@@ -43,15 +44,15 @@ def planned(params: Params) -> int:
 def run(name: str) -> dict[str, float]:
     """Train a preset's network for STEPS at batch 1 on random tokens, draw an image, and tell what came of it.
 
-    Everything is the preset's but steps, batch and warm-up: at the first of 10,000 learning rates a gain of 1 would not
-    move in float32. Memory in bytes beyond what the process held when all modules were imported.
+    Everything is the preset's but steps, batch, the best state and warm-up: at the first of 10,000 learning rates a
+    gain of 1 would not move in float32. Memory in bytes beyond what the process held when all modules were imported.
     """
     params, (_, classes) = load_params(preset(name)), PUBLISHED[name]
     shape, how = architecture(params.vqgan, params.images.size), replace(params.sampling(), steps=STEPS)
     classes = classes if params.train.use_classes else 0
     tokens = integers(shape.n_embed, 4, shape.grid**2)
     split = Split(tokens, integers(max(classes, 1), 4, seed=1), torch.arange(4))
-    settings = params.train.model_copy(update={"batch_size": 1, "warmup": 0})
+    settings = params.train.model_copy(update={"batch_size": 1, "warmup": 0, "keep_best": False})
     held, start = memory(), now()
     torch.manual_seed(0)
     method = methods.build(params.model_part(), codebook(shape.n_embed, shape.embed_dim), shape.grid**2, classes)

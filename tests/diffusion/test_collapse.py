@@ -126,16 +126,19 @@ def largest_table() -> dict[str, float]:
     """Statistics of 65,536 codes, and the memory that they took beside the table and its noise."""
     table, eps = normal(65_536, 8), normal(65_536, 8, seed=1)
     pairwise_distances(table[:128])
-    before, expected = peak_memory(), float((table[:4096, None] - table[None, 4096:4104]).norm(dim=2).mean())
+    before = peak_memory()
     mean, _ = pairwise_distances(table)
     share = decodable(table, SCHEDULE, 2, eps)
-    return {"bytes": peak_memory() - before, "mean": mean, "expected": expected, "share": share}
+    return {"bytes": peak_memory() - before, "mean": mean, "share": share}
 
 
 @pytest.mark.slow
 def test_statistics_of_65536_codes_take_bounded_memory() -> None:
-    """All distances at once would be 17 GB."""
+    """All distances at once would be 17 GB. Two standard normal points in D dimensions are 2 G((D+1)/2) / G(D/2) apart.
+
+    The mean was compared with that of 8 codes' distances, which varies by more than the test allowed.
+    """
     found = apart(largest_table)
     assert found["bytes"] < statistics_memory(65_536) < 300e6
-    assert found["mean"] == pytest.approx(found["expected"], rel=0.02)
+    assert found["mean"] == pytest.approx(2 * math.gamma(4.5) / math.gamma(4), rel=0.005)
     assert 0 < found["share"] < 1

@@ -1,5 +1,6 @@
 """A manifest says which images a run saw, notices when they are others, and names no machine."""
 
+import json
 import os
 from pathlib import Path
 
@@ -73,6 +74,20 @@ def test_links_are_followed_but_never_in_a_circle(folder: Path, tmp_path: Path) 
 def test_a_link_to_nothing_is_counted_and_not_overlooked(folder: Path) -> None:
     (folder / "a" / "0.png").symlink_to(folder / "gone.png")
     assert scan("set", folder).entries[0].images == 3
+
+
+def test_folders_within_each_other_without_end_are_one_line(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    for _ in range(1200):
+        place += "/a"
+        os.mkdir(place)
+    try:
+        with pytest.raises(DataError, match="hundreds of folders within each other"):
+            scan("set", tmp_path)
+    finally:  # pytest's own removal of old folders would call itself as often.
+        while place != str(tmp_path):
+            os.rmdir(place)
+            place = place[:-2]
 
 
 def test_a_set_is_called_by_the_name_under_which_it_was_scanned(folder: Path, tmp_path: Path) -> None:
@@ -220,6 +235,31 @@ def test_a_damaged_manifest_is_one_line_that_names_the_place(tmp_path: Path, old
     assert problem in message
     assert "run `vqlcmd scan digits" in message
     assert "\n" not in message
+
+
+LONG = "\x1b[2J" * 10**4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {LONG: 1},
+        {"kind": LONG},
+        {"kind": "folder", "folder": LONG},
+        {"copies": {LONG: 1}},
+        {"entries": [{"path": LONG, "images": 1, "bytes": 1, "digest": "0"}]},
+    ],
+    ids=lambda change: next(iter(change))[:10],
+)
+def test_what_a_manifest_says_reaches_the_terminal_short_and_in_plain_characters(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    made = json.loads(TRACKED.read_text(encoding="utf-8"))
+    (tmp_path / "set.json").write_text(json.dumps(made | change), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        open_images(read(tmp_path / "set.json"), None)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 600
 
 
 def test_a_manifest_cannot_be_changed_in_place() -> None:

@@ -192,12 +192,22 @@ def test_json_without_a_label_is_no_class(tmp_path: Path) -> None:
     assert opened(tar(tmp_path / "set.tar", {"1.jpg": PNG, "1.json": caption})).classes == ()
 
 
+def test_numbers_that_python_writes_beside_a_label_are_no_matter(tmp_path: Path) -> None:
+    """NaN is not JSON, but `json.dump` writes it, and data sets have it in columns that nobody asks for."""
+    beside = b'{"similarity": NaN, "label": 3}'
+    assert opened(tar(tmp_path / "set.tar", {"1.jpg": PNG, "1.json": beside})).classes == ("3",)
+
+
 @pytest.mark.parametrize(
     ("name", "contents", "says"),
     [
         ("1.cls", b"", "gives no class but ''"),
-        ("1.cls", b"\xff", "neither text nor JSON"),
-        ("1.json", b"{", "neither text nor JSON"),
+        ("1.cls", b"\xff", "is no text"),
+        ("1.json", b"{", "is not JSON"),
+        ("1.json", b'{"label": ' + b"9" * 5000 + b"}", "is not JSON (Exceeds the limit"),
+        ("1.json", b'{"label": ' + b"[" * 500 + b"]" * 500 + b"}", "is nested more than 100 deep"),
+        ("1.json", b'{"label": ' + b"9" * 4000 + b"}", "gives no class but 9999"),
+        ("1.json", b"\xff\xfe\x00", "is not JSON"),
         ("1.json", b'{"label": 1.5}', "gives no class but 1.5"),
         ("1.json", b'{"label": true}', "gives no class but True"),
         # Names of classes become parts of file names.
@@ -272,4 +282,4 @@ def test_a_size_below_nothing_is_damage(tmp_path: Path) -> None:
 def test_json_of_endless_depth_is_one_line(tmp_path: Path) -> None:
     """Python's own limit ended in a traceback."""
     path = tar(tmp_path / "set.tar", {"a.png": PNG, "a.json": b"[" * 200_000})
-    assert "a.json is neither text nor JSON" in problem(path)
+    assert "a.json is not JSON (nested too deep)" in problem(path)

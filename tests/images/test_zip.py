@@ -60,6 +60,25 @@ def test_labels_of_another_form_are_one_line(tmp_path: Path, labels: object) -> 
     assert manifest.scan("set", path, classes=False).classes == ()
 
 
+@pytest.mark.parametrize(
+    ("contents", "says"),
+    [
+        (b"{", "is not JSON"),
+        (b"[" * 200_000, "is not JSON (nested too deep)"),
+        (b'{"labels": [["ant/0.png", ' + b"9" * 5000 + b"]]}", "is not JSON (Exceeds the limit"),
+        (b'{"labels": ' + b"[" * 500 + b"]" * 500 + b"}", "is nested more than 100 deep"),
+    ],
+)
+def test_labels_that_are_no_json_are_one_line(tmp_path: Path, contents: bytes, says: str) -> None:
+    path = zipped(tmp_path, PICTURES)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("dataset.json", contents)
+    message = problem(path)
+    assert f"dataset.json {says}" in message
+    assert message.endswith("fix it there, or scan with --no-classes")
+    assert len(message) < 600
+
+
 def test_an_image_that_dataset_json_leaves_out_is_named(tmp_path: Path) -> None:
     path = zipped(tmp_path, PICTURES, labels=[[name, 0] for name in list(PICTURES)[1:]])
     assert "pictures.zip/ant/0.png has no label" in problem(path)

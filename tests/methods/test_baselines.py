@@ -10,6 +10,7 @@ from torch import Tensor
 from tests.diffusion.test_markov import by_bayes, matrix, states
 from tests.factory import CODES, TOKENS, build, integers, made, normal, sampling
 from vqlcmd import methods
+from vqlcmd.diffusion.discrete import DiscreteDiffusion
 from vqlcmd.diffusion.markov import Kernel
 from vqlcmd.methods import d3pm
 from vqlcmd.methods.vq_diffusion import SCHEDULES, truncated
@@ -20,7 +21,7 @@ from vqlcmd.runtime.errors import ConfigError
 B, T = 12, 20
 X, LABEL = integers(CODES, B, TOKENS), integers(3, B, seed=1)
 NOISE = CounterRNG(7, "test", torch.arange(B))
-CHAINS = methods.schedules()
+CHAINS = [name for name in methods.METHODS if issubclass(methods.method_class(name), DiscreteDiffusion)]
 chains = pytest.mark.parametrize("name", CHAINS)
 
 
@@ -67,7 +68,10 @@ def test_every_schedule_of_a_chain_only_ever_loses_tokens_and_ends_with_next_to_
         assert float(keep[-1]) < 2e-3
 
 
-@pytest.mark.parametrize(("name", "extra"), [("d3pm", 0), ("vq_diffusion", 1), ("maskgit", 1), ("autoregressive", 1)])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("d3pm", 0), ("vq_diffusion", 1), ("maskgit", 1), ("mdlm", 1), ("flow_matching", 1), ("autoregressive", 1)],
+)
 def test_the_input_table_has_a_row_for_every_state_and_the_table_of_codes_has_not(name: str, extra: int) -> None:
     method = made(name)
     assert len(method.embedding.weight) == CODES + extra
@@ -95,7 +99,7 @@ def test_more_steps_than_the_chain_has_are_refused_in_one_line(name: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "schedule"),
-    [(name, each) for name in methods.schedules() for each in methods.method_class(name).schedules],
+    [(name, each) for name in CHAINS for each in methods.method_class(name).schedules],
 )
 def test_the_loss_is_the_divergence_of_the_posteriors_written_out(name: str, schedule: str) -> None:
     """By matrices, at the states and with the logits of that very pass: weights 1 and 0.001, or over T P(t)."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.factory import CODES, METHODS, TOKENS, integers, made, params, sampling
+from vqlcmd import methods
 from vqlcmd.diffusion import collapse
 from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
@@ -17,6 +18,9 @@ X, LABEL = integers(CODES, B, TOKENS), integers(3, B, seed=1)
 NOISE = CounterRNG(7, "test", torch.arange(B))
 
 every = pytest.mark.parametrize("name", METHODS)
+ways = pytest.mark.parametrize(
+    ("name", "sampler"), [(name, each) for name in METHODS for each in methods.method_class(name).samplers]
+)
 
 
 def sample(method: Any, rng: CounterRNG, label: Tensor | None, **options: Any) -> Tensor:
@@ -80,29 +84,40 @@ def test_samples_are_codes_and_depend_on_the_seed(name: str) -> None:
     assert not torch.equal(sample(method, CounterRNG(8, "test", NOISE.rows), LABEL), tokens)
 
 
-@every
-@pytest.mark.parametrize("options", [{}, {"sampler": "ddim"}, {"guidance": 2.0}], ids=["ancestral", "ddim", "guided"])
-def test_samples_do_not_depend_on_the_size_of_their_batch(name: str, options: dict[str, Any]) -> None:
+@ways
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_samples_do_not_depend_on_the_size_of_their_batch(name: str, sampler: str, guidance: float) -> None:
     method, rows, label = made(name), torch.arange(10), integers(3, 10)
-    if options.get("sampler", "ancestral") not in method.samplers:
-        with pytest.raises(ConfigError, match="sampler ddim is not one of"):
-            sample(method, NOISE, LABEL, **options)
-        return
     batches = []
     for size in (5, 2):
         parts = [rows[start : start + size] for start in range(0, 10, size)]
-        batches.append(
-            torch.cat([sample(method, CounterRNG(7, "test", part), label[part], **options) for part in parts])
-        )
+        drawn = [
+            sample(method, CounterRNG(7, "test", part), label[part], sampler=sampler, guidance=guidance)
+            for part in parts
+        ]
+        batches.append(torch.cat(drawn))
     assert torch.equal(batches[0], batches[1])
     assert len(batches[0].unique(dim=0)) > 2
 
 
-@every
+@ways
+def test_tokens_that_are_known_come_out_as_they_were_given(name: str, sampler: str) -> None:
+    method = made(name)
+    known = X.masked_fill(torch.arange(TOKENS) % 2 == 0, -1)
+    if not method.supports_inpainting:
+        with pytest.raises(ConfigError, match="cannot hold others fixed"):
+            sample(method, NOISE, LABEL, known=known, sampler=sampler)
+        return
+    tokens = sample(method, NOISE, LABEL, known=known, sampler=sampler)
+    assert torch.equal(tokens[known >= 0], X[known >= 0])
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < CODES
+
+
+@ways
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_network_calls_are_those_really_made(
-    name: str, steps: int, guidance: float, monkeypatch: pytest.MonkeyPatch
+    name: str, sampler: str, steps: int, guidance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images through the network per image that comes out."""
     method = made(name)
@@ -113,8 +128,8 @@ def test_network_calls_are_those_really_made(
         return forward(z, *rest)
 
     monkeypatch.setattr(method.network, "forward", count)
-    sample(method, NOISE, LABEL, steps=steps, guidance=guidance)
-    assert sum(images) / B == method.nfe(sampling(steps, guidance=guidance))
+    sample(method, NOISE, LABEL, steps=steps, sampler=sampler, guidance=guidance)
+    assert sum(images) / B == method.nfe(sampling(steps, sampler, guidance=guidance))
 
 
 @every
@@ -134,9 +149,9 @@ def test_classes_are_ignored_by_a_method_without_them(name: str) -> None:
 
 
 USES = {
-    "forward": lambda method: method(X, LABEL, NOISE, method),
-    "sample": lambda method: sample(method, NOISE, LABEL),
-    "bound": lambda method: method.bound(X, LABEL, NOISE, 3),
+    "forward": lambda method, sampler: method(X, LABEL, NOISE, method),
+    "sample": lambda method, sampler: sample(method, NOISE, LABEL, sampler=sampler),
+    "bound": lambda method, sampler: method.bound(X, LABEL, NOISE, 3),
 }
 
 
@@ -144,17 +159,20 @@ USES = {
 @pytest.mark.parametrize("use", USES)
 def test_no_random_number_is_used_twice(name: str, use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One address, one use: a number used for two things ties them together."""
-    words, addresses = CounterRNG._words, []
+    words, method = CounterRNG._words, made(name).train()
+    addresses: list[Any] = []
 
     def record(self: CounterRNG, draw: str, count: int) -> Tensor:
         addresses.append((self.seed, self.purpose, self.step, draw))
         return words(self, draw, count)
 
     monkeypatch.setattr(CounterRNG, "_words", record)
-    USES[use](made(name).train())
-    # A bound may be exact, as of an autoregressive model: nothing is drawn.
-    assert addresses or use == "bound"
-    assert sorted(set(addresses)) == sorted(addresses)
+    for sampler in method.samplers if use == "sample" else ("",):
+        addresses.clear()
+        USES[use](method, sampler)
+        # A bound may be exact, as of an autoregressive model: nothing is drawn.
+        assert addresses or use == "bound"
+        assert sorted(set(addresses)) == sorted(addresses)
 
 
 @every
@@ -220,7 +238,7 @@ def test_dropped_classes_are_what_the_network_is_asked_with_and_only_in_training
 @every
 def test_a_sampler_of_another_method_is_refused_in_one_line(name: str) -> None:
     method = made(name)
-    for sampler in ("ancestral", "ddim", "euler"):
+    for sampler in ("ancestral", *(set(methods.samplers()) - set(method.samplers)), "no such"):
         how = sampling(5, sampler)
         if sampler in method.samplers:
             method.check(how)
@@ -234,7 +252,13 @@ def test_a_sampler_of_another_method_is_refused_in_one_line(name: str) -> None:
 
 
 def test_the_knobs_of_sampling_are_those_of_the_parameters_and_of_the_chosen_method_alone() -> None:
-    own = {"maskgit": {"temperature": 2.5}, "vq_diffusion": {"truncation": 0.5}}
+    own = {
+        "maskgit": {"temperature": 2.5, "eta": 0.3},
+        "mdlm": {"temperature": 1.5, "eta": 0.2},
+        "flow_matching": {"corrector": 1.5},
+        "vq_diffusion": {"truncation": 0.5},
+    }
+    assert own.keys() == methods.knobs().keys()
     for name in METHODS:
         chosen = params(method=name, sample_steps=7, guidance=1.5, sample=own).sampling()
         assert chosen == Sampling(7, "ancestral", 1.5, own.get(name, {}))

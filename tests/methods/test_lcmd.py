@@ -74,7 +74,7 @@ def test_the_teacher_is_asked_at_earlier_times_spread_evenly_from_the_clean_end(
     rows = torch.arange(1000)
     method = made("lcmd", weighting=weighting, train={"batch_size": 1000})
     asked, earlier = [], method.teacher_logits
-    method.teacher_logits = lambda now, s, label, rng: asked.append((s, now.t)) or earlier(now, s, label, rng)
+    method.teacher_logits = lambda now, s, *rest: asked.append((s, now.t)) or earlier(now, s, *rest)
     method(integers(CODES, 1000, TOKENS), integers(3, 1000), CounterRNG(7, "test", rows), method)
     s, t = asked[0]
     start, end = method.schedule.start, method.schedule.end

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.factory import CODES, TOKENS, build, integers, made, normal, sampling
-from vqlcmd.methods import maskgit
-from vqlcmd.methods.maskgit import reveal_counts, share_masked
+from vqlcmd.diffusion.masked import reveal
+from vqlcmd.diffusion.masked.reveal import reveal_counts
+from vqlcmd.methods.maskgit import share_masked
 from vqlcmd.rng import CounterRNG
 
 B = 6
@@ -152,8 +153,8 @@ def test_guidance_grows_from_nothing_to_its_full_weight(
 ) -> None:
     """w i / (S - 1)."""
     asked: list[float] = []
-    guided = maskgit.guided
-    monkeypatch.setattr(maskgit, "guided", lambda f, weight, null: asked.append(weight) or guided(f, weight, null))
+    guided = reveal.guided
+    monkeypatch.setattr(reveal, "guided", lambda f, weight, null: asked.append(weight) or guided(f, weight, null))
     made("maskgit", tokens=16).sample(LABEL, NOISE, sampling(steps, guidance=2.0))
     assert asked == pytest.approx(weights)
 

@@ -161,7 +161,9 @@ def test_the_stage_takes_a_published_file(tmp_path: Path, capsys: pytest.Capture
     with safetensors.safe_open(made, framework="pt") as file:
         about = json.loads(file.metadata()["about"])
     told = {"file": "last.ckpt", "sha256": sha256(path), "config": None, "format": "taming", **UNSAID}
+    settings = about["provenance"].pop("settings")
     assert about["provenance"] == told
+    assert settings["checkpoint"].startswith("last.ckpt (")
     assert str(tmp_path) not in json.dumps(about)
     said = capsys.readouterr().out
     assert "last.ckpt as taming, 4 x 4 tokens of 32 codes" in said
@@ -177,6 +179,23 @@ def test_the_stage_refuses_sizes_and_channels_that_do_not_fit(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"last.ckpt is for 1 channels, images have 3"):
         stage(tmp_path / "b", checkpoint=str(path))
     assert not (tmp_path / "b" / "data" / "vqgan.safetensors").exists()
+
+
+def test_a_file_that_an_experiments_copy_lacks_is_said_to_be_looked_for_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that Git ignores "is not a file", though the user sees it."""
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    for options in ({}, {"config": Path("model.yaml")}):
+        path = Path("last.ckpt") if not options else tamings(tmp_path)
+        with pytest.raises(
+            ConfigError, match=r"this run is an experiment in a copy of .*, or give the file's full path"
+        ):
+            convert.read(path, **options)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"or null to fit a tokenizer$"):
+        convert.read(tmp_path / "none.ckpt")
 
 
 @pytest.mark.parametrize("sizes", [(32, 2**62), (2**61, 3, 3, 3)])

@@ -185,7 +185,7 @@ def test_what_the_server_refuses_is_one_line(server: Server, tmp_path: Path) -> 
         fetch(f"{address}/missing", tmp_path)
     with pytest.raises(DataError, match=r"cannot be reached .*refused"):
         fetch("http://127.0.0.1:9/a.ckpt", tmp_path)
-    with pytest.raises(ConfigError, match="only http, https and file URLs"):
+    with pytest.raises(ConfigError, match="only http, https, hf and file URLs"):
         fetch("ftp://127.0.0.1/a.ckpt", tmp_path)
 
 
@@ -241,9 +241,10 @@ def test_what_no_request_can_carry_is_one_line(url: str, tmp_path: Path) -> None
 def test_a_name_of_any_length_finds_its_place(server: Server, tmp_path: Path) -> None:
     """A file system takes some 255 letters."""
     address = server.url.partition("/models")[0]
-    found = fetch(f"{address}/{'a' * 400}.safetensors", tmp_path)
-    assert found.read_bytes() == BYTES
-    assert found.suffix == ".safetensors"
+    for letter in ("a", "%E7%8C%AB"):
+        found = fetch(f"{address}/{letter * 400}.safetensors", tmp_path)
+        assert found.read_bytes() == BYTES
+        assert found.suffix == ".safetensors"
 
 
 def test_a_file_that_is_finished_between_opening_and_locking_stays_whole(

@@ -70,7 +70,7 @@ def measure(comparison: Comparison) -> dict[str, Measure]:
     """`spread`: the trace of the covariance."""
     return {"spread": Measure(comparison.generated.features.var(dim=0).sum().item())}
 '''
-SEEN = ("vqlcmd", "stages", "tests", "presets", "tables", "docs", "data/manifests")
+SEEN = ("vqlcmd", "stages", "pipelines", "tests", "presets", "tables", "docs", "data/manifests")
 
 
 class Copy:
@@ -80,8 +80,9 @@ class Copy:
         self.folder, self.edited = folder, set[str]()
         for name in SEEN:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("params.yaml", "dvc.yaml", "pyproject.toml"):
+        for file in ("dvc.yaml", "pyproject.toml"):
             shutil.copy(ROOT / file, folder)
+        shutil.copy(ROOT / "presets" / "digits.yaml", folder / "params.yaml")
 
     def edit(self, name: str, old: str, new: str) -> None:
         """Replace text that is there once."""
@@ -126,33 +127,31 @@ def copy(tmp_path: Path) -> Copy:
 
 
 def test_a_knob_of_sampling_is_its_methods_file_and_the_parameters(copy: Copy) -> None:
-    file = "vqlcmd/methods/maskgit.py"
+    file = "vqlcmd/methods/vq_diffusion.py"
     copy.edit(
         file,
-        "    temperature: Annotated[",
+        "    truncation: Annotated[",
         "    sharpness: Annotated[float, Field(gt=0, le=9, description='Factor on the logits.')]\n"
-        "    temperature: Annotated[",
+        "    truncation: Annotated[",
     )
-    copy.edit(
-        file, "log_p_BNK = predict(x_BN, t, label)", "log_p_BNK = (how.own['sharpness'] * predict(x_BN, t, label))"
-    )
+    copy.edit(file, "truncated(logits_BNK.softmax", "truncated((how.own['sharpness'] * logits_BNK).softmax")
     check = ("-c", "from vqlcmd.params import load_params; print(load_params().sampling().own)")
-    assert "`sample.maskgit.sharpness` is missing: add it" in copy.run(*check).stderr
-    copy.add_parameter("  maskgit:", "    sharpness: 1.0")
+    assert "`sample.vq_diffusion.sharpness` is missing: add it" in copy.run(*check).stderr
+    copy.add_parameter("  vq_diffusion:", "    sharpness: 1.0")
     assert copy.code_files == {file}
 
-    copy.edit("params.yaml", "method: lcmd ", "method: maskgit ")
-    assert copy.run(*check).stdout.strip() == "{'sharpness': 1.0, 'temperature': 4.5}"
+    copy.edit("params.yaml", "method: lcmd ", "method: vq_diffusion ")
+    assert copy.run(*check).stdout.strip() == "{'sharpness': 1.0, 'truncation': 0.86}"
     copy.edit("params.yaml", "    sharpness: 1.0", "    sharpness: 10")
-    assert "`sample.maskgit.sharpness` is 10, but must be less than or equal to 9" in copy.run(*check).stderr
+    assert "`sample.vq_diffusion.sharpness` is 10, but must be less than or equal to 9" in copy.run(*check).stderr
     copy.edit("params.yaml", "    sharpness: 10", "    sharpness: 1.0")
-    copy.edit("params.yaml", "method: maskgit ", "method: lcmd ")
+    copy.edit("params.yaml", "method: vq_diffusion ", "method: lcmd ")
 
     command = ("-m", "vqlcmd.cli.main", "gallery")
     shown = " ".join(copy.run(*command, "--help").stdout.split())
-    assert "--sharpness maskgit Factor on the logits." in shown
+    assert "--sharpness vq_diffusion Factor on the logits." in shown
     assert "--sharpness is 0, but must be greater than 0" in copy.run(*command, "x.png", "--sharpness", "0").stderr
-    copy.test("tests/methods/test_contracts.py", "tests/test_generator.py", "-k", "maskgit")
+    copy.test("tests/methods/test_contracts.py", "tests/test_generator.py", "-k", "vq_diffusion")
     copy.test("tests/repository/test_presets.py", "-k", "whole_parameter_file or says_whose")
 
 

@@ -40,7 +40,7 @@ def commands_on(page: Path) -> list[str]:
 
 def overrides(command: str) -> dict[str, str]:
     """{key: value} of the -S options of a command, in which nothing else stands but OPTIONS."""
-    words = [word for word in command.removeprefix("dvc exp run").split() if word not in OPTIONS]
+    words = [word for word in shlex.split(command.removeprefix("dvc exp run")) if word not in OPTIONS]
     assert words[::2] == ["-S"] * (len(words) // 2), command
     found: dict[str, str] = {}
     for word in words[1::2]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,23 @@ def test_a_sampling_row_trains_nothing(clone: Path) -> None:
     assert "Running stage 'train'" not in text
     assert "Running stage 'bound'" not in text
     assert "Running stage 'sample'" in text
+
+
+def test_an_experiment_runs_beside_numbers_that_another_processor_rounded(clone: Path) -> None:
+    """After `make demo` a newcomer's `git status` names dvc.lock and metrics/ from the first minute."""
+    for name, key in (("metrics/bound.json", '"nats_per_token": '), ("dvc.lock", "path: metrics/bound.json")):
+        path, digits = clone / name, re.compile(r"[0-9a-f.]{5,}")
+        before, found, after = path.read_text(encoding="utf-8").partition(key)
+        assert found
+        rounded = digits.sub(lambda number: number[0][:-1] + ("7" if number[0][-1] != "7" else "3"), after, count=1)
+        path.write_text(before + found + rounded, encoding="utf-8")
+    dirty = run(clone, "git", "status", "--porcelain")
+    assert dirty.split() == ["M", "dvc.lock", "M", "metrics/bound.json"]
+    text = run(clone, "dvc", "exp", "run", "--temp", "-S", "guidance=2")
+    assert "Running stage 'train'" not in text
+    assert "Running stage 'evaluate'" in text
+    assert run(clone, "git", "status", "--porcelain") == dirty
+    run(clone, "git", "checkout", "--quiet", ".")
 
 
 def test_queued_rows_run_and_can_be_compared(clone: Path) -> None:

@@ -9,8 +9,15 @@ import yaml
 from stages.train import NOT_RESULTS
 from tests.pipeline_imports import ROOT, direct, transitive
 from vqlcmd.params import Train
+from vqlcmd.runtime import pipeline
+from vqlcmd.runtime.yaml_file import read_yaml
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+PIPELINES = {
+    name: yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["stages"]
+    for name in ("dvc.yaml", "pipelines/text.yaml")
+}
+STAGES = {f"{stage} of {name}": about for name, stages in PIPELINES.items() for stage, about in stages.items()}
+SHARED = ("train", "sample", "bound")
 # How a stage runs, whether it is let run, and how parameters are read: no edit there changes what a stage makes of the
 # same parameters.
 NEUTRAL = (
@@ -18,26 +25,32 @@ NEUTRAL = (
     "vqlcmd/costs/",
     "vqlcmd/params/",
     "vqlcmd/loggers.py",
+    "vqlcmd/live.py",
     "vqlcmd/torchvision_guard.py",
     "vqlcmd/__init__.py",
     "stages/__init__.py",
+    "stages/text/__init__.py",
 )
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
     "runtime rng lr_schedule torchvision_guard",
     "params loggers images tokenizer tokens figures efficientnet",
-    "tokenizer_fit pretrained diffusion evaluation experiments",
-    "methods training",
-    "generator costs",
+    "tokenizer_fit pretrained diffusion evaluation experiments live text text_metrics",
+    "methods training trained",
+    "generator text_generator costs reports",
+    "sharing unfinished",
     "stages page",
     "cli",
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
 # Read to refuse an impossible run before it starts, and kept in the model's header for whoever samples from it without
-# saying how; they change no weight, so that another way to sample trains nothing again.
-CHECKED_ONLY = {"train": {"guidance", "sampler", "sample_steps", "sample", "train.logger"}}
+# saying how, or for pictures on the way; they change no weight, so that another way to sample trains nothing again.
+CHECKED_ONLY = {
+    "stages.train": {"guidance", "sampler", "sample_steps", "sample", "sample.batch_size", "domain", "train.logger"},
+    "stages.sample": {"domain"},
+}
 # Methods of Params that read more than one key.
-READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}}
+READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}, "language_model": {"reference"}}
 MOST_FILES = 14
 
 
@@ -50,9 +63,20 @@ def _room(name: str) -> str:
     return "stages" if parts[0] == "stages" else parts[1].removesuffix(".py")
 
 
+def module(stage: str) -> str:
+    """What a stage runs, such as stages.train."""
+    command = STAGES[stage]["cmd"]
+    assert re.fullmatch(r"python -m stages(\.\w+)+", command), command
+    return command.removeprefix("python -m ")
+
+
+def file_of(stage: str) -> Path:
+    return ROOT / f"{module(stage).replace('.', '/')}.py"
+
+
 def imported_by(stage: str) -> set[str]:
     """The files behind a stage, and for one that builds a method those behind any method."""
-    files = transitive(ROOT / "stages" / f"{stage}.py")
+    files = transitive(file_of(stage))
     if ROOT / "vqlcmd/methods/__init__.py" in files:
         for method in (ROOT / "vqlcmd/methods").glob("[a-z]*.py"):
             files |= transitive(method) - {method}
@@ -81,7 +105,7 @@ def test_stages_that_build_a_method_depend_on_the_chosen_one_alone() -> None:
 
 
 def test_imports_point_down_a_floor() -> None:
-    for file in sorted([*ROOT.glob("vqlcmd/**/*.py"), *ROOT.glob("stages/*.py")]):
+    for file in sorted([*ROOT.glob("vqlcmd/**/*.py"), *ROOT.glob("stages/**/*.py")]):
         name = _name(file)
         if name in ("vqlcmd/__init__.py", "stages/__init__.py"):
             continue
@@ -113,20 +137,51 @@ def test_a_folder_holds_few_files_beside_each_other() -> None:
         assert len(list(folder.glob("*.py"))) <= MOST_FILES, folder
 
 
+@pytest.mark.parametrize("stage", SHARED)
+def test_stages_that_know_no_domain_are_the_same_in_all_pipelines(stage: str) -> None:
+    first, *others = [stages[stage] for stages in PIPELINES.values()]
+    assert others == [first] * len(others)
+
+
+def test_what_a_stage_needs_another_one_makes_or_git_has() -> None:
+    for name, stages in PIPELINES.items():
+        made = {
+            next(iter(out)) if isinstance(out, dict) else out
+            for about in stages.values()
+            for out in [*about.get("outs", []), *about.get("metrics", []), *about.get("plots", [])]
+        }
+        for stage, about in stages.items():
+            for dep in about["deps"]:
+                in_git = dep.startswith(("stages/", "vqlcmd/", "data/manifests/"))
+                assert in_git or dep in made, f"{stage} of {name}: {dep}"
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_what_a_stage_made_is_no_part_of_an_experiments_identity(name: str, tmp_path: Path) -> None:
+    """A table of text would have run its rows again and again: one stage reads what another one leaves in metrics/."""
+    values = read_yaml(ROOT / ("presets/text.yaml" if "text" in name else "params.yaml"))
+    (tmp_path / "dvc.yaml").write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    for path in ("metrics/bound.json", "data/tokens/header.json", f"data/manifests/{values['dataset']}.json"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("{}", encoding="utf-8")
+    assert list(pipeline.digests(values, root=tmp_path)) == [f"data/manifests/{values['dataset']}.json"]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_reads_only_the_parameters_that_dvc_yaml_lists(stage: str) -> None:
-    text = (ROOT / "stages" / f"{stage}.py").read_text(encoding="utf-8")
+    text = file_of(stage).read_text(encoding="utf-8")
     listed = STAGES[stage].get("params", [])
     read = set(re.findall(r"params\.((?!model_|yaml\b)\w+(?:\.(?!model_)\w+)*)", text))
     for name, keys in READERS.items():
         read = (read - {name}) | (keys if name in read else set())
-    for key in read - CHECKED_ONLY.get(stage, set()):
+    for key in read - CHECKED_ONLY.get(module(stage), set()):
         covered = any(f"{key}.".startswith(f"{known}.") or f"{known}.".startswith(f"{key}.") for known in listed)
-        assert covered, f"stages/{stage}.py reads params.{key}, which dvc.yaml does not list"
+        assert covered, f"{stage} reads params.{key}, which is not listed"
 
 
 def test_training_depends_on_all_of_its_section_but_how_it_is_kept_and_watched() -> None:
-    listed = {key.removeprefix("train.") for key in STAGES["train"]["params"] if key.startswith("train.")}
+    params = PIPELINES["dvc.yaml"]["train"]["params"]
+    listed = {key.removeprefix("train.") for key in params if key.startswith("train.")}
     assert listed == set(Train.model_fields) - set(NOT_RESULTS)
 
 

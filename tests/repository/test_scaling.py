@@ -42,7 +42,7 @@ def test_what_grows_with_the_model_is_what_the_plan_prints(row: str) -> None:
         *map(_si, (costs.forward, costs.training, costs.sampling)),
         *map(_bytes, (found.state(), memory.per_image)),
     ]
-    assert found.state() == 16 * found.costs.parameters
+    assert found.state() == 20 * found.costs.parameters
     assert memory.fixed == 20 * found.costs.parameters
 
 

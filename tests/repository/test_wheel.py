@@ -8,20 +8,25 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import vqlcmd
+from tests.conftest import TINY, write_params
 from tests.factory import build, codebook, params
 from tests.pipeline_imports import ROOT
 from tests.tokenizers import SMALL, seeded
 from vqlcmd import methods
 from vqlcmd.runtime.files import sha256
+from vqlcmd.sharing.export import export
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokens import shards
 
 pytestmark = pytest.mark.slow
 SIZE, GRID = 16, [4, 4]
+WHO = ("-c", "user.name=tests", "-c", "user.email=tests@example.org")
 IMAGES = {"size": SIZE, "resize": "box", "crop": "center", "flip": False, "background": "white", "skip_broken": False}
 
 
@@ -29,10 +34,22 @@ IMAGES = {"size": SIZE, "resize": "box", "crop": "center", "flip": False, "backg
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, since building leaves folders behind."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("vqlcmd", "stages"):
+    for name in ("vqlcmd", "stages", "presets", "tables"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    for name in (
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+        "dvc.yaml",
+        ".dvcignore",
+        ".gitignore",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        "data/manifests/digits.json",
+    ):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(source / "dist")]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -77,16 +94,45 @@ def model(tmp_path: Path) -> Path:
 
 def run(environment: Path, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     program, *arguments = command
-    clean = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    clean = {
+        "PATH": f"{environment / 'bin'}:/usr/bin:/bin",
+        "DVC_NO_ANALYTICS": "1",
+        "HOME": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
     words = [str(environment / "bin" / program), *arguments]
-    return subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_the_wheel_holds_vqlcmd_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"vqlcmd"}
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vqlcmd").rglob("*.py")}
-    assert ours == {name for name in names if name.endswith(".py")}
+    stages = {f"vqlcmd/starter/stages/{path.name}" for path in (ROOT / "stages").glob("*.py")}
+    assert ours | stages == {name for name in names if name.endswith(".py")}
+    assert {"vqlcmd/reports/page.html", "vqlcmd/starter/dvc.yaml", "vqlcmd/starter/.dvc/config"} <= set(names)
+
+
+def test_a_pipeline_from_the_wheel_runs_and_its_code_is_its_own(environment: Path, tmp_path: Path) -> None:
+    done = run(environment, tmp_path, "vqlcmd", "init", "mine")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "mine"
+    write_params(folder, TINY)
+    for words in (("init", "--quiet"), ("add", "--all"), (*WHO, "commit", "--quiet", "--message", "pipeline")):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    done = run(environment, folder, "python", "-m", "dvc", "repro")
+    assert done.returncode == 0, done.stderr
+    assert "Data and pipelines are up to date" in run(environment, folder, "python", "-m", "dvc", "status").stdout
+    file = folder / "vqlcmd" / "methods" / "lcmd.py"
+    file.write_text(f"{file.read_text(encoding='utf-8')}# An edit.\n", encoding="utf-8")
+    stale = run(environment, folder, "python", "-m", "dvc", "status").stdout
+    assert "train" in stale
+    assert "tokenize" not in stale
+    done = run(environment, folder, "vqlcmd", "report", "--html", "run.html")
+    assert "fid_proxy" in done.stdout, done.stderr
+    assert (folder / "run.html").is_file()
+    done = run(environment, folder, "vqlcmd", "export", "given")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_environment_has_the_wheels_code_and_no_stages(environment: Path, tmp_path: Path) -> None:
@@ -123,6 +169,19 @@ def test_what_needs_only_a_model_works_anywhere(environment: Path, model: Path, 
     for name in ("gallery.png", "painted.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 100
+
+
+def test_an_exported_model_samples_the_same_bytes_in_the_wheels_environment(
+    environment: Path, model: Path, tmp_path: Path
+) -> None:
+    export(tmp_path / "exported", model, with_metrics=False)
+    arguments = ("--model", "exported", "--count", "3", "--steps", "2", "--out", "there.npz")
+    done = run(environment, tmp_path, "vqlcmd", "sample", *arguments)
+    assert done.returncode == 0, done.stderr
+    there = np.load(tmp_path / "there.npz")["arr_0"]
+    here = vqlcmd.load(str(model)).sample([0, 1, 2], steps=2).permute(0, 2, 3, 1).numpy()
+    assert there.dtype == np.uint8
+    assert there.tobytes() == here.tobytes()
 
 
 @pytest.mark.parametrize(

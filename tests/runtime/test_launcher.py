@@ -96,8 +96,10 @@ def test_another_parameter_does_not_pick_up_foreign_state(long: Path, uninterrup
 def test_a_second_writer_of_the_same_run_is_refused_in_one_line(long: Path) -> None:
     first = start(long, "train")
     wait_for_state(long, first)
+    # Held where it is: on a busy machine it would have ended before the second has begun.
+    first.send_signal(signal.SIGSTOP)
     second = start(long, "train")
-    text, _ = second.communicate(timeout=60)
+    text, _ = second.communicate(timeout=120)
     first.kill()
     first.communicate()
     assert second.returncode == 1
@@ -121,6 +123,23 @@ def test_two_processes_draw_the_same_samples(copy: Path, finished: Path) -> None
     finish(copy, "sample", VQLCMD_NPROC="2")
     one, two = (shards.read_split(folder / "data/samples", "samples").tokens.numpy() for folder in (finished, copy))
     assert np.mean(one == two) >= 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch", ["", "5"])
+def test_three_processes_that_were_interrupted_end_as_three_that_were_not(copy: Path, micro_batch: str) -> None:
+    """A sum of three numbers depends on their order, which PyTorch chooses after the first steps of each start."""
+    machine = {"VQLCMD_NPROC": "3"} | ({"VQLCMD_MICRO_BATCH": micro_batch} if micro_batch else {})
+    write_params(copy, merge(TINY, merge(LONG, {"train": {"batch_size": 33}})))
+    finish(copy, "train", **machine)
+    expected = sha256(copy / "data/model/model.safetensors")
+    process = start(copy, "train", **machine)
+    wait_for_state(copy, process)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "train: goes on from step" in finish(copy, "train", **machine)
+    assert sha256(copy / "data/model/model.safetensors") == expected
 
 
 def test_when_a_worker_dies_the_others_end_and_the_next_start_resumes(long: Path) -> None:

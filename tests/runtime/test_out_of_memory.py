@@ -1,10 +1,17 @@
 """A stage that runs out of memory says so in one line, with the knob to turn."""
 
+import errno
+import mmap
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from tests.conftest import STAGES
 from vqlcmd.runtime import launcher
+from vqlcmd.runtime.artefacts.write_errors import one_line
 
 
 def too_much_for_a_cpu() -> None:
@@ -21,7 +28,22 @@ def too_much_for_a_gpu() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
 
 
-@pytest.mark.parametrize("run", [too_much_for_a_cpu, too_much_for_numpy, too_much_for_a_gpu])
+def too_much_for_a_mapping() -> None:
+    mmap.mmap(-1, 2**62)
+
+
+def too_much_for_a_child() -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def too_much_for_a_worker() -> None:
+    raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+
+TOO_MUCH = [too_much_for_a_cpu, too_much_for_numpy, too_much_for_a_gpu, too_much_for_a_mapping, too_much_for_a_child]
+
+
+@pytest.mark.parametrize("run", TOO_MUCH)
 @pytest.mark.parametrize(("stage", "knob"), [("train", "VQLCMD_MICRO_BATCH"), ("sample", "sample.batch_size")])
 def test_out_of_memory_is_one_line_that_names_the_knob(
     run: object, stage: str, knob: str, capsys: pytest.CaptureFixture[str]
@@ -33,12 +55,56 @@ def test_out_of_memory_is_one_line_that_names_the_knob(
     assert knob in said
 
 
-def test_other_errors_are_not_taken_for_it() -> None:
-    def run() -> None:
-        raise RuntimeError("shapes do not fit")
+def test_a_worker_that_the_kernel_ended_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launcher.main("tokenize", too_much_for_a_worker, parallel=False) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "mostly for want of memory (DataLoader worker (pid 7) is killed by signal: Killed.)" in said
+    assert "VQLCMD_WORKERS=0" in said
 
-    with pytest.raises(RuntimeError, match="shapes"):
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not fit"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault. "),
+        OSError("of nobody knows what"),
+        OSError(errno.EBADF, os.strerror(errno.EBADF)),
+    ],
+)
+def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
+    def run() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
         launcher.main("train", run, parallel=False)
+    assert caught.value is error
+
+
+PIPES = """
+import os, resource, sys
+from vqlcmd.runtime import launcher
+def run():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+    while True:
+        os.pipe()
+sys.exit(launcher.main("tokenize", run, parallel=False))
+"""
+
+
+def test_pipes_that_the_system_does_not_open_are_one_line() -> None:
+    """They have no names, and their error was a traceback."""
+    done = subprocess.run([sys.executable, "-c", PIPES], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("tokenize: too many files are open; raise the limit"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_command_line_names_what_the_system_refuses_a_process() -> None:
+    for number in (errno.ENOMEM, errno.EAGAIN, errno.ENFILE, errno.EMFILE):
+        line = one_line(OSError(number, os.strerror(number)))
+        assert line is not None
+        assert line.endswith(", then run the same command again")
 
 
 def test_every_stage_has_a_knob() -> None:

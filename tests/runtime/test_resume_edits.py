@@ -1,6 +1,7 @@
 """A run whose code or parameters were edited finds its state, says what changed, and goes on only when told to."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_other_parameters_begin_at_the_start_and_name_the_run_that_is_kept(
     with State.of(CHANGED) as state:
         assert state.load() == {"step": 7}
         assert state.edits[0]["parameters"] == {"train.clip": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    "contents", ["[]", "{}", "{", '{"run": [], "edits": []}', '{"run": {"stage": "train"}, "edits": []}']
+)
+def test_a_damaged_note_is_one_line_for_its_own_run_and_no_matter_to_others(root: Path, contents: str) -> None:
+    half_done()
+    note = root / "train" / RUN.name / "run.json"
+    note.write_text(contents, encoding="utf-8")
+    with State.of(CHANGED) as state:
+        assert state.load() is None
+    with pytest.raises(DataError, match=r"run\.json is .*: delete .*, which begins anew") as caught:
+        State.of(RUN).__enter__()
+    assert "\n" not in str(caught.value)
+    (root / "train" / "gone").mkdir()
+    (root / "train" / "gone" / "run.json").write_text(json.dumps({"run": asdict(RUN), "edits": []}), encoding="utf-8")
+    (root / "train" / "gone" / "1-x.pt").touch()
+    with State.of(replace(CHANGED, settings={})):
+        assert not (root / "train" / "gone" / "lock").exists(), "whoever looks on leaves nothing in others' folders"
 
 
 def test_a_run_on_other_inputs_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from torch import Tensor
@@ -139,6 +140,16 @@ def test_decode_writes_png_files_and_an_npz_with_the_same_pixels(finished: Path,
     assert arrays["arr_0"].dtype == np.uint8
     assert arrays["arr_1"].tolist() == [*range(10), 0, 1]
     assert (np.stack([np.asarray(Image.open(path)) for path in pictures]) == arrays["arr_0"]).all()
+
+
+def test_names_of_classes_that_no_disk_takes_are_changed_in_the_names_of_files(tmp_path: Path) -> None:
+    """A model's file may come from anybody, and its classes' names become parts of files' names."""
+    names = ["../../up", "a\0b", "\x1b[2J", "c" * 400, "Maine Coon \u732b"]
+    export.write_images(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), list(range(5)), names, tmp_path / "out")
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    expected = [".._.._up", "a_b", "_[2J", "c" * 200, "Maine Coon \u732b"]
+    assert made == [f"{number:06}-{name}.png" for number, name in enumerate(expected)]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_the_python_interface_draws_the_class_one_asks_for(finished: Path) -> None:

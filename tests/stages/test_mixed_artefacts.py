@@ -58,8 +58,8 @@ def test_every_reader_of_the_model_and_another_tokenizer_refuses(other: Path, co
     for act in (
         lambda: vqlcmd.load("data"),
         lambda: export.draw_gallery(DATA, copy / "g.png", "0", 1, steps=2),
-        lambda: export.sample_images(DATA, copy / "out", 1, 2, steps=2),
-        lambda: export.inpaint_image(DATA, image, image, copy / "i.png", 1, 1, steps=2),
+        lambda: export.sample_images(DATA, copy / "out", "1", 2, steps=2),
+        lambda: export.inpaint_image(DATA, image, image, copy / "i.png", "1", 1, steps=2),
         lambda: export.decode_samples(DATA, DATA / "samples", copy / "out", 3, 8),
         *(lambda stage=stage: run_stages(copy, stage) for stage in ("sample", "evaluate", "figures")),
     ):

@@ -220,6 +220,35 @@ def test_a_thousand_damaged_folders_are_read_right_or_refused_in_one_line(folder
     assert min(outcomes.values()) > 20, outcomes
 
 
+PICTURES = {"images": torch.zeros(3, 3, 8, 8, dtype=torch.uint8), "labels": torch.tensor([0, 1, 1])}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": None},
+        {"labels": None},
+        {"images": torch.zeros(3, 3, 8, 8)},
+        {"images": torch.zeros(3, 8, 8, dtype=torch.uint8)},
+        {"images": torch.zeros(3, 1, 8, 8, dtype=torch.uint8)},
+        {"labels": torch.tensor([0, 1])},
+        {"labels": torch.tensor([0, 1, 2])},
+        {"labels": torch.tensor([0, -1, 1])},
+    ],
+    ids=lambda change: f"{next(iter(change))} {getattr(next(iter(change.values())), 'shape', None)}",
+)
+def test_pictures_with_the_right_digest_and_wrong_contents_are_refused(
+    tmp_path: Path, change: dict[str, torch.Tensor | None]
+) -> None:
+    """They are looked at by one stage alone, where a missing name was a KeyError."""
+    held = {name: tensor for name, tensor in (PICTURES | change).items() if tensor is not None}
+    with shards.ShardWriter(tmp_path / "tokens", 4) as writer:
+        writer.add("train", Split(integers(100, 6, 4), integers(2, 6), torch.arange(6)))
+        writer.finish(HEADER, codebook(100), held)
+    with pytest.raises(DataError, match=r"previews\.safetensors is damaged"):
+        shards.read_previews(tmp_path / "tokens")
+
+
 def read_or_line(folder: Path) -> Split | str:
     try:
         return shards.read_split(folder, "train")

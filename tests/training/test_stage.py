@@ -30,7 +30,7 @@ def test_a_killed_run_leaves_the_same_files_as_a_whole_one(copy: Path) -> None:
     finish(copy, "train")
     whole, table = digests(copy), (copy / "metrics/train.tsv").read_bytes()
     snapshots = {f"snapshots/{step}.safetensors" for step in (1, 40, 60)}
-    assert set(whole) == {"model.safetensors", "ema-0.99.safetensors"} | snapshots
+    assert set(whole) == {"model.safetensors", "best.safetensors", "ema-0.99.safetensors"} | snapshots
     for name in whole:
         method, about = load_method(copy / "data/model" / name, torch.device("cpu"))
         assert not method.training

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 import vqlcmd
-from vqlcmd import figures
+from vqlcmd import figures, generator
 from vqlcmd import tokenizer as tokenizers
+from vqlcmd.cli.checkout import require_checkout
 from vqlcmd.experiments import runner
+from vqlcmd.generator import Generator
 from vqlcmd.images.crops import Recipe, crop_views
 from vqlcmd.images.rgb import read_picture
 from vqlcmd.methods import load_method
+from vqlcmd.params import Images
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.write_errors import writing
@@ -25,11 +29,22 @@ from vqlcmd.runtime.files import atomic_write
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
+from vqlcmd.unfinished import load_state
+
+LONGEST_PART = 200
+"""Bytes of a class's name in that of a file, which has 255 at most on common disks."""
+
+SHOWN = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
+"""Columns of training in the picture of embeddings."""
 
 
-def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | None, batch_size: int | None) -> None:
-    """Decode samples by the tokenizer in `folder` into `out`: NUMBER-CLASS.png files, or one .npz."""
+def decode_samples(
+    place: str | Path, samples_folder: Path | None, out: Path, count: int | None, batch_size: int | None
+) -> None:
+    """Decode samples by the tokenizer in `place` into `out`: NUMBER-CLASS.png files, or one .npz."""
     check_folder(out)
+    folder = generator.place(place)
+    samples_folder = samples_folder or folder / "samples"
     header, file = shards.read_header(samples_folder), folder / paths.VQGAN.name
     samples, grid = shards.read_split(samples_folder, "samples"), grid_of(header, samples_folder)
     tokenizer = tokenizers.load(file, device())
@@ -45,28 +60,40 @@ def decode_samples(folder: Path, samples_folder: Path, out: Path, count: int | N
     write_images(images, labels, header["classes"], out)
 
 
-def sample_images(folder: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
-    """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample."""
+def sample_images(
+    folder: str | Path, out: Path, class_: str | None, count: int, *, state: str | None = None, **how: Any
+) -> None:
+    """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample.
+
+    `state`: an unfinished training instead of the model in `folder`.
+    """
     check_folder(out)
-    model = vqlcmd.load(str(folder))
+    model = _load(folder, state)
     names = model.class_names
     if class_ is not None and not names:
         raise ConfigError(f"--class {class_}: this model has no classes; leave the option out")
-    labels = [class_ if class_ is not None else number % len(names) for number in range(count)] if names else None
+    chosen = None if class_ is None else model.class_number(_class(class_, model))
+    labels = [number % len(names) if chosen is None else chosen for number in range(count)] if names else None
     write_images(model.sample(count if labels is None else labels, **how), labels, names, out)
 
 
-def inpaint_image(folder: Path, image: Path, mask: Path, out: Path, class_: int | None, count: int, **how: Any) -> None:
+def inpaint_image(
+    folder: str | Path, image: Path, mask: Path, out: Path, class_: str | None, count: int, **how: Any
+) -> None:
     """One picture: `image` as the model sees it, what is kept of it, and `count` results; `how` as for Generator.
 
     Of the mask, white is a hole; black and what is transparent is kept.
     """
     check_picture(out)
     model = vqlcmd.load(str(folder))
-    settings = model.about.get("images", {})
-    if "background" not in settings:
-        raise DataError(f"the model in {folder} does not say how pictures were prepared: `dvc repro` trains it anew")
-    recipe = Recipe.of(**settings).deterministic()
+    try:
+        # A mirror image and what is skipped are of a data set, and not of one picture.
+        settings = {"flip": False, "skip_broken": False, **model.about.get("images", {})}
+        recipe = Recipe.of(**Images.model_validate(settings).model_dump()).deterministic()
+    except (ValidationError, TypeError):
+        raise DataError(
+            f"the model in {folder} does not say how pictures were prepared: `dvc repro` trains it anew"
+        ) from None
     picture, holes = read_picture(image, recipe.background), read_picture(mask, "black")
     if picture.size != holes.size:
         raise ConfigError(
@@ -74,16 +101,25 @@ def inpaint_image(folder: Path, image: Path, mask: Path, out: Path, class_: int 
             " make the mask as large as the image"
         )
     pixels, hole = (torch.from_numpy(crop_views(each, recipe, 0)[0]) for each in (picture, holes))
-    painted, kept = model.inpaint(pixels, hole.float().mean(dim=0) > 127, class_, count, **how)
+    chosen = None if class_ is None else _class(class_, model)
+    painted, kept = model.inpaint(pixels, hole.float().mean(dim=0) > 127, chosen, count, **how)
     figures.image_grid(torch.cat([pixels[None], kept[None], painted]), min(count + 2, 10), out)
     print(f"{out}: the image, what is kept of it, {count} results")
+
+
+def _class(text: str, model: Generator) -> int | str:
+    """What `--class TEXT` means: a name where the model has a class of that name, else a number where it is one."""
+    number = text.isascii() and text.isdigit() and len(text) < 10 and text not in model.class_names
+    return int(text) if number else text
 
 
 def _sides(picture: Image.Image) -> str:
     return f"{picture.width} x {picture.height}"
 
 
-def draw_gallery(folder: Path, out: Path, guidance: str | None, rows: int, **how: Any) -> None:
+def draw_gallery(
+    folder: str | Path, out: Path, guidance: str | None, rows: int, *, state: str | None = None, **how: Any
+) -> None:
     """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
     check_picture(out)
     try:
@@ -93,7 +129,7 @@ def draw_gallery(folder: Path, out: Path, guidance: str | None, rows: int, **how
     wrong = [scale for scale in scales or () if not 0 <= scale < math.inf]
     if wrong:
         raise ConfigError(f"--guidance {wrong[0]:g} must be a number from 0")
-    model = vqlcmd.load(str(folder))
+    model = _load(folder, state)
     scales = scales or [model.about["sampling"]["guidance"]]
     columns = min(len(model.class_names), 20) or 10
     classes = list(range(columns)) * rows if model.class_names else columns * rows
@@ -103,16 +139,48 @@ def draw_gallery(folder: Path, out: Path, guidance: str | None, rows: int, **how
 
 
 def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
-    """Curves and distance matrices of the embeddings in a table's rows."""
+    """Curves of the embeddings in a table's rows, and distance matrices of those whose models are in this clone."""
     check_picture(out)
     found = runner.curves(name, preset, seed)
     with tempfile.TemporaryDirectory() as folder:
-        tables = {}
+        tables, missing = {}, []
         for row, result in found.items():
-            method, _ = load_method(runner.fetch_model(result["revision"], Path(folder)), torch.device("cpu"))
-            tables[row] = method.table
-    figures.collapse({row: result["curves"] for row, result in found.items()}, tables, out)
+            try:
+                model = runner.fetch_model(result["revision"], Path(folder))
+            except DataError as error:
+                missing.append(str(error))
+                continue
+            tables[row] = load_method(model, torch.device("cpu"))[0].table
+    drawn = {
+        row: {key: result["curves"][key] for key in SHOWN if key in result["curves"]} for row, result in found.items()
+    }
+    figures.collapse(drawn, tables, out)
     print(f"{out}: {len(found)} rows of {name}, seed {seed}")
+    if missing:
+        print(f"without the distances of {len(missing)} of them: {missing[0]}")
+
+
+def _load(folder: str | Path, state: str | None) -> Generator:
+    if state is None:
+        return vqlcmd.load(str(folder))
+    require_checkout("sample --state")
+    model, step = load_state(state)
+    print(f"an unfinished training, at step {step}")
+    return model
+
+
+def draw_curves(names: list[str], columns: list[str], out: Path, preset: str | None) -> None:
+    """Columns of training, and metrics along snapshots, of the rows of tables."""
+    check_picture(out)
+    found: dict[str, dict[str, list[runner.Line]]] = {}
+    for name in names:
+        for column, rows in runner.series(name, preset).items():
+            found.setdefault(column, rows)
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise ConfigError(f"{', '.join(names)} has no {missing[0]}: choose of {', '.join(found)}")
+    figures.lines({column: found[column] for column in columns}, out)
+    print(f"{out}: {', '.join(columns)} of {', '.join(names)}")
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:
@@ -125,11 +193,17 @@ def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out
     else:
         out.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(pixels):
-            ending = "" if labels is None else f"-{names[labels[number]]}"
+            ending = "" if labels is None else f"-{_file_part(names[labels[number]])}"
             path = out / f"{number:06}{ending}.png"
             with writing(path):
                 Image.fromarray(image).save(path)
     print(f"{len(images)} image{'' if len(images) == 1 else 's'} in {out}")
+
+
+def _file_part(name: str) -> str:
+    """A class's name as part of a file's: one that comes with somebody's model may be anything."""
+    plain = "".join(each if each.isprintable() and each not in "/\\" else "_" for each in name)
+    return plain.encode()[:LONGEST_PART].decode(errors="ignore")
 
 
 def check_folder(out: Path) -> None:

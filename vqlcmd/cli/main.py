@@ -3,20 +3,21 @@
 import os
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vqlcmd.cli import model
-from vqlcmd.cli.checkout import require_checkout, run_stage
+from vqlcmd.cli import model, share, text
+from vqlcmd.cli.checkout import hand_over, require_checkout, run_stage
 from vqlcmd.cli.methods import print_methods
 from vqlcmd.cli.page import page
 from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.artefacts import write_errors
-from vqlcmd.runtime.errors import ConfigError, UserError, shown
+from vqlcmd.runtime.errors import ConfigError, UserError, message, shown
 
 STAGES = {
     "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
@@ -29,6 +30,8 @@ STAGES = {
     "evaluate": "FID, IS, precision, recall: samples, reference -> metrics/evaluate.json.",
 }
 
+REPORTS = {"images": "vqlcmd.cli.report", "text": "vqlcmd.reports.text"}
+"""Of each domain: the module that prints its numbers."""
 NOTICEABLE = 10_000
 """Images that take more than a moment to read."""
 
@@ -81,12 +84,20 @@ def scan(
     no_copies: Annotated[
         bool, typer.Option("--no-copies", help="Do not look for copies of one picture, which reads all images once.")
     ] = False,
+    as_text: Annotated[
+        bool, typer.Option("--text", help="A folder of text files: .txt, .text, .md and .rst, in UTF-8.")
+    ] = False,
 ) -> None:
     """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
     if not Path("dvc.yaml").is_file():
         raise ConfigError(
-            f"there is no dvc.yaml here, and {paths.MANIFESTS} lies beside it: run this in a checkout's root"
+            f"there is no dvc.yaml here, and {paths.MANIFESTS} lies beside it: run this in a checkout's root, or in a "
+            "folder that `vqlcmd init DIR` has made"
         )
+    hand_over()
+    if as_text:
+        text.scan(name, Path(source))
+        return
     from vqlcmd.images import manifest
     from vqlcmd.images.sources import torchvision_sets
     from vqlcmd.runtime.progress import Progress
@@ -103,7 +114,8 @@ def scan(
     manifest.write(found, path)
     print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes ({found.kind})")
     if found.classes:
-        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened([*found.classes], 5)}")
+        named = [shown(each, 40) for each in found.classes]
+        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened(named, 5)}")
     if found.copies:
         named = [f"{shown(images.name(copy))} of {shown(images.name(first))}" for copy, first in found.copies.items()]
         print(f"Copies, which stay on one side of the split: {len(named)}: {manifest.shortened(named, 5)}")
@@ -119,12 +131,37 @@ def scan(
 
 
 @app.command()
-def report() -> None:
+def report(
+    html: Annotated[
+        Path | None, typer.Option(help="Also one page, FILE.html, with pictures and curves inside.")
+    ] = None,
+) -> None:
     """Print the metrics of the last run, and where its pictures are."""
     require_checkout("report")
-    from vqlcmd.cli.report import print_report
+    from vqlcmd.params import load_run
 
-    print_report()
+    domain = load_run().domain if Path("params.yaml").is_file() else "images"
+    import_module(REPORTS[domain]).print_report(html)
+
+
+@app.command()
+def compare(
+    revisions: Annotated[
+        list[str], typer.Argument(help="Two or more: commits, branches, tags, experiments, or `workspace`.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help="Also one page, FILE.html: curves over each other, grids beside each other.")
+    ] = None,
+) -> None:
+    """What differs between runs: parameters, numbers, curves, pictures."""
+    require_checkout("compare")
+    if len(revisions) < 2:
+        raise ConfigError(
+            f"{revisions[0]} alone compares with nothing: name two revisions; `workspace` is what is here"
+        )
+    from vqlcmd.cli.report import print_comparison
+
+    print_comparison(revisions, html)
 
 
 @app.command()
@@ -147,6 +184,8 @@ app.command("methods")(print_methods)
 app.command()(page)
 
 model.mount(app)
+text.mount(app)
+share.mount(app)
 for _stage_name, _text in STAGES.items():
     if _stage_name != "sample":
         _mount(_stage_name, _text)
@@ -157,10 +196,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"vqlcmd: {error}", file=sys.stderr)
+        print(f"vqlcmd: {message(error)}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:
-        line = write_errors.one_line(error)
+    except (OSError, MemoryError, RuntimeError) as error:
+        line = launcher.of_memory(error, "ask for fewer images, or for fewer at once")
+        if line is None and isinstance(error, OSError):
+            line = write_errors.one_line(error)
         if line is None:
             raise
         print(f"vqlcmd: {line}", file=sys.stderr)

@@ -11,9 +11,21 @@ from vqlcmd.cli.knobs import KnobCommand
 from vqlcmd.runtime.errors import ConfigError
 
 Model = Annotated[
-    Path, typer.Option("--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them.")
+    str,
+    typer.Option(
+        "--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them, or hf://USER/NAME."
+    ),
 ]
-DATA = Path("data")
+State = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="Instead of --model, a training that is not over: its folder's name in .state/train, or `newest`.",
+    ),
+]
+DATA = "data"
+TEXT = ".txt"
+"""What --out ends in for a model of text."""
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
 Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
@@ -22,31 +34,42 @@ SampleSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of the ra
 
 def decode(
     out: Annotated[
-        Path, typer.Option(help="A folder for PNG files, or FILE.npz (arr_0, NHWC uint8) for the ADM evaluator.")
+        Path,
+        typer.Option(help="A folder for PNG files, FILE.npz (arr_0, NHWC uint8) for the ADM evaluator, or FILE.txt."),
     ],
     count: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once. As in sampling, if left out.")] = None,
     model: Model = DATA,
     samples: Annotated[Path | None, typer.Option(help="Their folder. [default: samples/ in that of --model]")] = None,
 ) -> None:
-    """Turn the samples of the pipeline into images."""
+    """Turn the samples of the pipeline into images, or into text where --out ends in .txt."""
+    if out.suffix == TEXT:
+        from vqlcmd.cli.text_export import decode_text
+
+        decode_text(Path(model), samples or Path(model) / "samples", out, count)
+        return
     from vqlcmd.cli.export import decode_samples
 
-    decode_samples(model, samples or model / "samples", out, count, batch_size)
+    decode_samples(model, samples, out, count, batch_size)
 
 
 def sample(
     context: typer.Context,
-    class_: Annotated[int | None, typer.Option("--class", min=0, help="Images of this class, numbered from 0.")] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="Images of this class: its name, or its number from 0.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many images.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for PNG files, or FILE.npz.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for PNG files, FILE.npz, or FILE.txt of a model of text.")
+    ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: Sampler = None,
     seed: SampleSeed = None,
     model: Model = DATA,
+    state: State = None,
 ) -> None:
-    """Without options the pipeline's stage: model -> data/samples. With --out: images of your choice, into DIR."""
+    """Without options the pipeline's stage: model -> data/samples. With --out: images, or text, of your choice."""
     if out is None:
         given = [
             name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
@@ -56,10 +79,19 @@ def sample(
             named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
             raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
         raise typer.Exit(run_stage("sample"))
+    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed, **knobs.given(context)}
+    if out.suffix == TEXT:
+        from vqlcmd.cli.text_export import sample_text
+
+        if class_ is not None:
+            raise ConfigError(f"--class {class_}: text has no classes; leave the option out")
+        if state is not None:
+            raise ConfigError(f"--state {state}: of images alone; leave the option out")
+        sample_text(Path(model), out, count or 16, **how)
+        return
     from vqlcmd.cli.export import sample_images
 
-    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed}
-    sample_images(model, out, class_, count or 16, **how, **knobs.given(context))
+    sample_images(model, out, class_, count or 16, state=state, **how)
 
 
 def inpaint(
@@ -70,7 +102,9 @@ def inpaint(
         typer.Argument(help="A picture of the same size: white where to paint anew, black or transparent to keep."),
     ],
     out: Annotated[Path, typer.Option(help="PNG: the picture, what is kept of it, and the results.")] = Path("out.png"),
-    class_: Annotated[int | None, typer.Option("--class", min=0, help="What to paint, numbered from 0.")] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="What to paint: the class's name, or its number from 0.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many results.")] = 8,
     steps: Steps = None,
     guidance: Guidance = None,
@@ -103,11 +137,13 @@ def gallery(
     sampler: Sampler = None,
     seed: SampleSeed = None,
     model: Model = DATA,
+    state: State = None,
 ) -> None:
     """One picture of samples of a model, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
     from vqlcmd.cli.export import draw_gallery
 
-    draw_gallery(model, out, guidance, rows, steps=steps, sampler=sampler, seed=seed, **knobs.given(context))
+    how = {"steps": steps, "sampler": sampler, "seed": seed}
+    draw_gallery(model, out, guidance, rows, state=state, **how, **knobs.given(context))
 
 
 def mount(app: typer.Typer) -> None:

@@ -1,175 +1,81 @@
 """The last run's metrics as a table, its pictures, and a line for each that is older than what lies here now."""
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from vqlcmd.experiments.table import differences
-from vqlcmd.images import manifest
-from vqlcmd.params import Params, load_params
+from vqlcmd.reports import page, revision
+from vqlcmd.reports.comparison import compare
+from vqlcmd.reports.revision import PICTURES
+from vqlcmd.reports.stale import stale
 from vqlcmd.runtime import paths
-from vqlcmd.runtime.artefacts import belongs
-from vqlcmd.runtime.artefacts.belongs import Artefact
-from vqlcmd.runtime.artefacts.json_file import read_json
-from vqlcmd.runtime.errors import DataError
-from vqlcmd.runtime.safetensors_file import read_about
-from vqlcmd.tokens.header import read_header
-
-PICTURES = {
-    "grid.png": "samples, classes in columns",
-    "reconstructions.png": "real images above their reconstructions by the VQGAN",
-    "nearest.png": "samples above the training images that they come nearest to",
-    "embeddings.png": "norms and distances: VQGAN codebook above, learned embeddings below",
-    "schedule.png": "the noise schedule",
-}
-MADE_BY = {"evaluate": "evaluate.json", "bound": "bound.json", "figures": "the pictures"}
-"""What a stage leaves in metrics/, whose origin it notes."""
-HOW_IT_RUNS = ("batch_size", "save_every", "logger", "shard_images", "skip_broken")
-"""Parameters, in whichever section, that no number depends on but by rounding."""
-AT_MOST = 3
+from vqlcmd.runtime.errors import ConfigError, DataError
 
 
-def print_report() -> None:
-    """The table of metrics/, its pictures, and what of it was not made from the parameters and data that are here."""
-    found, bound = (_metrics(paths.METRICS / name) for name in ("evaluate.json", "bound.json"))
+def print_report(html: Path | None = None) -> None:
+    """The table of metrics/, its pictures, and what of it was not made from the parameters and data that are here.
+
+    `html`: a page of all that, beside.
+    """
+    check_page(html)
+    for name in ("evaluate.json", "bound.json"):
+        if not (paths.METRICS / name).is_file():
+            raise DataError(f"{paths.METRICS / name} is missing: `dvc repro` makes it")
+    run = revision.read()
     table = Table(title="Generated images, and the VQGAN's reconstructions as the target")
     for column in ("metric", "generated", "reconstructed"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    for name in (
-        key
-        for key in found
-        if key.startswith(("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest"))
-        and not isinstance(found[key], str)
-    ):
-        table.add_row(name, _number(found[name]), _number(found.get("reconstruction", {}).get(name)))
-    table.add_row("repeated_training_tokens", _number(found.get("repeated_training_tokens")), "")
-    nats, error = bound.get("nats_per_token"), bound.get("standard_error")
-    table.add_row("bound, nats per token", "" if nats is None else f"{_number(nats)} ± {_number(error) or '?'}", "")
-    table.add_row("nfe per image", str(found.get("nfe", "")), "")
+    for row in run.numbers():
+        table.add_row(*row)
     console = Console()
     console.print(table)
-    for name, reason in [*found.items(), *bound.items()]:
-        if name.endswith("_null"):
-            console.print(f"no {name.removesuffix('_null')}: {reason}", highlight=False, markup=False)
-    for note in found.get("notes", []):
-        console.print(f"note: {note}", highlight=False, markup=False)
+    for note in run.notes():
+        console.print(note, highlight=False, markup=False)
     for name, text in PICTURES.items():
-        if (paths.METRICS / name).is_file():
+        if name in run.pictures:
             console.print(f"{paths.METRICS / name}  {text}", highlight=False)
-    for line in stale():
+    lines = list(stale())
+    for line in lines:
         print(line)
+    if html:
+        page.write_report(run, lines, html)
+        print(f"{html}: the page")
 
 
-def stale() -> Iterator[str]:
-    """A line for each thing in metrics/ and data/ that was not made from what lies in data/ and params.yaml now."""
-    places: dict[str, Path] = {
-        "tokenizer": paths.VQGAN,
-        "tokens": paths.TOKENS,
-        "model": paths.MODEL,
-        "samples": paths.SAMPLES,
-        "reference": paths.REFERENCE,
-    }
-    if not any(path.exists() for path in places.values()):
-        yield (
-            "No run was made here: these are the numbers that were committed, of whoever committed them. `dvc repro` "
-            "makes them here."
-        )
-        return
-    missing = [str(path) for path in places.values() if not path.exists()]
-    if missing:
-        yield (
-            f"{' and '.join(missing)}: not there, so a run was interrupted or is going on, and what needs it is of the "
-            "run before. `dvc repro` goes on."
-        )
-    said = {name: _said(name, path) for name, path in places.items() if path.exists()}
-    here = {name: getattr(belongs, name)(places[name], *about) for name, about in said.items()}
-    for one, other in combinations(here.values(), 2):
-        try:
-            belongs.check_belong(one, other)
-        except DataError as error:
-            yield str(error)
-    params = load_params()
-    for name, about in said.items():
-        changed = _changed(*_parameters(name, about[0] if about else read_about(paths.VQGAN), params))
-        if changed:
-            yield f"{places[name]} is older than params.yaml: {changed}"
-    for stage, file in MADE_BY.items():
-        yield from _older(stage, file, here, params)
+def print_comparison(names: Sequence[str], html: Path | None) -> None:
+    """What differs between revisions, on the terminal; `html`: a page with curves and pictures, beside."""
+    check_page(html)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{', '.join(names)}: a name stands there twice; name different revisions")
+    made = compare([revision.read(name) for name in names])
+    console = Console()
+    if made.varied:
+        console.print(_beside("Parameters that differ", "parameter", names, made.varied))
+    else:
+        console.print("params.yaml is the same in all of them")
+    console.print(_beside("Numbers", "metric", made.labels, made.numbers))
+    for remark in made.remarks:
+        console.print(remark, highlight=False, markup=False)
+    if html:
+        page.write_comparison(made, html)
+        print(f"{html}: the page")
+    else:
+        print("--html FILE has the curves over each other and the grids beside each other")
 
 
-def _older(stage: str, file: str, here: Mapping[str, Artefact], params: Params) -> Iterator[str]:
-    path = paths.ORIGIN / f"{stage}.json"
-    what = f"metrics/{file}" if file.endswith(".json") else f"metrics/*.png ({file})"
-    if not path.is_file():
-        yield f"{what} does not say what it was made from: it is of another version"
-        return
-    origin = read_json(path, "`dvc repro` makes it")
-    if not isinstance(origin, list) or [type(each) for each in origin] != [dict, dict]:
-        raise DataError(f"{path} is of another kind: `dvc repro` makes it")
-    digests, then = origin
-    other = [
-        str(here[name].path) for name in here if digests.get(name, here[name].origin[name]) != here[name].origin[name]
-    ]
-    if other:
-        yield f"{what} is not of the present {', '.join(other)}"
-    changed = _changed(then, params.model_dump(mode="json"))
-    if changed:
-        yield f"{what} is older than params.yaml: {changed}"
+def check_page(html: Path | None) -> None:
+    """ConfigError where a page would not be what its name says; before it is made."""
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{html} does not end in .html, which the page will be: change its ending")
 
 
-def _said(name: str, path: Path) -> tuple[Any, ...]:
-    """What an artefact says of itself, as its function in `belongs` takes it."""
-    if name == "tokenizer":
-        return ()
-    if name in ("tokens", "samples"):
-        return (read_header(path),)
-    return (read_about(path if path.is_file() else path / "features.safetensors"),)
-
-
-def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[Any, Any]:
-    """What an artefact says about the parameters that made it, and the same ones as they are now."""
-    now = params.model_dump(mode="json")
-    if name == "tokenizer":
-        settings = about.get("provenance", {}).get("settings")
-        return ({"vqgan": settings} if settings else {}), now
-    if name == "tokens":
-        then = {
-            "images": about["images"],
-            "dataset": about["manifest"]["name"],
-            "tokenize": {"holdout": about["holdout"]},
-        }
-        listed = paths.MANIFESTS / f"{params.dataset}.json"
-        digest = manifest.digest(manifest.read(listed)) if listed.is_file() else None
-        return then | {"manifest": about["manifest"]["digest"]}, now | {"manifest": digest}
-    if name == "model":
-        return about["params"], params.model_part().model_dump(mode="json")
-    if name == "samples":
-        return {key: about[key] for key in ("seed", "sampler", "sample_steps", "guidance", "sample")}, now
-    return {key: about["made_from"][key] for key in ("images", "reference") if key in about["made_from"]}, now
-
-
-def _changed(then: Any, now: Any) -> str:
-    """The parameters of `then` that are others now, in a few words; nothing for none."""
-    current = differences({}, now)
-    changed = {
-        key: (value, current.get(key))
-        for key, value in differences({}, then).items()
-        if key.rpartition(".")[2] not in HOW_IT_RUNS and current.get(key) != value
-    }
-    shown = [f"{key} {was!r:.40} -> {becomes!r:.40}" for key, (was, becomes) in list(changed.items())[:AT_MOST]]
-    return ", ".join(shown) + (f" and {len(changed) - AT_MOST} more" if len(changed) > AT_MOST else "")
-
-
-def _metrics(path: Path) -> dict[str, Any]:
-    found = read_json(path, "`dvc repro` makes it")
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds no metrics: `dvc repro` makes it")
-    return found
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _beside(title: str, what: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(what)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    return table

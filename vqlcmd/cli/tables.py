@@ -58,6 +58,23 @@ def table_commands(name: Name, preset: Preset = None) -> None:
     print(commands(name, load(name), base_values(preset)))
 
 
+@tables.command("curves")
+def table_curves(
+    names: Annotated[str, typer.Argument(help="Tables, with commas between.")],
+    columns: Annotated[str, typer.Argument(help="Columns of train.tsv, or metrics, with commas between.")],
+    out: Annotated[Path, typer.Argument(help="FILE.png")],
+    preset: Preset = None,
+) -> None:
+    """Draw curves of a table's rows, a panel for each column and a line for each seed; of samples along snapshots too.
+
+    Metrics of samples have a curve where a table sweeps `weights`.
+    """
+    require_checkout("table curves")
+    from vqlcmd.cli.export import draw_curves
+
+    draw_curves(names.split(","), columns.split(","), out, preset)
+
+
 @tables.command("embeddings")
 def table_embeddings(
     name: Name,

@@ -57,10 +57,11 @@ def model_costs(about: dict[str, Any], how: Sampling | None = None) -> MethodCos
 
 
 def training_memory(costs: MethodCosts, on_cpu: bool) -> TrainingMemory:
-    """Training in float32; in bf16 the activations take less."""
+    """Training in float32; in bf16 the activations take less. The best state lies in the CPU's memory."""
     weights = FLOAT * costs.parameters
     per_image = activations(costs.sizes, costs.students, stored=on_cpu and costs.params.network.dropout > 0)
-    return TrainingMemory(weights, weights, 2 * weights, len(costs.params.train.ema) * weights, per_image)
+    averages = len(costs.params.train.ema) + (costs.params.train.keep_best if on_cpu else 0)
+    return TrainingMemory(weights, weights, 2 * weights, averages * weights, per_image)
 
 
 def activations(sizes: Sizes, students: int, stored: bool) -> int:

@@ -107,7 +107,7 @@ class Plan:
         near, _, _ = self.look(self.params.evaluate.precision_features)
         _, kept = self.kept
         statistics = 2 * 8 * dimensions * (dimensions + 1)
-        models = len(self.params.train.ema) + len(self.params.train.snapshots)
+        models = self._averages + len(self.params.train.snapshots)
         return {
             "data/vqgan.safetensors": FLOAT * self.tokenizer_parameters,
             "data/tokens": self.sequences * sequence + codebook,
@@ -118,7 +118,12 @@ class Plan:
 
     def state(self) -> int:
         """Bytes of an unfinished training: the model, its moving averages, and two moments of its gradients."""
-        return (3 + len(self.params.train.ema)) * FLOAT * self.costs.parameters
+        return (3 + self._averages) * FLOAT * self.costs.parameters
+
+    @property
+    def _averages(self) -> int:
+        """Moving averages, and the best state of the first."""
+        return len(self.params.train.ema) + self.params.train.keep_best
 
     def evaluation_memory(self) -> int:
         """Bytes that evaluate holds: the reference, as many features of samples, their logits, rows of distances."""

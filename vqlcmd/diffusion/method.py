@@ -24,6 +24,8 @@ class Method(nn.Module, ABC):
     classes: int
     class_drop: float
     weights: dict[str, float]
+    grid: tuple[int, ...] | None = None
+    """Rows and columns of the tokens, of a model that was loaded from its file."""
 
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
     """AdamW's, where `train.betas` is null."""
@@ -34,7 +36,7 @@ class Method(nn.Module, ABC):
     knobs: ClassVar[type[Section]] = Section
     """What else its sampling takes, with ranges and a description each: `sample.METHOD` in params.yaml."""
     schedules: ClassVar[Mapping[str, Any]] = {}
-    """Of a Markov chain: SCHEDULES of its file, by name, for `discrete.schedule.METHOD`."""
+    """Of a method that masks or replaces tokens: SCHEDULES of its file, by name, for `discrete.schedule.METHOD`."""
     supports_inpainting: ClassVar[bool] = True
     """Whether `sample` can hold tokens fixed."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.paths import experiment_remedy
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ def read_statistics(path: Path) -> Statistics:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             mean, covariance = (torch.from_numpy(np.asarray(file[name], dtype=np.float64)) for name in ("mu", "sigma"))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: reference.statistics names it; null takes the images' own") from None
+        raise DataError(
+            f"{path} is missing: reference.statistics names it; null takes the images' own{experiment_remedy(path)}"
+        ) from None
     except (KeyError, ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is no .npz file with mu and sigma ({reason}): see reference.statistics") from None

@@ -1,5 +1,6 @@
 """A table as commands, which is the part of docs/tables.md that nobody writes by hand: `vqlcmd table commands NAME`."""
 
+import shlex
 from typing import Any
 
 from vqlcmd.experiments.table import Number, Table, runs
@@ -32,7 +33,11 @@ def _line(cells: list[str]) -> str:
 
 
 def _command(overrides: dict[str, Any]) -> str:
-    return "`" + " ".join(["dvc exp run --temp", *(f"-S {key}={value}" for key, value in overrides.items())]) + "`"
+    return (
+        "`"
+        + " ".join(["dvc exp run --temp", *(f"-S {shlex.quote(f'{key}={value}')}" for key, value in overrides.items())])
+        + "`"
+    )
 
 
 def _number(value: Number) -> str:

@@ -11,12 +11,16 @@ from typing import Any
 
 from vqlcmd.experiments.results import ResultsFile, call, experiments
 from vqlcmd.experiments.table import Run, metric_of
+from vqlcmd.runtime.artefacts.json_file import read_json
+from vqlcmd.runtime.errors import DataError, shown
 
 SECONDS_BETWEEN_POLLS = 2.0
 SECONDS_BETWEEN_LOOKS = 15.0
+SECONDS_BETWEEN_LINES = 60.0
 LOOKS_TO_BE_SURE = 2
 RECORDS = Path(".dvc/tmp/exps/run")
-"""Where DVC notes the process of each row, by the full name of its task."""
+"""Where DVC notes the process of each row and what it prints, by the full name of its task."""
+LOG_BYTES = 4096
 STATES = ("Queued", "Running", "Failed", "Success")
 
 
@@ -38,13 +42,17 @@ class Queue:
                 self._enqueue(experiment_name(run, identity), run)
         self.waiting, failed, started = dict(wave), [], time.monotonic()
         self._start()
-        lost, looked, status = 0, 0.0, {}
+        lost, looked, told, status = 0, 0.0, started, {}
         while self.waiting and lost < LOOKS_TO_BE_SURE:
             time.sleep(SECONDS_BETWEEN_POLLS)
             # DVC takes a second of processor time to answer, which the experiments miss; Git takes none.
             looking = time.monotonic() - looked > SECONDS_BETWEEN_LOOKS
             if looking:
-                status, looked = self._status(), time.monotonic()
+                listed, looked = self._listed(), time.monotonic()
+                status = {name: state for _, name, state in listed}
+                if looked - told > SECONDS_BETWEEN_LINES:
+                    told = looked
+                    self._tell([(task, name) for task, name, state in listed if state == "Running" and name in ours])
             # Asked after the status: an experiment that has left the queue in the meantime is among them.
             done = [identity for identity in experiments() if identity in self.waiting]
             for identity in done:
@@ -57,10 +65,10 @@ class Queue:
                 if status.get(name := experiment_name(run, identity)) == "Failed":
                     del self.waiting[identity]
                     failed.append(f"{run.row}, seed {run.seed} failed; `dvc queue logs {name}` says why")
-            ours = {status.get(experiment_name(run, identity)) for identity, run in self.waiting.items()}
-            lost = 0 if ours & {"Queued", "Running"} else lost + 1
-            if "Queued" in ours and list(status.values()).count("Running") < self.jobs:
-                # A worker may have stopped for want of work just before these came.
+            states = {status.get(experiment_name(run, identity)) for identity, run in self.waiting.items()}
+            lost = 0 if states & {"Queued", "Running"} else lost + 1
+            if "Queued" in states and list(status.values()).count("Running") < self.jobs:
+                # A worker may have stopped for want of work just before these came, or on an error of its own.
                 self._start()
         failed += [
             f"{run.row}, seed {run.seed} is neither done nor in DVC's queue: the same command queues it again"
@@ -124,6 +132,13 @@ class Queue:
         if tasks:
             call(["dvc", "queue", "remove", *tasks], check=False)
 
+    def _tell(self, running: list[tuple[str, str]]) -> None:
+        """The last line that each running row has printed: it may take hours."""
+        for task, name in running:
+            line = last_line(task)
+            if line:
+                self.say(f"{name}: {line}")
+
     def _report(self, run: Run, book: ResultsFile, total: int, seconds: float) -> None:
         same = {"row": run.row, "seed": run.seed, "value": run.value}
         metrics = next(row["metrics"] for row in book.rows() if all(row[key] == same[key] for key in same))
@@ -137,13 +152,27 @@ class Queue:
         )
 
 
+def last_line(task: str) -> str:
+    """What a row printed last, from the log that DVC keeps of its task; "" where there is nothing yet."""
+    for log in RECORDS.glob(f"{task}*/*.out"):
+        try:
+            with log.open("rb") as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - LOG_BYTES, 0))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            continue
+        return shown(next((line for line in reversed(lines) if line.strip()), ""), 200)
+    return ""
+
+
 def _alive(record: Path) -> bool:
     """Whether the process that DVC noted for a row is still that row's."""
     import psutil
 
     try:
-        command = psutil.Process(json.loads(record.read_text(encoding="utf-8"))["pid"]).cmdline()
-    except (psutil.Error, ValueError, KeyError):
+        # DVC removes the record of a row that has just ended.
+        command = psutil.Process(read_json(record, "DVC writes it")["pid"]).cmdline()
+    except (psutil.Error, DataError, ValueError, KeyError, TypeError):
         return False
     return record.stem in " ".join(command)
 

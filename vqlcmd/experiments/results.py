@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from vqlcmd.experiments.table import Run, differences
-from vqlcmd.runtime.artefacts.json_file import read_json
+from vqlcmd.runtime.artefacts.json_file import parse_json, read_json
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import write_json
 from vqlcmd.runtime.resume import fingerprint
 
 RESULTS = Path("tables/results")
-CURVES = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
+_AGAIN = "`dvc exp remove {}`, and run its row again"
+CURVES = ("step", "embedding_", "decodable_0", "ce_", "table_grad_")
+"""Columns of train.tsv that are kept, by how their names begin."""
 
 
 class ResultsFile:
@@ -57,17 +59,20 @@ class ResultsFile:
         }
         # Experiments of an earlier version have their protocol among the metrics.
         apart = call(["git", "show", f"{revision}:metrics/protocol.json"], check=False)
-        protocol = {"protocol": json.loads(apart.stdout)} if apart.returncode == 0 else {}
+        protocol = {"protocol": _parsed(apart.stdout, "protocol.json", revision)} if apart.returncode == 0 else {}
+        bound, evaluated = (_numbers(shown[file], file, revision) for file in ("bound.json", "evaluate.json"))
         header, *lines = (line.split("\t") for line in shown["train.tsv"].splitlines())
         columns = {name: [line[index] for line in lines] for index, name in enumerate(header)}
-        last = {name: float(values[-1]) for name, values in columns.items() if name.startswith("embedding") and values}
+        last = {name: float(values[-1]) for name, values in columns.items() if name.startswith(CURVES[1:]) and values}
         result = {
             "identity": identity,
             "preset": self.preset,
             "seed": run.seed,
             "overrides": run.overrides,
-            "metrics": {**last, **json.loads(shown["bound.json"]), **json.loads(shown["evaluate.json"]), **protocol},
-            "curves": {name: [float(value) for value in columns[name]] for name in CURVES if name in columns},
+            "metrics": {**last, **bound, **evaluated, **protocol},
+            "curves": {
+                name: [float(value) for value in values] for name, values in columns.items() if name.startswith(CURVES)
+            },
             "revision": revision,
             "commit": call(["git", "rev-parse", f"{revision}^"]).stdout.strip(),
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -84,6 +89,17 @@ class ResultsFile:
         kept = sorted([*kept, entry], key=lambda row: json.dumps([row[key] for key in (*same, "scale")]))
         scales = {key: scale for key, scale in scales.items() if any(row["scale"] == key for row in kept)}
         write_json(self.path, {"scales": scales | {name: self.scale}, "rows": kept})
+
+
+def _parsed(text: str, file: str, revision: str) -> Any:
+    return parse_json(text, f"metrics/{file} of the experiment {revision[:8]}", _AGAIN.format(revision[:8]))
+
+
+def _numbers(text: str, file: str, revision: str) -> dict[str, Any]:
+    found = _parsed(text, file, revision)
+    if not isinstance(found, dict):
+        raise DataError(f"metrics/{file} of the experiment {revision[:8]} has no names: {_AGAIN.format(revision[:8])}")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

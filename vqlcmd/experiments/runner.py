@@ -11,7 +11,7 @@ from typing import Any
 
 from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile, call
-from vqlcmd.experiments.table import Run, Table, differences, markdown, read_table, runs
+from vqlcmd.experiments.table import Run, Table, differences, markdown, metric_of, read_table, runs
 from vqlcmd.params import RunParams
 from vqlcmd.runtime import paths, pipeline
 from vqlcmd.runtime.errors import ConfigError, DataError
@@ -20,6 +20,9 @@ from vqlcmd.runtime.yaml_file import read_yaml
 
 TABLES = Path("tables")
 MACHINE_MADE = ("metrics/", "dvc.lock", "tables/results/")
+
+Line = tuple[list[float], list[float]]
+"""Steps, and a value at each."""
 
 
 def names() -> list[str]:
@@ -91,6 +94,41 @@ def curves(name: str, preset: str | None, seed: int) -> dict[str, dict[str, Any]
     if not found:
         raise DataError(f"no row of {name} has run with seed {seed}: `vqlcmd table run {name}`")
     return {row: found[row] for row in load(name).rows if row in found}
+
+
+def series(name: str, preset: str | None) -> dict[str, dict[str, list[Line]]]:
+    """{column: {row: a line of (steps, values) for each seed}} of a table's rows that have run.
+
+    Columns are those of training, and, where the table sweeps `weights`, its metrics at the steps of the snapshots.
+    """
+    table = load(name)
+    results = ResultsFile(name, base_values(preset), preset).rows()
+    found: dict[str, dict[str, list[Line]]] = {}
+    for row in table.rows:
+        seeds = sorted({each["seed"] for each in results if each["row"] == row})
+        for seed in seeds:
+            ours = [each for each in results if (each["row"], each["seed"]) == (row, seed)]
+            curves = dict(ours[0]["curves"])
+            steps = curves.pop("step")
+            lines = {column: (steps, values) for column, values in curves.items()}
+            if table.knob == "weights":
+                at = sorted((_step(each["value"], steps[-1]), each["metrics"]) for each in ours if _on_the_way(each))
+                for metric in table.metrics:
+                    lines[metric] = ([step for step, _ in at], [float(metric_of(each, metric)) for _, each in at])
+            for column, line in lines.items():
+                found.setdefault(column, {}).setdefault(row, []).append(line)
+    if not found:
+        raise DataError(f"no row of {name} has run: `vqlcmd table run {name}`")
+    return found
+
+
+def _on_the_way(result: dict[str, Any]) -> bool:
+    """Whether its weights belong to a step: the model's or a snapshot's, and no average of another decay."""
+    return result["value"] == "model" or result["value"].startswith("snapshots/")
+
+
+def _step(weights: str, last: float) -> float:
+    return last if weights == "model" else float(weights.removeprefix("snapshots/"))
 
 
 def fetch_model(revision: str, folder: Path) -> Path:

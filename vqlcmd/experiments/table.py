@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from vqlcmd.params import Extractor, RunParams, check_run
-from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.params import RunParams, check_run
+from vqlcmd.params.types import Extractor
+from vqlcmd.runtime.errors import ConfigError, shown
 from vqlcmd.runtime.yaml_file import read_yaml
 
 Number = int | float | str | None
@@ -77,8 +78,8 @@ def read_table(path: Path) -> Table:
         return Table.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "table"
-        raise ConfigError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        where = shown(".".join(str(part) for part in first["loc"]) or "table")
+        raise ConfigError(f"{path}: {where}: {shown(first['msg'].removeprefix('Value error, '), 200)}") from None
 
 
 def runs(table: Table, base: dict[str, Any], seeds: Sequence[int]) -> list[Run]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vqlcmd.images.sources import KINDS, BuiltIn, Entry, ImageSource, class_order, short_digest
 from vqlcmd.images.sources.listing import utf8
 from vqlcmd.runtime import paths
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import DataError, shown
 from vqlcmd.runtime.files import atomic_write
 
 NAME = r"^[A-Za-z0-9_-]+$"
@@ -83,7 +83,7 @@ def check(manifest: Manifest, source: ImageSource, where: str) -> None:
     listed = {entry.path: entry for entry in manifest.entries}
     found = {entry.path: entry for entry in source.entries}
     differing = [
-        f"{path} ({_difference(listed.get(path), found.get(path))})"
+        f"{shown(path)} ({_difference(listed.get(path), found.get(path))})"
         for path in sorted(listed.keys() | found.keys())
         if listed.get(path) != found.get(path)
     ]
@@ -118,7 +118,7 @@ def read(path: Path) -> Manifest:
         raise DataError(f"{path}: no manifest ({error.strerror}); {remedy}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        problem = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
+        problem = shown(" ".join([".".join(map(str, first["loc"])), first["msg"]]).strip(), 200)
         raise DataError(f"{path}: not a valid manifest: {problem}; run `vqlcmd scan {path.stem} FOLDER`") from None
 
 

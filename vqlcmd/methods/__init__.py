@@ -5,17 +5,17 @@ import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
 from vqlcmd.params import ModelParams, RunParams
 from vqlcmd.params.types import Section
 from vqlcmd.runtime.artefacts import belongs
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
 METHODS = {
@@ -23,6 +23,8 @@ METHODS = {
     "d3pm": "D3PM",
     "vq_diffusion": "VQDiffusion",
     "maskgit": "MaskGIT",
+    "mdlm": "MDLM",
+    "flow_matching": "FlowMatching",
     "autoregressive": "Autoregressive",
 }
 """`method` in params.yaml, which is the file's name too, to the class in that file."""
@@ -45,7 +47,7 @@ def knobs() -> dict[str, type[Section]]:
 
 
 def schedules() -> dict[str, str]:
-    """Where the schedules of methods that are Markov chains are listed, {method: "module:NAME"}."""
+    """Where the schedules of methods that move tokens are listed, {method: "module:NAME"}."""
     return {name: f"vqlcmd.methods.{name}:SCHEDULES" for name in METHODS if method_class(name).schedules}
 
 
@@ -66,31 +68,85 @@ def save_method(
 
     `header` is that of its tokens; `edits` are the changes across which its training was resumed.
     """
-    about = {
+    about = described(method, params, header, codebook_KD, edits)
+    save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
+
+
+def described(
+    method: Method, params: RunParams, header: dict[str, Any], codebook_KD: Tensor, edits: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """What the file of a model says about it."""
+    return {
         "params": params.model_part().model_dump(mode="json"),
         "sampling": {**dataclasses.asdict(params.sampling()), "batch_size": params.sample.batch_size},
         "tokens": header["tokens"],
         "grid": header["grid"],
-        # How pictures became what the tokens are of: who paints into one prepares it so.
-        **({"images": header["images"]} if "images" in header else {}),
+        # How pictures or text became what the tokens are of: who fills a gap in one prepares it so.
+        **{what: header[what] for what in ("images", "text") if what in header},
         "codes": len(codebook_KD),
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
         "tokens_digest": belongs.header_digest(header),
         **({"resumed_across": list(edits)} if edits else {}),
     }
-    save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
+
+
+class _Usual(BaseModel):
+    """How a model samples unless told."""
+
+    steps: Annotated[int, Field(ge=1, le=10**6)]
+    sampler: str
+    guidance: Annotated[float, Field(ge=0)]
+    own: dict[str, Any]
+    batch_size: Annotated[int, Field(ge=1, le=2**16)]
+
+
+class _About(BaseModel):
+    """What a model's file says about it, as far as anything here relies on it."""
+
+    params: dict[str, Any]
+    sampling: _Usual | None = None
+    tokens: Annotated[int, Field(ge=1, le=2**20)]
+    images: dict[str, Any] | None = None
+    codes: Annotated[int, Field(ge=1, le=2**16)]
+    class_names: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=2**20)]
 
 
 def load_method(path: Path, device: torch.device) -> tuple[Method, dict[str, Any]]:
-    """The frozen method in a model file, and what the file says about it."""
+    """The frozen method in a model file, and what the file says about it. DataError where the two do not agree."""
     tensors, about = load_weights(path, "model")
-    codebook_KD = tensors.pop("vqgan_codebook")
     try:
+        _About.model_validate(about, strict=True)
         params = ModelParams.model_validate_json(json.dumps(about["params"]), strict=False)
-    except ValidationError:
+        codebook_KD = tensors.pop("vqgan_codebook")
+    except (ValidationError, KeyError):
         raise DataError(f"{path} was trained by another version of this project: `dvc repro` trains it anew") from None
+    classes = len(about["class_names"])
     with torch.random.fork_rng(devices=[]):
-        method = build(params, codebook_KD, about["tokens"], len(about["class_names"]))
+        _raise_if_other(path, params, codebook_KD, about, tensors)
+        method = build(params, codebook_KD, about["tokens"], classes)
     method.load_state_dict(tensors)
+    if "grid" in about:
+        method.grid = tuple(about["grid"])
     return method.to(device).eval().requires_grad_(False), about
+
+
+def _raise_if_other(
+    path: Path, params: ModelParams, codebook_KD: Tensor, about: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
+    """DataError where the weights are not those of what a file says that it holds; before that is built in memory."""
+    remedy = "get the file again, or `dvc repro` trains it anew"
+    if codebook_KD.ndim != 2 or len(codebook_KD) != about["codes"] or params.network.layers > len(tensors):
+        raise DataError(f"{path}: its weights are not those of the network that it describes: {remedy}")
+    try:
+        with torch.device("meta"):
+            table = torch.empty(codebook_KD.shape)
+            described = build(params, table, about["tokens"], len(about["class_names"])).state_dict()
+    except (RuntimeError, ConfigError) as error:
+        raise DataError(f"{path}: no network is as it describes ({shown(error)}): {remedy}") from None
+    names = sorted(described.keys() ^ tensors.keys())
+    names += [name for name, tensor in described.items() if name in tensors and tensors[name].shape != tensor.shape]
+    if names:
+        raise DataError(
+            f"{path}: its weights are not those of the network that it describes, such as {shown(names[0])}: {remedy}"
+        )

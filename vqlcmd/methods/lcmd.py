@@ -55,6 +55,8 @@ class LCMD(Method):
         }
         self.schedule = build_schedule(shift=params.s, **params.schedule.model_dump())
         self.weighting = WEIGHTINGS[params.weighting](self.schedule)
+        if self.weighting.learns:
+            self.weights["warp"] = 1.0
         self.consistency_step = STEPS[params.consistency_step]
         self.dropping = DROPPING[params.dropping]
         self.embedding = build_embedding(params.embedding, codebook_KD, params.embedding_dim, params.train.init_std)
@@ -68,6 +70,9 @@ class LCMD(Method):
             width=net.width,
             dropout=net.dropout,
         )
+        self.self_conditioning = params.self_conditioning
+        # Made last, and only where it is used: without it, weights start and train as if there were no such thing.
+        self.previous = _no_effect(params.embedding_dim) if params.self_conditioning else None
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Self) -> dict[str, Tensor]:
         """The loss terms with a weight above 0, per image: {name: (B,)}. `teacher` is the EMA of this model."""
@@ -78,33 +83,45 @@ class LCMD(Method):
         t, start = self.weighting.time(u), torch.full_like(u, self.schedule.start, dtype=torch.float64)
 
         now = self._noised(psi_BND, t, rng, "")
-        z_t = now.z
-
         terms = {}
         if "rec" in self.weights:
             z_0 = self._noised(psi_BND, start, rng, "_rec").z
-            student_t, student_0 = self._student(z_t, t, z_0, start, label)
+            # At z_t and at z_0, in one pass.
+            z, times = torch.cat([now.z, z_0]), torch.cat([t, start])
+            labels = None if label is None else torch.cat([label, label])
+            before = self._first_look(z, times, labels, rng)
+            student_t, student_0 = self.network(self._input(z, before), times, labels).chunk(2)
             terms["rec"] = losses.cross_entropy(student_0, tokens_BN)
         else:
-            student_t = self.network(z_t, t, label)
+            before = self._first_look(now.z, t, label, rng)
+            student_t = self.network(self._input(now.z, before), t, label)
         if "diff" in self.weights:
             error = losses.squared_error(psi_BND, self.psi_hat(student_t))
             terms["diff"] = self.weighting.weight(t).to(error.dtype) * error
         if "cm" in self.weights:
             s = self.schedule.start + (t - self.schedule.start) * rng.uniform("earlier_time").double()
-            terms["cm"] = losses.consistency(teacher.teacher_logits(now, s, label, rng), student_t)
+            before = None if before is None else before[: len(s)]
+            terms["cm"] = losses.consistency(teacher.teacher_logits(now, s, label, rng, before), student_t)
         if "ce" in self.weights:
             terms["ce"] = losses.cross_entropy(student_t, tokens_BN)
+        if "warp" in self.weights:
+            terms["warp"] = self.weighting.error(t, losses.cross_entropy(student_t.detach(), tokens_BN))
         return terms
 
     @torch.no_grad()
-    def teacher_logits(self, now: Noised, s: Tensor, label: Tensor | None, rng: CounterRNG) -> Tensor:
-        """The teacher's logits at z_s, one step of `consistency_step` from z_t: (B, N, K)."""
+    def teacher_logits(
+        self, now: Noised, s: Tensor, label: Tensor | None, rng: CounterRNG, before: Tensor | None
+    ) -> Tensor:
+        """The teacher's logits at z_s, one step of `consistency_step` from z_t: (B, N, K).
+
+        It sees what the student saw of an earlier look, `before` (B, N, D).
+        """
 
         def guess(z_BND: Tensor, t: Tensor) -> Tensor:
-            return self.psi_hat(self.network(z_BND, t, label))
+            return self.psi_hat(self.network(self._input(z_BND, before), t, label))
 
-        return self.network(self.consistency_step.move(self.schedule, now, s, guess, rng), s, label)
+        z_s = self.consistency_step.move(self.schedule, now, s, guess, rng)
+        return self.network(self._input(z_s, before), s, label)
 
     @torch.no_grad()
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
@@ -113,12 +130,13 @@ class LCMD(Method):
         predict = with_known_tokens(guided(self.network, how.guidance, null=self.classes), known)
         step, size = SAMPLERS[how.sampler], len(rng.rows)
         u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=rng.rows.device)
-        times = self.schedule.between(u)
+        times = self.weighting.steps(u)
         times_SB = times[:, None].expand(-1, size)
-        z = rng.normal("prior", self.tokens, self.table.shape[1])
+        z, before = rng.normal("prior", self.tokens, self.table.shape[1]), None
         for index, (t, s) in enumerate(pairwise(times_SB)):
-            z = step(self.schedule, z, self.psi_hat(predict(z, t, label)), s, t, rng.with_step(index))
-        return predict(z, times_SB[-1], label).argmax(dim=2)
+            psi_hat = self.psi_hat(predict(self._input(z, before), t, label))
+            z, before = step(self.schedule, z, psi_hat, s, t, rng.with_step(index)), psi_hat
+        return predict(self._input(z, before), times_SB[-1], label).argmax(dim=2)
 
     def nfe(self, how: Sampling) -> int:
         """Passes through the network that one image costs."""
@@ -131,14 +149,14 @@ class LCMD(Method):
         size = len(tokens_BN)
         start = torch.full((size,), self.schedule.start, dtype=torch.float64, device=tokens_BN.device)
         z_0 = gaussian.diffuse(self.schedule, psi, start, rng.normal("rec", *psi.shape[1:]))
-        total = gaussian.prior_kl(self.schedule, psi) + losses.cross_entropy(self.network(z_0, start, label), tokens_BN)
+        total = gaussian.prior_kl(self.schedule, psi) + losses.cross_entropy(self._look(z_0, start, label), tokens_BN)
         spread = self.schedule.log_snr_max - self.schedule.log_snr_min
         for level in range(levels):
             u = (level + rng.with_step(level).uniform("level").double()) / levels
             log_snr = self.schedule.log_snr_min + spread * u
             t = self.schedule.time(log_snr)
             z_t = gaussian.diffuse(self.schedule, psi, t, rng.with_step(level).normal("eps", *psi.shape[1:]))
-            error = losses.squared_error(psi, self.psi_hat(self.network(z_t, t, label)))
+            error = losses.squared_error(psi, self.psi_hat(self._look(z_t, t, label)))
             total = total + 0.5 * spread * log_snr.exp().to(error.dtype) * error / levels
         return total
 
@@ -151,7 +169,7 @@ class LCMD(Method):
         for share in (0.1, 0.25, 0.5, 0.75, 0.9):
             t = self.schedule.between(torch.full((len(tokens_BN),), share, device=tokens_BN.device))
             z_t = gaussian.diffuse(self.schedule, psi, t, rng.normal("diagnostics", *psi.shape[1:]))
-            found[f"ce_{share}"] = float(losses.cross_entropy(self.network(z_t, t, label), tokens_BN).mean())
+            found[f"ce_{share}"] = float(losses.cross_entropy(self._look(z_t, t, label), tokens_BN).mean())
         return found
 
     def _draws(self, dim: int) -> dict[str, int]:
@@ -168,13 +186,23 @@ class LCMD(Method):
         eps_BND = rng.normal(f"eps{which}", *psi_BND.shape[1:])
         return Noised(gaussian.diffuse(self.schedule, psi_BND, t, eps_BND), psi_BND, eps_BND, t)
 
-    def _student(
-        self, z_t: Tensor, t: Tensor, z_0: Tensor, start: Tensor, label: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Logits at z_t and at z_0, in one pass."""
-        labels = None if label is None else torch.cat([label, label])
-        at_t, at_0 = self.network(torch.cat([z_t, z_0]), torch.cat([t, start]), labels).chunk(2)
-        return at_t, at_0
+    def _input(self, z_BND: Tensor, before_BND: Tensor | None) -> Tensor:
+        """What the network sees: z, and with self-conditioning what it expected at an earlier look."""
+        return z_BND if self.previous is None or before_BND is None else z_BND + self.previous(before_BND)
+
+    @torch.no_grad()
+    def _first_look(self, z_BND: Tensor, t: Tensor, label: Tensor | None, rng: CounterRNG) -> Tensor | None:
+        """The expected embeddings at z itself, in a share of the images, and 0 in the others."""
+        if self.previous is None:
+            return None
+        chosen = rng.uniform("self_conditioning") < self.self_conditioning
+        psi_hat = self.psi_hat(self.network(z_BND, t, label))
+        return torch.where(chosen.repeat(len(z_BND) // len(chosen))[:, None, None], psi_hat, 0.0)
+
+    def _look(self, z_BND: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """Logits at z; with self-conditioning those of a second look, which knows the first one."""
+        first = None if self.previous is None else self.psi_hat(self.network(z_BND, t, label))
+        return self.network(self._input(z_BND, first), t, label)
 
     def alpha_bar(self, u: Tensor) -> Tensor:
         return self.schedule.alpha(self.schedule.between(u)) ** 2
@@ -190,3 +218,10 @@ class LCMD(Method):
         """The expected embedding, sum_k P(x_i = k) e_k: (B, N, D). Equation 2."""
         with autocast(logits_BNK.device.type, enabled=False):
             return logits_BNK.float().softmax(dim=2) @ self.table
+
+
+def _no_effect(dim: int) -> nn.Linear:
+    """A linear map of vectors (D,) that starts as 0."""
+    layer = nn.Linear(dim, dim, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer

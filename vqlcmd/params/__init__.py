@@ -5,22 +5,20 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
 from vqlcmd.params.errors import lines
+from vqlcmd.params.images import Evaluate, Images, Reference, Tokenize
 from vqlcmd.params.sections import Discrete, Network, Schedule, Train
+from vqlcmd.params.text import Text, TextEvaluate, TextReference, TextTokenize
 from vqlcmd.params.types import (
     Batch,
-    Colour,
     Count,
     Dimension,
-    Extractor,
     LogSnr,
-    Metric,
     NonNegative,
-    Rate,
     Section,
     Seed,
     Share,
@@ -31,33 +29,6 @@ from vqlcmd.params.types import (
 from vqlcmd.params.vqgan import Vqgan
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
-
-
-class Images(Section):
-    """How pictures are cropped: shared by the tokenizer, the tokens and the reference."""
-
-    size: Annotated[Whole, Field(ge=8, le=4096)]
-    resize: Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
-    crop: Literal["center", "random", "adm", "ten_crop"]
-    flip: bool
-    background: Colour
-    skip_broken: bool
-
-    @model_validator(mode="after")
-    def _no_doubles(self) -> "Images":
-        if self.crop == "ten_crop" and self.flip:
-            raise ValueError("crop ten_crop has the mirror images already: set flip to false")
-        if self.crop == "ten_crop" and self.size < 10:
-            raise ValueError(f"crop ten_crop leaves no margin around size {self.size}: set it to 10 or more")
-        return self
-
-
-class Tokenize(Section):
-    """Images to token shards."""
-
-    holdout: Share
-    shard_images: Count
-    batch_size: Batch
 
 
 class Sample(Section):
@@ -86,52 +57,6 @@ class Bound(Section):
     batch_size: Batch
 
 
-class ProxyFit(Section):
-    """The small classifier that takes Inception's place where its weights are not at hand."""
-
-    limit: Count
-    steps: Count
-    batch_size: Batch
-    learning_rate: Rate
-
-
-class Reference(Section):
-    """Features of real images and of their reconstructions."""
-
-    seed: Seed
-    limit: Count | None
-    statistics: str | None
-    batch_size: Batch
-    proxy: ProxyFit
-
-
-class Kid(Section):
-    """The kernel distance: a mean over `subsets` of `subset_size` images of each side."""
-
-    subsets: Count
-    subset_size: Annotated[Whole, Field(gt=1, le=10**9)]
-
-
-class Nearest(Section):
-    """Samples against training images: `quantile` of the held-out images' distances, and pairs in the picture."""
-
-    quantile: Annotated[float, Field(gt=0, lt=1)]
-    pairs: Count
-
-
-class Evaluate(Section):
-    """The metrics."""
-
-    metrics: list[Metric]
-    features: Literal["proxy", "inception", "efficientnet", "dinov2", "clip"]
-    precision_features: Extractor
-    precision_images: Count
-    neighbours: Count
-    kid: Kid
-    nearest: Nearest
-    batch_size: Batch
-
-
 class ModelParams(Section):
     """What shapes a trained model, apart from its tokens: the knobs of the paper's tables, and three sections."""
 
@@ -144,6 +69,7 @@ class ModelParams(Section):
     lambda_ce: NonNegative
     weighting: Annotated[str, one_of("vqlcmd.diffusion.weighting:WEIGHTINGS")]
     consistency_step: Annotated[str, one_of("vqlcmd.diffusion.consistency:STEPS")]
+    self_conditioning: Annotated[float, Field(ge=0, le=1)]
     drop: Share
     dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]
     embedding: Annotated[str, one_of("vqlcmd.diffusion.embedding:KINDS")]
@@ -179,6 +105,7 @@ class RunParams(ModelParams):
     """What every domain has: how a model of tokens is trained, sampled and bounded, whatever the tokens stand for."""
 
     domain: Annotated[str, one_of("vqlcmd.params:DOMAINS")]
+    weights: str
     sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
     sample_steps: Steps
     guidance: NonNegative
@@ -198,6 +125,8 @@ class RunParams(ModelParams):
             raise ValueError(f"guidance {self.guidance} needs train.class_drop above 0, which trains the null class")
         if max(self.train.snapshots, default=0) > self.train_steps:
             raise ValueError(f"train.snapshots {self.train.snapshots} go beyond train_steps: remove those that do")
+        if self.weights not in self.train.kept:
+            raise ValueError(f"weights {self.weights} is not one of {', '.join(self.train.kept)}, which training keeps")
         if not (self.lambda_rec or self.lambda_diff or self.lambda_cm or self.lambda_ce):
             raise ValueError("lambda_rec, lambda_diff, lambda_cm, lambda_ce are all 0: set one above 0")
         return self
@@ -232,7 +161,35 @@ class Params(RunParams):
         return self
 
 
-DOMAINS: dict[str, type[RunParams]] = {"images": Params}
+class TextParams(RunParams):
+    """All of params.yaml where the tokens are those of text."""
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    text: Text
+    tokenize: TextTokenize
+    reference: TextReference
+    evaluate: TextEvaluate
+
+    def language_model(self) -> ModelParams:
+        """Of the autoregressive model that samples are measured by: `reference` alone decides on its weights."""
+        own = self.reference.proxy.model_dump()
+        known = {name: own[name] for name in Train.model_fields if name in own}
+        usual = {"weight_decay": None, "betas": None, "use_classes": False, "precision": "float32"}
+        watched = {"snapshots": [], "keep_best": False, "sample_every": 0, "table_gradients": False}
+        update = {
+            "method": "autoregressive",
+            "seed": self.reference.seed,
+            "train_steps": self.reference.proxy.steps,
+            "embedding_dim": self.reference.proxy.embedding_dim,
+            "network": self.reference.proxy.network,
+            "train": self.train.model_copy(update=known | usual | watched),
+        }
+        return self.model_part().model_copy(update=update)
+
+
+Kind = TypeVar("Kind", bound=RunParams)
+
+DOMAINS: dict[str, type[RunParams]] = {"images": Params, "text": TextParams}
 """`domain` in params.yaml, what the tokens stand for, to the sections that go with it. One that brings its own stages
 for making tokens and looking at samples derives from RunParams and enters itself here."""
 
@@ -247,7 +204,12 @@ def load_run(path: Path = Path("params.yaml")) -> RunParams:
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """The parameters of a run on images. ConfigError like load_run, and for another domain."""
-    return _of_images(load_run(path), str(path))
+    return _of(Params, load_run(path), str(path))
+
+
+def load_text(path: Path = Path("params.yaml")) -> TextParams:
+    """The parameters of a run on text. ConfigError like load_run, and for another domain."""
+    return _of(TextParams, load_run(path), str(path))
 
 
 def check_run(values: dict[str, Any], name: str) -> RunParams:
@@ -263,10 +225,11 @@ def check_run(values: dict[str, Any], name: str) -> RunParams:
 
 def check_params(values: dict[str, Any], name: str) -> Params:
     """Check parameters of a run on images. ConfigError like load_params."""
-    return _of_images(check_run(values, name), name)
+    return _of(Params, check_run(values, name), name)
 
 
-def _of_images(params: RunParams, name: str) -> Params:
-    if not isinstance(params, Params):
-        raise ConfigError(f"{name}: `domain` is {params.domain}, and this is for images alone: set it to images")
+def _of(kind: type[Kind], params: RunParams, name: str) -> Kind:
+    if not isinstance(params, kind):
+        domain = next(domain for domain, model in DOMAINS.items() if model is kind)
+        raise ConfigError(f"{name}: `domain` is {params.domain}, and this is for {domain} alone: set it to {domain}")
     return params

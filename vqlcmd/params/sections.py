@@ -69,13 +69,22 @@ class Train(Section):
     clip: Positive
     ema: Decays
     snapshots: Annotated[list[Count], Field(max_length=1000)]
+    keep_best: bool
     init_std: Positive
     use_classes: bool
     class_drop: Share
     precision: Literal["float32", "bf16"]
     log_every: Count
+    sample_every: Annotated[Whole, Field(ge=0, le=10**9)]
+    table_gradients: bool
     save_every: Count
     logger: Literal["none", "tensorboard", "wandb", "trackio"]
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of the weights that a run leaves: the model, snapshots of it, averages of other decays, the best."""
+        apart = [*(f"snapshots/{step}" for step in self.snapshots), *(f"ema-{each}" for each in self.ema[1:])]
+        return ["model", *apart, *(["best"] if self.keep_best else [])]
 
     @model_validator(mode="after")
     def _fitting_lists(self) -> "Train":
@@ -93,7 +102,8 @@ def _chains(value: object) -> dict[str, str]:
 
 
 class Discrete(Section):
-    """The Markov chains: how many steps, and the schedule of each method that is one, `discrete.schedule.METHOD`."""
+    """Masking and replacing tokens: steps of a chain, where paths start, and schedules, `discrete.schedule.METHOD`."""
 
     timesteps: Annotated[Whole, Field(ge=2, le=10**6)]
+    source: Annotated[str, one_of("vqlcmd.methods.flow_matching:SOURCES")]
     schedule: Annotated[dict[str, str], PlainValidator(_chains)]

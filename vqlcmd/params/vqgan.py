@@ -1,5 +1,7 @@
 """The section `vqgan` of params.yaml: a tokenizer that is taken, or one that is trained."""
 
+import hashlib
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -80,3 +82,15 @@ class Vqgan(Section):
     embed_dim: Dimension
     n_embed: Annotated[Whole, Field(ge=2, le=65_536)]
     fit: VqganFit
+
+    def taken(self) -> dict[str, str | None]:
+        """What decides on a tokenizer that is taken, for a later comparison; of places, a name and a digest alone."""
+        places = {"checkpoint": _place(self.checkpoint), "config": _place(self.config)}
+        return {**places, "format": self.format, "pixel_range": self.pixel_range}
+
+
+def _place(text: str | None) -> str | None:
+    """A path without its folders, which are nobody else's business, but not the same for two paths."""
+    if text is None:
+        return None
+    return f"{PurePath(text).name} ({hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:8]})"

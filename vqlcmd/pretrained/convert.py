@@ -13,10 +13,11 @@ from vqlcmd.pretrained.families import CODEBOOK, IGNORED, LAYOUTS, PROJECTION, U
 from vqlcmd.pretrained.tensors import about, read_tensors
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.paths import experiment_remedy
 from vqlcmd.tokenizer.blocks import Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN, build, load
 
-FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+FOLDER_FILES = ("vqgan.safetensors", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 FIRST_STAGE = "first_stage_model."
 """Before the names of a tokenizer inside of a model of latent diffusion, or of taming's transformers."""
 
@@ -46,7 +47,9 @@ def read(
     if header or kind == "own":
         return _own(path, header, kind, pixel_range), {**origin, "format": "own", "origin": header.get("provenance")}
     if config and not config.is_file():
-        raise ConfigError(f"vqgan.config is {config}, which is not a file: name one, or null")
+        raise ConfigError(
+            f"vqgan.config is {config}, which is not a file: name one, or null{experiment_remedy(config)}"
+        )
     place = config or authors_config.beside(path)
     claimed = authors_config.parse(place) if place else {}
     if config and not claimed:
@@ -66,11 +69,14 @@ def _weights(source: Path) -> Path:
         inside = [source / name for name in FOLDER_FILES if (source / name).is_file()]
         if not inside:
             raise ConfigError(
-                f"vqgan.checkpoint is the folder {source} without {FOLDER_FILES[0]}: name a file of weights"
+                f"vqgan.checkpoint is the folder {source} without {FOLDER_FILES[0]} or {FOLDER_FILES[1]}: name a file"
             )
         return inside[0]
     if not source.is_file():
-        raise ConfigError(f"vqgan.checkpoint is {source}, which is not a file: name one, or null to fit a tokenizer")
+        raise ConfigError(
+            f"vqgan.checkpoint is {source}, which is not a file: name one, or null to fit a tokenizer"
+            f"{experiment_remedy(source)}"
+        )
     return source
 
 

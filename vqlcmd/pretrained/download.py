@@ -1,4 +1,7 @@
-"""A file of the web in a cache folder: resumed where a transfer broke off, checked, whole or absent."""
+"""A file of the web in a cache folder: resumed where a transfer broke off, checked, whole or absent.
+
+What lies on the hub (hf://) is left to the hub's own client and cache.
+"""
 
 import fcntl
 import hashlib
@@ -11,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
+from vqlcmd.pretrained import hub
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.progress import Progress
@@ -30,11 +34,14 @@ def is_url(place: str) -> bool:
 
 
 def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
-    """Where the file of an http, https or file URL lies; downloaded into `cache` unless it is there already.
+    """Where the file of an http, https, hf or file URL lies; downloaded into `cache` unless it is there already.
 
     A broken transfer leaves a side file, from which the next call goes on. DataError where the server does not give
     the file, gives another one than the SHA-256 `digest`, or the cache cannot be written; ConfigError for other URLs.
+    A place of the hub may be a folder, and its digest is for the caller to compare.
     """
+    if hub.is_place(url):
+        return hub.checkpoint(url)
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError as error:
@@ -42,9 +49,9 @@ def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
     if parts.scheme.lower() == "file":
         return Path(urllib.request.url2pathname(parts.path))
     if parts.scheme.lower() not in ("http", "https"):
-        raise ConfigError(f"vqgan.checkpoint is {url}: only http, https and file URLs can be fetched; name a path")
+        raise ConfigError(f"vqgan.checkpoint is {url}: only http, https, hf and file URLs can be fetched; name a path")
     name = (
-        re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path.rpartition("/")[2])).lstrip(".")[-NAME_LENGTH:]
+        re.sub(r"[^A-Za-z0-9_.-]", "_", urllib.parse.unquote(parts.path.rpartition("/")[2])).lstrip(".")[-NAME_LENGTH:]
         or "checkpoint"
     )
     target = cache / hashlib.sha256(url.encode()).hexdigest()[:16] / name

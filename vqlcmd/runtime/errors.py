@@ -27,6 +27,8 @@ class Diverged(Exception):  # noqa: N818
 
 
 LONGEST_SHOWN = 120
+LONGEST_LINE, MOST_LINES = 10_000, 100
+"""Of a whole message: twenty pictures that cannot be read, with the reason for each, are some 8,000 characters."""
 
 
 def shown(value: object, at_most: int = LONGEST_SHOWN) -> str:
@@ -44,6 +46,11 @@ def shown(value: object, at_most: int = LONGEST_SHOWN) -> str:
     return (
         text if len(text) <= at_most else f"{text[: at_most // 2]}...{text[len(text) - (at_most - at_most // 2 - 3) :]}"
     )
+
+
+def message(error: Exception) -> str:
+    """What an error says, for a terminal: as `shown`, line by line, since of parameters several may be wrong."""
+    return "\n".join(shown(line, LONGEST_LINE) for line in str(error).split("\n")[:MOST_LINES])
 
 
 def shown_repr(value: object) -> str:

@@ -43,7 +43,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def _abandoned(side: Path, path: Path) -> bool:
     """Whether `side` is a side file of `path` whose writer, a process of this machine, is dead."""
     owner = side.name.removeprefix(f".{path.stem}.").removesuffix(path.suffix).split(".")
-    return len(owner) == 2 and owner[0] == _HOST and owner[1].isdigit() and not psutil.pid_exists(int(owner[1]))
+    ours = len(owner) == 2 and owner[0] == _HOST and re.fullmatch(r"[0-9]{1,9}", owner[1]) is not None
+    return ours and not psutil.pid_exists(int(owner[1]))
 
 
 def replace_folder(source: Path, target: Path) -> None:
@@ -51,16 +52,17 @@ def replace_folder(source: Path, target: Path) -> None:
     side = target.with_name(f".{target.name}.partial")
     shutil.rmtree(side, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, side, copy_function=_link)
+    shutil.copytree(source, side, copy_function=link_or_copy)
     shutil.rmtree(target, ignore_errors=True)
     side.replace(target)
 
 
-def _link(source: str, target: str) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """One more name for the file `source`, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
-        # Another file system, or one without hard links.
+        # Another file system, too.
         shutil.copy2(source, target)
 
 

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the user's error or a failed worker, 130 interrupted (training and sampling save their state).
 """
 
+import errno
 import os
 import re
 import signal
@@ -15,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import write_errors
-from vqlcmd.runtime.errors import ConfigError, Diverged, Interrupted, UserError
+from vqlcmd.runtime.errors import Diverged, Interrupted, UserError, message, shown
 
 INTERRUPTED = 130
 EXIT_REPORTED = 3
@@ -28,6 +30,8 @@ SECONDS_FOR_THE_FIRST = 2.0
 PEER_LOST = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|nccl.*remote", re.IGNORECASE)
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|cannot allocate memory", re.IGNORECASE)
 """What PyTorch says on a GPU, on a CPU, and under Windows."""
+WORKER_LOST = re.compile(r"^DataLoader worker \(pid.*(killed by signal: (Killed|Bus error)|exited unexpectedly)")
+"""What PyTorch says where the kernel has ended one of its processes, or shared memory is full."""
 KNOBS = {
     "vqgan": "lower vqgan.fit.batch_size, or set VQLCMD_WORKERS=0",
     "tokenize": "lower tokenize.batch_size, or set VQLCMD_WORKERS=0",
@@ -37,6 +41,10 @@ KNOBS = {
     "reference": "lower reference.batch_size, or set VQLCMD_WORKERS=0",
     "evaluate": "lower evaluate.batch_size or evaluate.precision_images",
     "figures": "give it more memory: it decodes few images at once",
+    "text.vocabulary": "give it more memory: it holds one file at a time",
+    "text.tokenize": "give it more memory: it holds two bytes a token, and one file",
+    "text.reference": "lower reference.proxy.batch_size or reference.batch_size, or leave xz and ppmd out",
+    "text.evaluate": "lower sample.count or evaluate.batch_size: copied runs take 1 kB a token of the samples",
 }
 """What to turn where a stage has no memory left."""
 
@@ -65,27 +73,33 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
             # Mostly all processes see the same error, and the first one's end is the others'.
             time.sleep(SECONDS_FOR_THE_FIRST)
         rank = "" if first else f", process {os.environ['RANK']}"
-        print(f"{stage}{rank}: {error}", file=sys.stderr)
+        print(f"{stage}{rank}: {message(error)}", file=sys.stderr)
         return EXIT_REPORTED if "VQLCMD_LAUNCHER" in os.environ else 1
     except (Interrupted, KeyboardInterrupt) as stopped:
         if first:
             print(f"{stage}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
-    except OSError as error:
-        line = write_errors.one_line(error)
-        if line is None:
-            raise
-        print(f"{stage}: {line}", file=sys.stderr)
-        return EXIT_REPORTED if "VQLCMD_LAUNCHER" in os.environ else 1
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-            reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-            print(f"{stage}: out of memory ({reason}); {KNOBS[stage]}", file=sys.stderr)
+    except (OSError, RuntimeError, MemoryError) as error:
+        line = of_memory(error, KNOBS[stage])
+        if line is None and isinstance(error, OSError):
+            line = write_errors.one_line(error)
+        if line is not None:
+            print(f"{stage}: {line}", file=sys.stderr)
             return EXIT_REPORTED if "VQLCMD_LAUNCHER" in os.environ else 1
         # What gloo and NCCL raise where the other end of a message has died; who died has more to say.
         if "VQLCMD_LAUNCHER" in os.environ and PEER_LOST.search(str(error)):
             return EXIT_PEER_LOST
         raise
+
+
+def of_memory(error: Exception, remedy: str) -> str | None:
+    """What a user reads where memory ran out, of whatever kind the error is; None for other errors."""
+    without = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    if without or NO_MEMORY.search(str(error)):
+        return f"out of memory ({shown(str(error) or type(error).__name__, 200)}); {remedy}"
+    if WORKER_LOST.search(str(error)):
+        return f"a process that reads images was killed, mostly for want of memory ({shown(error, 200)}); {remedy}"
+    return None
 
 
 def _work(run: Callable[[], None]) -> int:
@@ -128,9 +142,7 @@ def _processes() -> int:
         import torch
 
         return max(torch.cuda.device_count(), 1)
-    if not asked.isdigit() or int(asked) < 1:
-        raise ConfigError(f"VQLCMD_NPROC is {asked!r}, but must be a whole number from 1: the processes of a stage")
-    return int(asked)
+    return paths.whole_number("VQLCMD_NPROC", asked, 1, "the processes of a stage")
 
 
 def _launch(module: str, count: int) -> int:

@@ -4,14 +4,19 @@ import os
 import shutil
 from pathlib import Path
 
-from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.errors import ConfigError, shown_repr
 
 MANIFESTS = Path("data/manifests")
 VQGAN = Path("data/vqgan.safetensors")
+VOCABULARY = Path("data/vocabulary.json")
+TOKENIZERS = {"images": VQGAN, "text": VOCABULARY}
+"""Of each domain: what made its tokens, and reads them."""
 TOKENS = Path("data/tokens")
 MODEL = Path("data/model/model.safetensors")
 SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")
+LANGUAGE_MODEL = REFERENCE / "language_model.safetensors"
+"""Of text: what the perplexity of samples is measured by."""
 PAIRS = Path("data/pairs.safetensors")
 METRICS = Path("metrics")
 ORIGIN = METRICS / "origin"
@@ -22,12 +27,26 @@ PICTURE_MB = 512
 """128 million pixels of 8 bits: what the largest cameras of today take in one shot."""
 
 
+def weights(name: str) -> Path:
+    """The file of the weights that `weights` in params.yaml names."""
+    return MODEL.parent / f"{name}.safetensors"
+
+
 def images_root() -> Path | None:
     """The folder that holds the data sets' folders: $VQLCMD_IMAGES, absolute.
 
     A relative one starts at the main checkout, where the user typed it, not at an experiment's copy.
     """
-    root = os.environ.get("VQLCMD_IMAGES")
+    return _root("VQLCMD_IMAGES")
+
+
+def text_root() -> Path | None:
+    """The folder that holds the folders of text files: $VQLCMD_TEXT, like images_root."""
+    return _root("VQLCMD_TEXT")
+
+
+def _root(variable: str) -> Path | None:
+    root = os.environ.get(variable)
     return (main_checkout() / Path(root).expanduser()).absolute() if root else None
 
 
@@ -38,7 +57,7 @@ def main_checkout() -> Path:
 
 def experiment_remedy(path: Path) -> str:
     """What else to do about a missing file where this is an experiment's copy of the checkout; "" where it is none."""
-    if main_checkout().resolve() == Path.cwd().resolve():
+    if path.is_absolute() or main_checkout().resolve() == Path.cwd().resolve():
         return ""
     return (
         f"; this run is an experiment in a copy of {main_checkout()}, which holds what Git has and nothing else:"
@@ -69,11 +88,7 @@ def workers() -> int:
         shared = Path("/dev/shm")
         room = shutil.disk_usage(shared).free // here // BYTES_OF_A_WORKER if shared.is_dir() else 8
         return min(8, cores - 2, room) if cores > 3 else 0
-    if not text.isdigit():
-        raise ConfigError(
-            f"VQLCMD_WORKERS is {text!r}, but must be a whole number from 0: the processes that decode images"
-        )
-    return int(text)
+    return whole_number("VQLCMD_WORKERS", text, 0, "the processes that decode images")
 
 
 def token_memory() -> int:
@@ -108,10 +123,14 @@ def _processes_here() -> int:
 
 def _whole_number(variable: str, meaning: str) -> int | None:
     text = os.environ.get(variable)
-    if text is None:
-        return None
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"{variable} is {text!r}, but must be a whole number from 1: {meaning}")
+    return None if text is None else whole_number(variable, text, 1, meaning)
+
+
+def whole_number(variable: str, text: str, least: int, meaning: str) -> int:
+    """The number in an environment variable. ConfigError where it is none from `least`, or of more than 9 digits."""
+    # isdigit() alone takes a superscript two, which int() does not.
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+        raise ConfigError(f"{variable} is {shown_repr(text)}, but must be a whole number from {least}: {meaning}")
     return int(text)
 
 

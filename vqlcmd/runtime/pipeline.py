@@ -19,7 +19,7 @@ def digests(values: Mapping[str, Any], stages: Iterable[str] | None = None, root
     `values` fills in ${...}: the parameters of params.yaml. What does not exist is left out.
     """
     described = read_yaml(root / "dvc.yaml")["stages"]
-    outs = tuple(out for stage in described.values() for out in stage.get("outs", []))
+    outs = tuple(out for stage in described.values() for out in _made(stage))
     deps = {
         re.sub(r"\$\{(\w+)\}", lambda found: str(values[found[1]]), dep)
         for stage in (described if stages is None else stages)
@@ -42,6 +42,12 @@ def parameters(values: Mapping[str, Any], root: Path = ROOT) -> dict[str, Any]:
     text = (root / "dvc.yaml").read_text(encoding="utf-8")
     keys = {key for stage in read_yaml(root / "dvc.yaml")["stages"].values() for key in stage.get("params", [])}
     return {key: _at(values, key) for key in sorted(keys | set(re.findall(r"\$\{(\w+)\}", text)))}
+
+
+def _made(stage: Mapping[str, Any]) -> list[str]:
+    """Paths that a stage writes."""
+    listed = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+    return [next(iter(out)) if isinstance(out, dict) else out for out in listed]
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

@@ -10,13 +10,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
+from vqlcmd.runtime.artefacts.changes import changed_files, differences, plain
 from vqlcmd.runtime.artefacts.json_file import read_json
 from vqlcmd.runtime.artefacts.write_errors import writing
 from vqlcmd.runtime.errors import ConfigError, DataError
@@ -146,7 +146,7 @@ class State:
         about = _about(self.directory)
         if about is not None and _unfinished(self.directory):
             self.edits = about["edits"]
-            changed = _changed(about["run"]["code"], run.code)
+            changed = changed_files(about["run"]["code"], run.code)
             if asked == "new":
                 self._set_aside()
             elif changed and asked == self.directory.name:
@@ -170,8 +170,8 @@ class State:
             {
                 "from": Run(**before).digest,
                 "to": run.digest,
-                "files": _changed(before["code"], run.code),
-                "parameters": _differences(before["settings"], run.settings),
+                "files": changed_files(before["code"], run.code),
+                "parameters": differences(before["settings"], run.settings),
             },
         ]
 
@@ -181,7 +181,7 @@ class State:
             raise ConfigError(
                 f"{SWITCH}={run.stage}/{other.name} names no unfinished run in {other.parent}: correct it"
             )
-        if about["run"]["inputs"] != _plain(run.inputs):
+        if about["run"]["inputs"] != plain(run.inputs):
             raise DataError(f"{other} was made from other inputs than this run has: {SWITCH}=new begins anew")
         with _lock(other):
             self.edits = about["edits"]
@@ -231,8 +231,17 @@ def _asked(stage: str) -> str | None:
 
 
 def _about(directory: Path) -> dict[str, Any] | None:
-    path = directory / "run.json"
-    return read_json(path, f"delete {directory}, or begin anew with {SWITCH}=new") if path.is_file() else None
+    path, remedy = directory / "run.json", f"delete {directory}, which begins anew"
+    if not path.is_file():
+        return None
+    about = read_json(path, remedy)
+    try:
+        kinds = [type(about["run"][name]) for name in ("stage", "settings", "code")] + [type(about["edits"])]
+    except (KeyError, TypeError):
+        kinds = []
+    if kinds != [str, dict, dict, list] or about["run"].keys() != {field.name for field in fields(Run)}:
+        raise DataError(f"{path} is of another version: {remedy}")
+    return about
 
 
 def _unfinished(directory: Path) -> bool:
@@ -249,12 +258,15 @@ def _mention(directory: Path, run: Run) -> None:
     """Say so where a run of other parameters on the same inputs is unfinished, and how to go on with it."""
     others = []
     for other in directory.parent.iterdir():
-        about = _about(other) if other != directory and "." not in other.name else None
-        if about and about["run"]["inputs"] == _plain(run.inputs) and _unfinished(other) and not _held(other):
-            others.append((_differences(about["run"]["settings"], run.settings), other.name))
+        try:
+            about = _about(other) if other != directory and "." not in other.name else None
+            if about and about["run"]["inputs"] == plain(run.inputs) and _unfinished(other) and not _held(other):
+                others.append((differences(about["run"]["settings"], run.settings), other.name))
+        except (DataError, OSError):  # Damaged, or another process has just ended with it: nobody asks for it here.
+            continue
     if others:
-        differences, name = min(others, key=lambda other: (len(other[0]), other[1]))
-        shown = ", ".join(f"{key} {before} -> {after}" for key, (before, after) in differences.items())
+        changes, name = min(others, key=lambda other: (len(other[0]), other[1]))
+        shown = ", ".join(f"{key} {before} -> {after}" for key, (before, after) in changes.items())
         print(
             f"{run.stage}: begins at the start. An unfinished run is kept that differs in {shown}: "
             f"{SWITCH}={run.stage}/{name} goes on with it",
@@ -263,34 +275,10 @@ def _mention(directory: Path, run: Run) -> None:
 
 
 def _held(directory: Path) -> bool:
-    with (directory / "lock").open("a+") as lock:
+    # Opened, never made: its owner may be removing the folder.
+    with (directory / "lock").open() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
-
-
-def _changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-
-
-def _differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
-    """{dotted key: [before, after]} of what differs."""
-    old, new = dict(_flat(_plain(before))), dict(_flat(_plain(after)))
-    return {
-        key: [old.get(key), new.get(key)] for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
-    }
-
-
-def _plain(values: Any) -> Any:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(values))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -29,7 +29,7 @@ def save_weights(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Ma
 
 def load_weights(path: Path, kind: str, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and `about` of a file that save_weights wrote. DataError where it is missing, damaged or another kind."""
-    remedy = "`dvc repro` makes it, `dvc pull` fetches it"
+    remedy = "`dvc repro` makes it"
     if not path.is_file():
         raise DataError(f"{path} is missing: {remedy}")
     about = read_about(path)

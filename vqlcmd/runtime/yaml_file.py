@@ -34,8 +34,15 @@ _Loader.add_implicit_resolver(
 def read_yaml(path: Path) -> Any:
     """The document in a YAML file; ConfigError when it is missing or not YAML."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing: copy one, for example `cp presets/digits.yaml {path}`") from None
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str | bytes, where: object) -> Any:
+    """The document in a YAML text; ConfigError, which names `where`, when it is none."""
+    try:
+        return yaml.load(text.decode() if isinstance(text, bytes) else text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError of text, and of dates like 2024-13-45.
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None

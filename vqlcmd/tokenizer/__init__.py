@@ -46,7 +46,7 @@ class Tokenizer(Protocol):
 def load(path: Path, device: str | torch.device = "cpu") -> Tokenizer:
     """The tokenizer in a file, of the kind that its header names. DataError where it is missing or of no kind here."""
     if not path.is_file():
-        raise DataError(f"{path} is missing: `dvc repro` makes it, `dvc pull` fetches it")
+        raise DataError(f"{path} is missing: `dvc repro` makes it")
     kind = read_about(path).get("kind")
     if not isinstance(kind, str) or kind not in TOKENIZERS:
         known = ", ".join(TOKENIZERS)

@@ -5,7 +5,6 @@ the same bytes.
 """
 
 import functools
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from vqlcmd.rng import CounterRNG, address
 from vqlcmd.runtime.artefacts.write_errors import writing
 from vqlcmd.runtime.errors import ConfigError, DataError
-from vqlcmd.runtime.files import sha256, write_json
+from vqlcmd.runtime.files import link_or_copy, sha256, write_json
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokens.header import FORMAT, check_codes, checked_file, listed_split, read_header, shard_name
 from vqlcmd.tokens.record import parse_npy, read_record, write_record
@@ -192,7 +191,7 @@ class ShardWriter:
             self._partial.mkdir(parents=True)
             names = [shard["file"] for shards in self._listed.values() for shard in shards]
             for name in [*names, *files, "header.json"]:
-                _link(self._side / name, self._partial / name)
+                link_or_copy(self._side / name, self._partial / name)
         shutil.rmtree(self._directory, ignore_errors=True)
         self._partial.replace(self._directory)
 
@@ -203,14 +202,6 @@ class ShardWriter:
         with writing(path):
             write_record(path, number, shard.tokens.numpy(), shard.labels.numpy(), shard.index.numpy())
         self._listed[name].append({"file": path.name, "images": len(shard), "sha256": sha256(path)})
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        # Another file system, or one without hard links.
-        shutil.copy2(source, target)
 
 
 def _rows(split: Split, rows: slice) -> Split:
@@ -235,9 +226,15 @@ def read_codebook(directory: Path) -> Tensor:
 
 def read_previews(directory: Path) -> tuple[Tensor, Tensor]:
     """A few of the images, uint8 (n, 3, S, S), and their classes (n,), for pictures of reconstructions."""
-    path = checked_file(directory, PREVIEWS, read_header(directory)["files"].get(PREVIEWS))
+    header = read_header(directory)
+    path = checked_file(directory, PREVIEWS, header["files"].get(PREVIEWS))
     tensors, _ = load_weights(path, "previews")
-    return tensors["images"], tensors["labels"]
+    images, labels = (tensors.get(name, torch.empty(0)) for name in ("images", "labels"))
+    right = (images.dtype, images.ndim, images.shape[1:2], labels.dtype) == (torch.uint8, 4, (3,), torch.int64)
+    within = right and bool(((labels >= 0) & (labels < max(len(header["classes"]), 1))).all())
+    if not within or labels.shape != images.shape[:1]:
+        raise DataError(f"{path} is damaged (it holds no pictures with classes): delete {directory}, and `dvc repro`")
+    return images, labels
 
 
 def read_split(directory: Path, name: str) -> Split:

@@ -11,13 +11,17 @@ from vqlcmd.runtime import distributed
 from vqlcmd.runtime.errors import Diverged
 from vqlcmd.tokens.shards import Split
 from vqlcmd.tokens.streaming import StreamedSplit
+from vqlcmd.training.gradients import table_gradients
 
 IMAGES = 256
-"""Behind the columns of the moving average, at most."""
+"""Behind the columns of the moving average, and behind the gradients on the table, at most."""
 
 
 class Curves:
-    """The rows so far, and the values of the steps since the last one. `at_once` images go through the average."""
+    """The rows so far, and the values of the steps since the last one. `at_once` images go through the average.
+
+    With a `student`, the method that is trained, rows have the gradients of its loss terms on its table.
+    """
 
     def __init__(
         self,
@@ -28,9 +32,10 @@ class Curves:
         seed: int,
         batch_size: int,
         at_once: int,
+        student: Method | None = None,
     ):
         self.rows: list[dict[str, float]] = []
-        self._teacher, self._split, self._heldout = teacher, split, heldout
+        self._teacher, self._split, self._heldout, self._student = teacher, split, heldout, student
         self._seed, self._batch_size, self._at_once = seed, batch_size, at_once
         self._names = ["loss", *teacher.weights, "grad_norm"]
         self._here: list[Tensor] = []
@@ -65,7 +70,7 @@ class Curves:
     def close_row(self, done: int, learning_rate: float) -> None:
         """The row of step `done`, which starts the next one."""
         row = self.gather(done) | {"step": done, "learning_rate": learning_rate}
-        self.rows.append(row | self._diagnose() | {"heldout_loss": self._heldout_loss()})
+        self.rows.append(row | self._diagnose() | self._gradients() | {"heldout_loss": self._heldout_loss()})
         self._table = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,6 +85,14 @@ class Curves:
         tokens, labels = (self._heldout if len(self._heldout) else self._split).first(IMAGES)
         rng = CounterRNG(self._seed, "diagnostics", torch.arange(len(tokens), device=tokens.device))
         return self._teacher.diagnostics(tokens, labels if self._teacher.classes else None, rng)
+
+    def _gradients(self) -> dict[str, float]:
+        """On the table, of images that are trained on, with the same noise at every row."""
+        if self._student is None:
+            return {}
+        tokens, labels = self._split.first(IMAGES)
+        label = labels if self._teacher.classes else None
+        return table_gradients(self._student, self._teacher, tokens, label, self._seed, self._batch_size, self._at_once)
 
     @torch.no_grad()
     def _heldout_loss(self) -> float:

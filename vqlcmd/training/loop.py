@@ -16,6 +16,7 @@ from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.resume import State
 from vqlcmd.tokens.shards import Split
 from vqlcmd.tokens.streaming import StreamedSplit
+from vqlcmd.training.best import Best
 from vqlcmd.training.curves import Curves
 from vqlcmd.training.optimizer import build_optimizer, learning_rate
 
@@ -33,14 +34,16 @@ def train(
     micro_batch: int | None = None,
     keep: Callable[[str, Method], None] = lambda name, average: None,
     watch: Callable[[list[dict[str, float]]], None] = lambda rows: None,
+    show: Callable[[int, Method], None] = lambda step, average: None,
 ) -> tuple[Method, list[dict[str, float]]]:
     """Train `method` in place; returns its moving average and the curves, a row per `log_every` steps.
 
     Picks up from `state` where a run of the same configuration left off. Raises Interrupted once `stop` says so and the
     state is saved, Diverged when a term is not finite. `micro_batch`: images of the batch that go through the model
     together, for a device that cannot hold this process's share at once; their gradients add up. `keep` gets the
-    average at each of `train.snapshots`, as "snapshots/STEP", and at the end the others of `train.ema`, as "ema-DECAY";
-    `watch` gets all rows whenever there is a new one.
+    average at each of `train.snapshots`, as "snapshots/STEP", and at the end the others of `train.ema`, as "ema-DECAY",
+    and the one of the lowest held-out loss, as "best"; `watch` gets all rows whenever there is a new one, `show` the
+    average at each `train.sample_every` steps and at the end.
     """
     averages = {decay: copy.deepcopy(method).eval().requires_grad_(False) for decay in settings.ema}
     teacher = averages[settings.ema[0]]
@@ -48,9 +51,14 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, settings))
     pieces = _pieces(distributed.rank_slice(settings.batch_size), micro_batch)
     largest = pieces[0][0].stop - pieces[0][0].start
-    curves = Curves(teacher, split, heldout, seed=seed, batch_size=settings.batch_size, at_once=largest)
+    student = method if settings.table_gradients else None
+    curves = Curves(
+        teacher, split, heldout, seed=seed, batch_size=settings.batch_size, at_once=largest, student=student
+    )
     stateful = {"method": method, "optimizer": optimizer, "scheduler": scheduler, "curves": curves}
     stateful |= {f"ema-{decay}": average for decay, average in averages.items()}
+    best = Best()
+    stateful |= {"best": best} if settings.keep_best else {}
     first = _resume(state, stateful)
     if curves.rows:
         watch(curves.rows)
@@ -70,9 +78,11 @@ def train(
         return torch.cat([loss[None], means]).detach()
 
     if model is not method and first < steps:
-        # The first pass decides on the order of gradients in messages: made ahead, all steps of a run have one order.
+        # The first pass of a static graph, and the second of any, decide on the order of gradients in messages. Made
+        # ahead, all steps of a run have one order, and a run that goes on has that of one that was never interrupted.
         method.eval()
-        backward(first, *pieces[0])
+        for _ in range(2):
+            backward(first, *pieces[0])
     with Progress("train", steps, quiet=distributed.rank() > 0) as progress:
         for step in range(first, steps):
             stopping = distributed.any_rank_later(stop)
@@ -93,7 +103,11 @@ def train(
             done, stopped = step + 1, stopping()
             if done % settings.log_every == 0 or done == steps:
                 curves.close_row(done, float(scheduler.get_last_lr()[0]))
+                if settings.keep_best:
+                    best.consider(teacher, curves.rows[-1])
                 watch(curves.rows)
+            if settings.sample_every and (done % settings.sample_every == 0 or done == steps):
+                show(done, teacher)
             if done in settings.snapshots:
                 keep(f"snapshots/{done}", teacher)
             if stopped or done % settings.save_every == 0:
@@ -106,6 +120,8 @@ def train(
                 )
     for decay in settings.ema[1:]:
         keep(f"ema-{decay}", averages[decay])
+    if kept := best.method(teacher):
+        keep("best", kept)
     return teacher, curves.rows
 
 
@@ -134,6 +150,8 @@ def _resume(state: State, stateful: dict[str, Any]) -> int:
             "VQLCMD_STATE must be a folder that all machines share"
         )
     if saved is not None:
+        # A best state may begin with the steps that are left; an average is made of all of them.
+        stateful = {name: each for name, each in stateful.items() if name in saved or name != "best"}
         new = sorted(name.removeprefix("ema-") for name in stateful if name not in saved)
         if new:
             raise DataError(

@@ -34,7 +34,10 @@ class Folder:
         self.folder = folder
         entries: list[Entry] = []
         labels, left_out = Labels(), LeftOut()
-        self._names = Names(_labelled(_walk(folder, "", frozenset(), entries, left_out), labels, folder))
+        try:
+            self._names = Names(_labelled(_walk(folder, "", frozenset(), entries, left_out), labels, folder))
+        except RecursionError:
+            raise DataError(f"{folder}: hundreds of folders within each other; name one further down") from None
         self.left_out = left_out.counts
         if not entries:
             raise DataError(

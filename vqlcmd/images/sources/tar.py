@@ -5,7 +5,6 @@ takes a damaged header in the middle for the end, and needs several times as lon
 """
 
 import io
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ from vqlcmd.images.formats import LeftOut, is_picture
 from vqlcmd.images.sources.archives import Shard, class_name, is_hidden, slashed
 from vqlcmd.images.sources.listing import raise_if_beyond, text_of
 from vqlcmd.runtime import paths
-from vqlcmd.runtime.errors import DataError, shown
+from vqlcmd.runtime.artefacts.json_file import parse_json
+from vqlcmd.runtime.errors import DataError, shown, shown_repr
 
 BLOCK = 512
 REGULAR, LINKS, WITHOUT_CONTENTS = b"07\0", b"12", b"123456"
@@ -103,17 +103,17 @@ def _label(file: io.BufferedReader, member: _Member, ending: bytes, where: str) 
     """The class's name; None where a JSON file says nothing about it."""
     if member.size > LARGEST_LABEL:
         raise DataError(f"{where} has {member.size} bytes, too many for a label; scan with --no-classes")
+    contents, remedy = _read(file, member.offset, member.size), "fix it there, or scan with --no-classes"
     try:
-        text = _read(file, member.offset, member.size).decode()
-        value = text.strip() if ending == b"cls" else json.loads(text)
-    except (ValueError, RecursionError):
-        raise DataError(f"{where} is neither text nor JSON; fix it there, or scan with --no-classes") from None
+        value = contents.decode().strip() if ending == b"cls" else parse_json(contents, where, remedy, nan=True)
+    except UnicodeDecodeError:
+        raise DataError(f"{where} is no text; {remedy}") from None
     if isinstance(value, dict):
         value = value.get("label")
     if value is None or isinstance(value, list):
         return None
     if class_name(value) is None:
-        raise DataError(f"{where} gives no class but {shown(repr(value))}; fix it there, or scan with --no-classes")
+        raise DataError(f"{where} gives no class but {shown_repr(value)}; {remedy}")
     return class_name(value)
 
 

@@ -1,7 +1,6 @@
 """Zip archives: a folder of images packed as it is, or as StyleGAN's tools write it, with labels in dataset.json."""
 
 import io
-import json
 import struct
 import zipfile
 import zlib
@@ -15,6 +14,7 @@ from vqlcmd.images.formats import LeftOut, is_picture
 from vqlcmd.images.sources.archives import Shard, below, class_name, is_hidden, slashed
 from vqlcmd.images.sources.listing import first_folder, raise_if_beyond
 from vqlcmd.runtime import paths
+from vqlcmd.runtime.artefacts.json_file import parse_json
 from vqlcmd.runtime.errors import DataError, shown
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -116,14 +116,15 @@ def _given(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], path: Path)
 
 def _labels(contents: bytes, path: Path) -> dict[str, str] | None:
     """{image: class} of `{"labels": [[image, class], ...]}`; None for `{"labels": null}`."""
+    described: Any = parse_json(contents, f"{path}: {LABELS}", "fix it there, or scan with --no-classes", nan=True)
     try:
-        given: Any = json.loads(contents)["labels"]
+        given = described["labels"]
         if given is None:
             return None
         labels = {slashed(name): class_name(label) for name, label in given}
         wrong = next((name for name, label in labels.items() if label is None), None)
         twice = len(labels) < len(given)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         labels, wrong, twice = {}, "something else", False
     if wrong is not None:
         raise DataError(

@@ -10,10 +10,13 @@ DEEPEST = 100
 """Lists and objects within each other: no file of ours comes near, and what walks the value may call itself."""
 
 
-def parse_json(text: str | bytes, where: object, remedy: str) -> Any:
-    """The value of a JSON text. DataError, which names `where` and `remedy`, where it is none or nested without end."""
+def parse_json(text: str | bytes, where: object, remedy: str, *, nan: bool = False) -> Any:
+    """The value of a JSON text. DataError, which names `where` and `remedy`, where it is none or nested without end.
+
+    `nan`: whether NaN and the infinities, which Python writes and JSON has not, are numbers.
+    """
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=float if nan else _no_number)
     except RecursionError:
         raise DataError(f"{where} is not JSON (nested too deep): {remedy}") from None
     except ValueError as error:  # Of text that is no UTF-8, and of numbers of more than 4,300 digits, too.

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vqlcmd.runtime.errors import shown
+
 REASONS = {
     errno.ENOSPC: ("the disk is full", "make room on it"),
     errno.EDQUOT: ("your share of the disk is used up", "make room on it"),
@@ -23,8 +25,20 @@ REASONS = {
     errno.EMFILE: ("too many files are open", "raise the limit, `ulimit -n` shows it"),
     errno.EIO: ("the disk reports an error", "look at its health, or choose another place"),
 }
+OF_THE_PROCESS = {
+    errno.EMFILE: REASONS[errno.EMFILE],
+    errno.ENFILE: ("too many files are open on this machine", "end other programs"),
+    errno.EAGAIN: (
+        "no more processes may be started",
+        "set VQLCMD_WORKERS=0, or raise the limit, `ulimit -u` shows it",
+    ),
+    errno.ENOMEM: ("out of memory", "end other programs"),
+}
+"""What the system refuses to a process, whatever the file."""
 NOT_WRITTEN = re.compile(r"inline_container|PytorchStreamWriter|os error (\d+)|requested and \d+ written")
 """What torch, safetensors and numpy say where a write fails: no OSError, or one without a number."""
+LONGEST_PATH = 300
+"""Of what is printed of it; what parameters name may be a megabyte."""
 LEAST = 2**20
 """Bytes free, below which a write that failed without a reason failed for lack of room."""
 
@@ -51,6 +65,9 @@ def one_line(error: OSError) -> str | None:
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         source, target, text = error.args[0][0]
         return f"{target} cannot be copied from {source}: {text}; then run the same command again"
+    if error.filename is None and error.errno in OF_THE_PROCESS:
+        reason, remedy = OF_THE_PROCESS[error.errno]
+        return f"{reason}; {remedy}, then run the same command again"
     if error.errno is None or error.filename is None:
         return None
     reason, remedy = REASONS.get(error.errno, (error.strerror or "it cannot be used", "see to it"))
@@ -58,7 +75,9 @@ def one_line(error: OSError) -> str | None:
 
 
 def _shown(error: OSError) -> str:
-    return os.fsdecode(error.filename2 or error.filename) if not isinstance(error.filename, int) else "an open file"
+    if isinstance(error.filename, int):
+        return "an open file"
+    return shown(os.fsdecode(error.filename2 or error.filename), LONGEST_PATH)
 
 
 def _likely(path: Path) -> int:

@@ -1,0 +1,32 @@
+"""text files -> data/vocabulary.json: the symbols that text is cut into, of which each is a token."""
+
+import sys
+from collections.abc import Iterator
+
+from vqlcmd.params import TextParams, load_text
+from vqlcmd.runtime import launcher, paths
+from vqlcmd.text import corpus
+from vqlcmd.text.vocabulary import KINDS, Vocabulary
+
+
+def run() -> None:
+    """Look at the whole text, held-out parts too: a symbol tells nothing about what is held out."""
+    params = load_text()
+    Vocabulary(KINDS[params.text.vocabulary].build(_passages(params), params.text.file), params.text.reduce).save(
+        paths.VOCABULARY
+    )
+
+
+def _passages(params: TextParams) -> Iterator[str]:
+    listed = corpus.read(paths.MANIFESTS / f"{params.dataset}.json")
+    for text in corpus.texts(listed, paths.text_root()):
+        yield from corpus.passages(text, corpus.REDUCTIONS[params.text.reduce])
+
+
+def main() -> int:
+    """Run the stage as `python -m stages.text.vocabulary` does; gives the exit code."""
+    return launcher.main("text.vocabulary", run, parallel=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""DVC's queue as `vqlcmd table run` sees it: workers that stop, rows that vanish, and what a running row says."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import inside
+from tests.pipeline_imports import ROOT
+from vqlcmd.experiments import queue, runner
+from vqlcmd.experiments.queue import Queue, experiment_name, last_line
+from vqlcmd.experiments.table import Run, runs
+from vqlcmd.runtime.yaml_file import read_yaml
+
+TASK = "3f2a9c1"
+
+
+class Book:
+    """Takes over what it is given."""
+
+    def collect(self, run: Run, identity: str) -> bool:
+        return True
+
+    def rows(self) -> list[dict[str, object]]:
+        return [{"row": "a", "seed": 0, "value": None, "metrics": {"fid_proxy": 1.0}}]
+
+
+@pytest.fixture
+def row(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A row, and a clock that runs an hour at each look."""
+    base = read_yaml(ROOT / "presets" / "digits.yaml")
+    table = runner.Table.model_validate({"title": "T", "metrics": ["fid"], "rows": {"a": {}}})
+    clock = iter(range(0, 10**9, 3600))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    return runs(table, base, [0])[0]
+
+
+def watched(
+    row: Run, states: list[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> tuple[list[str], int, list[str]]:
+    """What is said, how often workers are started, and what failed, where DVC tells these states one after the other.
+
+    After the last one the row is done, unless that is "gone".
+    """
+    told: Iterator[str] = iter(states)
+    starts, said, state = 0, [], ""
+
+    def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        nonlocal state
+        text = ""
+        if command[:3] == ["dvc", "queue", "status"]:
+            state = next(told, state)
+            text = f"{TASK}  {experiment_name(row, 'x')}  10:00 PM  {state}" if state not in ("", "gone") else ""
+        return subprocess.CompletedProcess(command, 0, text, "")
+
+    def start(command: list[str], **_: object) -> None:
+        nonlocal starts
+        assert command[:3] == ["dvc", "queue", "start"]
+        starts += 1
+
+    monkeypatch.setattr(queue, "call", call)
+    monkeypatch.setattr(subprocess, "run", start)
+    monkeypatch.setattr(queue, "experiments", lambda: {"x": "c" * 40} if state == "Success" else {})
+    waiting = Queue({}, 1, said.append)
+    monkeypatch.setattr(waiting, "fail_stale", lambda ours: None)
+    with inside(folder):
+        failed = waiting.run({"x": row}, Book())  # pyright: ignore[reportArgumentType]
+    return said, starts, failed
+
+
+def test_a_worker_that_stops_by_itself_is_started_again(
+    row: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC's worker ended after 3 of 12 rows, by an error of its message library, and the rest waited for ever."""
+    said, starts, failed = watched(row, ["", "", "Queued", "Queued", "Running", "Success"], monkeypatch, tmp_path)
+    assert starts == 3, "at the beginning, and once for each look at which a row waited and none ran"
+    assert failed == []
+    assert said[-1].startswith("1/1  a, seed 0: fid 1")
+
+
+def test_a_row_that_is_neither_done_nor_queued_is_given_up(
+    row: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, failed = watched(row, ["", "", "Running", "gone"], monkeypatch, tmp_path)
+    assert failed == ["a, seed 0 is neither done nor in DVC's queue: the same command queues it again"]
+
+
+def test_the_last_line_of_a_running_row_is_repeated(row: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command was silent for hours."""
+    log = tmp_path / queue.RECORDS / f"{TASK}{'0' * 33}" / "row.out"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"old\n" * 10**4 + b"train 120/1700 \xc2\xb7 loss 1.2\x1b[2J\n\n")
+    said, _, _ = watched(row, ["", "", "Running", "Success"], monkeypatch, tmp_path)
+    assert said[0] == f"{experiment_name(row, 'x')}: train 120/1700 \u00b7 loss 1.2\\x1b[2J"
+    with inside(tmp_path):
+        assert last_line("another") == ""
+        log.write_bytes(b"")
+        assert last_line(TASK) == ""

@@ -1,0 +1,196 @@
+"""`vqlcmd compare` and the pages: what differs is shown, what does not compare is said, and nothing is loaded."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import inside, merge
+from tests.pipeline_imports import ROOT
+from vqlcmd.cli.report import print_comparison
+from vqlcmd.reports import page, revision
+from vqlcmd.reports.charts import curves
+from vqlcmd.reports.comparison import compare
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.yaml_file import read_yaml
+
+WHO = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+
+
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *WHO, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def leave(folder: Path, changes: dict[str, Any], fid: float, **protocol: Any) -> None:
+    """Parameters and metrics as a run leaves them: the demo's, with changes."""
+    values = merge(read_yaml(ROOT / "params.yaml"), changes)
+    (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    found = json.loads((ROOT / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
+    (folder / "metrics" / "evaluate.json").write_text(json.dumps({**found, "fid_proxy": fid}), encoding="utf-8")
+    made = json.loads((ROOT / "metrics" / "protocol.json").read_text(encoding="utf-8"))
+    text = json.dumps([{**each, **protocol} for each in made])
+    (folder / "metrics" / "protocol.json").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Path]:
+    """A branch `base`, an experiment of DVC's, `wide-drop`, and another one as it lies here."""
+    folder = tmp_path / "repository"
+    shutil.copytree(ROOT / "metrics", folder / "metrics")
+    git(tmp_path, "init", "--quiet", "--initial-branch=base", str(folder))
+    for name, drop, fid in (("base", 0.2, 9.0), ("wide-drop", 0.5, 12.5)):
+        leave(folder, {"drop": drop}, fid)
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--message", name)
+    # Where DVC keeps experiments; no branch has it.
+    git(folder, "update-ref", "refs/exps/ab/cdef/wide-drop", "HEAD")
+    git(folder, "reset", "--quiet", "--hard", "HEAD~1")
+    leave(folder, {"drop": 0.0, "train": {"save_every": 7}}, 8.0)
+    with inside(folder):
+        yield folder
+
+
+def read(*names: str) -> list[revision.Revision]:
+    return [revision.read(name) for name in names]
+
+
+def test_runs_are_labelled_by_what_was_varied_and_told_apart_by_numbers(repository: Path) -> None:
+    made = compare(read("base", "wide-drop", "workspace"))
+    assert made.labels == ("drop 0.2", "drop 0.5", "drop 0")
+    assert made.varied == {"drop": ["0.2", "0.5", "0"], "train.save_every": ["200", "200", "7"]}
+    assert made.numbers["fid_proxy"] == ["9", "12.5", "8"]
+    assert made.numbers["fid_proxy of reconstructions"] == ["1.32"] * 3
+    assert made.remarks == []
+
+
+def test_many_changes_or_none_leave_a_run_its_name(repository: Path) -> None:
+    assert compare(read("base", "HEAD")).labels == ("base", "HEAD")
+    leave(repository, {"drop": 0.0, "s": 0.0, "lambda_cm": 0.0, "embedding_dim": 8}, 8.0)
+    assert compare(read("base", "workspace")).labels == ("base", "workspace")
+
+
+@pytest.mark.parametrize(
+    ("changes", "protocol", "says"),
+    [
+        ({}, {"weights_sha256": "0" * 64}, "do not compare: weights_sha256 4e38159aeeb2..., 000000000000..."),
+        ({}, {"generated_images": 50}, "do not compare: generated_images 1797, 50"),
+        ({"seed": 4}, {}, "The seeds differ"),
+        ({}, {"of": "something"}, "workspace has no protocol"),
+    ],
+)
+def test_what_speaks_against_a_comparison_is_said(
+    repository: Path, changes: dict[str, Any], protocol: dict[str, Any], says: str
+) -> None:
+    leave(repository, changes, 8.0, **protocol)
+    (remark,) = compare(read("base", "workspace")).remarks
+    assert says in remark
+
+
+def test_the_commands_table_has_what_differs(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(["base", "wide-drop"], Path("both.html"))
+    text = capsys.readouterr().out
+    assert re.search(r"drop +│ +0\.2 │ +0\.5", text)
+    assert re.search(r"fid_proxy +│ +9 │ +12\.5", text)
+    assert (repository / "both.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("names", "out", "error", "says"),
+    [
+        (["base", "nobody"], None, ConfigError, "nobody is no commit, branch, tag or experiment here"),
+        (["base", "--all"], None, ConfigError, "--all is no commit"),
+        (["base", "base"], None, ConfigError, "a name stands there twice"),
+        (["base", "empty"], None, DataError, "empty has no metrics"),
+        (["base", "broken"], None, DataError, "metrics/evaluate.json of broken is not JSON"),
+        (["base", "workspace"], Path("x.pdf"), ConfigError, "x.pdf does not end in .html"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    repository: Path, names: list[str], out: Path | None, error: type[Exception], says: str
+) -> None:
+    git(repository, "switch", "--quiet", "--force-create", "broken")
+    (repository / "metrics" / "evaluate.json").write_text("{")
+    git(repository, "commit", "--quiet", "--all", "--message", "broken")
+    git(repository, "switch", "--quiet", "--orphan", "empty")
+    git(repository, "commit", "--quiet", "--allow-empty", "--message", "nothing")
+    git(repository, "switch", "--quiet", "base")
+    with pytest.raises(error, match=re.escape(says)) as caught:
+        print_comparison(names, out)
+    assert "\n" not in str(caught.value)
+
+
+class Page(html.parser.HTMLParser):
+    """Open tags, what they refer to, and the text."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "!doctype"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_page_loads_nothing_and_holds_every_picture_and_number(repository: Path) -> None:
+    run = revision.read("wide-drop")
+    page.write_report(run, ["data/model is older than params.yaml"], Path("run.html"))
+    found = Page(Path("run.html"))
+    assert all(source.startswith("data:image/") for source in found.sources)
+    assert "script" not in found.tags
+    assert "link" not in found.tags
+    assert len([source for source in found.sources if "image/png" in source]) == len(run.pictures) == 5
+    assert len([source for source in found.sources if "image/svg" in source]) == len(page.PANELS)
+    for row in run.numbers():
+        assert all(cell in found.text for cell in row), row
+    assert "data/model is older than params.yaml" in found.text
+    assert "train.learning_rate" in found.text
+    assert str(run.protocol[0]["weights_sha256"]) in found.text
+
+
+def test_a_page_of_several_has_the_grids_beside_each_other(repository: Path) -> None:
+    page.write_comparison(compare(read("base", "wide-drop", "workspace")), Path("all.html"))
+    found = Page(Path("all.html"))
+    assert len([source for source in found.sources if "image/png" in source]) == 3 * 5
+    assert len([source for source in found.sources if "image/svg" in source]) == len(page.COMPARED)
+    assert "The same place in two grids has the same class and the same random numbers." in found.text
+
+
+def test_what_a_run_says_of_itself_is_text_and_no_markup(repository: Path) -> None:
+    leave(repository, {"dataset": "<script>alert(1)</script>"}, 8.0, of="<img src=x>")
+    page.write_report(revision.read(), ["<b>old</b>"], Path("run.html"))
+    found = Page(Path("run.html"))
+    assert not {"script", "b"} & set(found.tags)
+    assert "<script>alert(1)</script>" in found.text
+    assert "<b>old</b>" in found.text
+
+
+def test_the_same_values_give_the_same_page(repository: Path) -> None:
+    for name in ("one.html", "two.html"):
+        page.write_comparison(compare(read("base", "wide-drop")), Path(name))
+    assert Path("one.html").read_bytes() == Path("two.html").read_bytes()
+
+
+def test_a_column_without_numbers_is_no_curve() -> None:
+    assert curves("heldout_loss", {"a": ([1, 2], [float("nan")] * 2)}) is None
+    drawn = curves("loss", {"a": ([1, 2], [3.0, 4.0]), "none": ([1, 2], [float("nan")] * 2)})
+    assert drawn is not None
+    assert "none" not in re.sub(r"style=\"[^\"]*\"", "", drawn).replace("{fill: none}", "")

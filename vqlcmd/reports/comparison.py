@@ -1,0 +1,104 @@
+"""Several runs beside each other: what was varied, what came out, and whether the numbers compare at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vqlcmd.reports.revision import Revision, as_text
+from vqlcmd.reports.stale import HOW_IT_RUNS
+
+MEASURED_BY = (
+    "extractor",
+    "weights_sha256",
+    "precision_extractor",
+    "precision_weights_sha256",
+    "generated_images",
+    "real_images",
+    "precision_generated_images",
+    "precision_real_images",
+    "neighbours",
+    "kid",
+    "inception_score_splits",
+    "statistics",
+)
+"""Of the protocol, what two numbers must share to be compared."""
+IN_A_LABEL = 3
+"""Parameters, at most; where more differ, a run goes by its name."""
+LONGEST = 60
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs, a label of each, and rows of {what: a text of each run}."""
+
+    runs: tuple[Revision, ...]
+    labels: tuple[str, ...]
+    """What was varied, as `drop 0.3`; no two are equal."""
+    varied: dict[str, list[str]]
+    """Parameters that differ; "-" where a run has none of that name."""
+    numbers: dict[str, list[str]]
+    """Numbers of samples, then of reconstructions."""
+    remarks: list[str]
+
+
+def compare(runs: Sequence[Revision]) -> Comparison:
+    """What differs between `runs`, of which the first is the one that others are compared with."""
+    keys = dict.fromkeys(key for run in runs for key in run.params)
+    varied = {key: [run.params.get(key) for run in runs] for key in keys}
+    varied = {key: values for key, values in varied.items() if any(value != values[0] for value in values[1:])}
+    # What another version does not know was not varied: last.
+    known = [key for key in varied if all(key in run.params for run in runs)]
+    varied = dict.fromkeys([*known, *varied])
+    counted = [key for key in known if key.rpartition(".")[2] not in HOW_IT_RUNS]
+    return Comparison(
+        runs=tuple(runs),
+        labels=_labels(runs, counted),
+        varied={key: [_value(run, key) for run in runs] for key in varied},
+        numbers=_numbers(runs),
+        remarks=_remarks(runs),
+    )
+
+
+def _labels(runs: Sequence[Revision], keys: Sequence[str]) -> tuple[str, ...]:
+    said = [", ".join(f"{key} {_value(run, key)}" for key in keys) for run in runs]
+    plain = 0 < len(keys) <= IN_A_LABEL and len(set(said)) == len(runs) and max(map(len, said)) <= LONGEST
+    labels = said if plain else [run.name for run in runs]
+    return tuple(label if labels.count(label) == 1 else f"{label} ({n})" for n, label in enumerate(labels, 1))
+
+
+def _value(run: Revision, key: str) -> str:
+    return as_text(run.params[key]) or "null" if key in run.params else "-"
+
+
+def _numbers(runs: Sequence[Revision]) -> dict[str, list[str]]:
+    each = [run.numbers() for run in runs]
+    generated = [{name: value for name, value, _ in rows} for rows in each]
+    targets = [{f"{name} of reconstructions": value for name, _, value in rows if value} for rows in each]
+    parameters = [{"parameters": as_text(run.evaluate.get("parameters"))} for run in runs]
+    columns = [first | second | third for first, second, third in zip(generated, parameters, targets, strict=True)]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return {name: [column.get(name, "") for column in columns] for name in names}
+
+
+def _remarks(runs: Sequence[Revision]) -> list[str]:
+    """What speaks against comparing the numbers, or the pictures."""
+    protocols = [next((made for made in run.protocol if made.get("of") == "samples"), {}) for run in runs]
+    remarks = [
+        f"{run.name} has no protocol: nobody knows how its numbers were measured"
+        for run, made in zip(runs, protocols, strict=True)
+        if not made
+    ]
+    known = [made for made in protocols if made]
+    different = [key for key in MEASURED_BY if any(made.get(key) != known[0].get(key) for made in known[1:])]
+    if different:
+        values = "; ".join(f"{key} {', '.join(_short(made.get(key)) for made in known)}" for key in different)
+        remarks.append(f"The numbers were measured in different ways and do not compare: {values}")
+    seeds = {run.params.get("seed") for run in runs}
+    if len(seeds) > 1:
+        remarks.append("The seeds differ, so that the samples of the grids were drawn with other noise")
+    return remarks
+
+
+def _short(value: Any) -> str:
+    text = as_text(value) or "none"
+    return f"{text[:12]}..." if len(text) == 64 else text

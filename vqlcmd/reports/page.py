@@ -1,0 +1,124 @@
+"""One offline file of HTML for one run or several: pictures and curves are inside, and nothing is loaded."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from vqlcmd.reports.charts import curves
+from vqlcmd.reports.comparison import Comparison
+from vqlcmd.reports.revision import PICTURES, Revision, as_text
+from vqlcmd.runtime.files import atomic_write
+
+PANELS = {
+    "training and held-out loss": ("loss", "heldout_loss"),
+    "cross-entropy at five times": ("ce_0.1", "ce_0.25", "ce_0.5", "ce_0.75", "ce_0.9"),
+    "embedding norm and distances": ("embedding_norm", "embedding_distance", "embedding_distance_min"),
+    "embedding rank": ("embedding_rank",),
+}
+"""Of one run: columns of metrics/train.tsv over each other, as in dvc.yaml."""
+COMPARED = ("loss", "heldout_loss", "ce_0.5", "embedding_norm", "embedding_distance_min", "embedding_rank")
+"""Of several runs: a panel each, with a line for each run."""
+
+
+def write_report(run: Revision, stale: Sequence[str], path: Path) -> None:
+    """The page of one run. `stale`: what is not of the present parameters, a line each."""
+    columns = {row: (generated, reconstructed) for row, generated, reconstructed in run.numbers()}
+    charts = {
+        title: curves(title, {name: (run.curves["step"], run.curves[name]) for name in names if name in run.curves})
+        for title, names in PANELS.items()
+        if "step" in run.curves
+    }
+    _write(
+        path,
+        [run],
+        title=f"{run.params.get('method', 'A run')} on {run.params.get('dataset', 'data')}",
+        subtitle=f"Of {run.name}, by `vqlcmd report`.",
+        remarks=list(stale),
+        columns=["generated", "reconstructed"],
+        numbers=columns,
+        charts=charts,
+        albums={PICTURES[file]: {file: png} for file, png in run.pictures.items()},
+    )
+
+
+def write_comparison(made: Comparison, path: Path) -> None:
+    """The page of several runs: grids of one picture stand beside each other."""
+    lines = dict(zip(made.labels, made.runs, strict=True))
+    charts = {
+        name: curves(
+            name, {label: (run.curves["step"], run.curves[name]) for label, run in lines.items() if name in run.curves}
+        )
+        for name in COMPARED
+    }
+    albums = {
+        text: {label: run.pictures[file] for label, run in lines.items() if file in run.pictures}
+        for file, text in PICTURES.items()
+    }
+    same = len({run.params.get("seed") for run in made.runs}) == 1
+    _write(
+        path,
+        made.runs,
+        title=" / ".join(run.name for run in made.runs),
+        subtitle="By `vqlcmd compare`.",
+        remarks=made.remarks,
+        columns=list(made.labels),
+        numbers=made.numbers,
+        charts=charts,
+        albums={text: pictures for text, pictures in albums.items() if pictures},
+        names=[run.name for run in made.runs],
+        varied=made.varied,
+        same_noise="The same place in two grids has the same class and the same random numbers." if same else "",
+    )
+
+
+def _write(
+    path: Path,
+    runs: Sequence[Revision],
+    *,
+    charts: Mapping[str, str | None],
+    albums: Mapping[str, Mapping[str, bytes]],
+    **values: Any,
+) -> None:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(resources.files("vqlcmd.reports").joinpath("page.html").read_text("utf-8"))
+    several = len(runs) > 1
+    names = [f"{run.name}: " if several else "" for run in runs]
+    notes = [f"{name}{note}" for name, run in zip(names, runs, strict=True) for note in run.notes()]
+    text = template.render(
+        {
+            "names": [],
+            "varied": {},
+            "same_noise": "",
+            "runs": runs,
+            "notes": notes,
+            "charts": {title: _inline("svg+xml", svg.encode()) for title, svg in charts.items() if svg},
+            "albums": {
+                title: {label: _inline("png", png) for label, png in pictures.items()}
+                for title, pictures in albums.items()
+            },
+            "protocols": {
+                f"{name}{made.get('of', 'numbers')}": {key: _text(value) for key, value in made.items()}
+                for name, run in zip(names, runs, strict=True)
+                for made in run.protocol
+            },
+            "parameters": {
+                run.name: {key: _text(value) for key, value in run.params.items()} for run in runs if run.params
+            },
+            **values,
+        }
+    )
+    with atomic_write(path) as side:
+        side.write_text(text, encoding="utf-8")
+
+
+def _inline(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list | bool) else as_text(value) or "null"

@@ -1,0 +1,165 @@
+"""What one run left: the parameters, numbers, curves and pictures of the working tree, a commit or an experiment."""
+
+import csv
+import io
+import math
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqlcmd.experiments.table import differences
+from vqlcmd.runtime import paths
+from vqlcmd.runtime.artefacts.json_file import parse_json
+from vqlcmd.runtime.errors import ConfigError, DataError, shown
+from vqlcmd.runtime.yaml_file import parse_yaml
+
+WORKSPACE = "workspace"
+"""The name of what lies here, whether committed or not."""
+PICTURES = {
+    "grid.png": "samples, classes in columns",
+    "reconstructions.png": "real images above their reconstructions by the VQGAN",
+    "nearest.png": "samples above the training images that they come nearest to",
+    "embeddings.png": "norms and distances: VQGAN codebook above, learned embeddings below",
+    "schedule.png": "the noise schedule",
+}
+MEASURES = ("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest")
+"""How the names begin of numbers that samples and reconstructions have in metrics/evaluate.json."""
+
+Fetch = Callable[[Path], bytes | None]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A run by the files it left; what it did not leave is empty."""
+
+    name: str
+    params: dict[str, Any]
+    """{dotted key: value}."""
+    evaluate: dict[str, Any]
+    bound: dict[str, Any]
+    protocol: list[dict[str, Any]]
+    curves: dict[str, list[float]]
+    """{column of metrics/train.tsv: its values}; NaN where there is none."""
+    pictures: dict[str, bytes]
+    """{name of PICTURES: PNG}."""
+
+    def numbers(self) -> list[tuple[str, str, str]]:
+        """(metric, of samples, of reconstructions) as text."""
+        return list(_numbers(self.evaluate, self.bound))
+
+    def notes(self) -> list[str]:
+        """Why a number is null, and what to be careful with."""
+        named = [*self.evaluate.items(), *self.bound.items()]
+        nulls = [f"no {name.removesuffix('_null')}: {reason}" for name, reason in named if name.endswith("_null")]
+        return nulls + [f"note: {note}" for note in self.evaluate.get("notes", [])]
+
+
+def read(name: str = WORKSPACE) -> Revision:
+    """What a commit, branch, tag or experiment left, by its name, or what lies here. One line where there is none.
+
+    ConfigError where the name is none of this repository, DataError where a file is damaged or there are no metrics.
+    """
+    fetch = _here if name == WORKSPACE else _committed(name)
+    found = Revision(
+        name=name,
+        params=differences({}, _yaml(fetch, Path("params.yaml"), name)),
+        evaluate=_object(fetch, paths.METRICS / "evaluate.json", name),
+        bound=_object(fetch, paths.METRICS / "bound.json", name),
+        protocol=_list(fetch, paths.METRICS / "protocol.json", name),
+        curves=_curves(fetch(paths.METRICS / "train.tsv") or b""),
+        pictures={file: png for file in PICTURES if (png := fetch(paths.METRICS / file))},
+    )
+    if not (found.evaluate or found.bound or found.curves):
+        raise DataError(f"{shown(name)} has no metrics: `dvc repro` makes them, or name another revision")
+    return found
+
+
+def as_text(value: Any) -> str:
+    """A number in four digits; nothing for none."""
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(found: dict[str, Any], bound: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    targets = found.get("reconstruction", {})
+    for name in found:
+        if name.startswith(MEASURES) and not isinstance(found[name], str):
+            yield name, as_text(found[name]), as_text(targets.get(name))
+    yield "repeated_training_tokens", as_text(found.get("repeated_training_tokens")), ""
+    nats, error = bound.get("nats_per_token"), bound.get("standard_error")
+    yield "bound, nats per token", "" if nats is None else f"{as_text(nats)} ± {as_text(error) or '?'}", ""
+    yield "nfe per image", as_text(found.get("nfe")), ""
+
+
+def _here(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _committed(name: str) -> Fetch:
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}") or _experiment(name)
+    if not commit:
+        raise ConfigError(
+            f"{shown(name)} is no commit, branch, tag or experiment here: `git log` and `dvc exp list --all` name "
+            f"them, and `{WORKSPACE}` is what lies here"
+        )
+    at = commit.decode().strip()
+    # Relative, since a pipeline may lie in a folder of a repository.
+    return lambda path: _git("show", f"{at}:./{path.as_posix()}")
+
+
+def _experiment(name: str) -> bytes | None:
+    """DVC keeps experiments as refs/exps/AB/CDEF.../NAME."""
+    listed = (_git("for-each-ref", "refs/exps", "--format=%(objectname) %(refname)") or b"").decode().splitlines()
+    found = [line.split(" ", 1)[0] for line in listed if line.rsplit("/", 1)[-1] == name]
+    return found[-1].encode() if found else None
+
+
+def _git(*words: str) -> bytes | None:
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise ConfigError("git is not installed, and other revisions are read through it: install it") from None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _yaml(fetch: Fetch, path: Path, name: str) -> dict[str, Any]:
+    text = fetch(path)
+    if text is None:
+        return {}
+    values = parse_yaml(text, f"{path} of {shown(name)}")
+    return values if isinstance(values, dict) else {}
+
+
+def _object(fetch: Fetch, path: Path, name: str) -> dict[str, Any]:
+    text = fetch(path)
+    values = {} if text is None else parse_json(text, f"{path} of {shown(name)}", "`dvc repro` makes it")
+    if not isinstance(values, dict):
+        raise DataError(f"{path} of {shown(name)} holds no metrics: `dvc repro` makes it")
+    return values
+
+
+def _list(fetch: Fetch, path: Path, name: str) -> list[dict[str, Any]]:
+    text = fetch(path)
+    values = [] if text is None else parse_json(text, f"{path} of {shown(name)}", "`dvc repro` makes it")
+    return [each for each in values if isinstance(each, dict)] if isinstance(values, list) else []
+
+
+def _curves(text: bytes) -> dict[str, list[float]]:
+    rows = list(csv.reader(io.StringIO(text.decode("utf-8", "replace")), delimiter="\t"))
+    if not rows:
+        return {}
+    header, *lines = rows
+    return {
+        name: [_number(line[index]) if index < len(line) else math.nan for line in lines]
+        for index, name in enumerate(header)
+    }
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,48 @@
+"""A folder that `vqlcmd export` made: vqlcmd.json says what is in it, with a digest of each file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vqlcmd.runtime.artefacts.json_file import read_json
+from vqlcmd.runtime.errors import DataError, shown
+from vqlcmd.runtime.files import sha256, write_json
+
+ABOUT = "vqlcmd.json"
+MODEL = "model/model.safetensors"
+TOKENIZER = "vqgan.safetensors"
+CHECKED = (MODEL, TOKENIZER)
+"""What a model is loaded from."""
+FORMAT = 1
+
+
+def describe(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write vqlcmd.json: `values`, and the SHA-256 of every file in the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ABOUT)
+    digests = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    write_json(folder / ABOUT, {"format": FORMAT, "digests": digests, **values})
+
+
+def check(folder: Path, names: Sequence[str] = CHECKED) -> None:
+    """DataError where one of the files `names` is not the one that vqlcmd.json says; nothing without a vqlcmd.json.
+
+    Against damage and mixed-up files. Whoever can write the files can write their digests: a commit's name, as in
+    hf://USER/NAME@COMMIT, is what holds against another person.
+    """
+    path = folder / ABOUT
+    if not path.is_file():
+        return
+    about = read_json(path, "copy it again")
+    listed = about.get("digests") if isinstance(about, dict) else None
+    if not isinstance(listed, dict):
+        raise DataError(f"{path} lists no digests: copy it again")
+    if about.get("format") != FORMAT:
+        raise DataError(
+            f"{path} is of format {shown(about.get('format'), 20)}, and this version reads {FORMAT}: "
+            "install the version of vqlcmd that it names"
+        )
+    for name in names:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name} is missing: copy it again")
+        if listed.get(name) != sha256(folder / name):
+            raise DataError(f"{folder / name} is not the file whose digest is in {path}: copy both again")

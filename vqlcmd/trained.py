@@ -1,0 +1,47 @@
+"""A trained method and what its file says of it: how it samples unless told."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from vqlcmd.diffusion.method import Method
+from vqlcmd.params import Sampling
+from vqlcmd.params.errors import rule
+from vqlcmd.runtime.errors import ConfigError
+
+
+class Trained:
+    """`about` is what the model's file says: what is not asked for otherwise is sampled as params.yaml did in training.
+
+    What it makes, images or text, is up to a class derived from this one.
+    """
+
+    def __init__(self, method: Method, about: Mapping[str, Any], device: torch.device):
+        self.method, self.about, self.device = method, about, device
+
+    def sampling(
+        self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None, **own: Any
+    ) -> Sampling:
+        """How the model samples, but for what is given; `own` are knobs of its method. ConfigError: one line."""
+        usual = self.about["sampling"]
+        given = {name: value for name, value in own.items() if value is not None}
+        for name in given:
+            if name not in usual["own"]:
+                known = ", ".join(usual["own"]) or "none"
+                raise ConfigError(f"{name} is not a knob of {self.about['params']['method']}, which has {known}")
+        model = type(self.method).knobs
+        try:
+            knobs = model.model_validate({**usual["own"], **given}).model_dump()
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ConfigError(f"{problem['loc'][0]} is {problem['input']!r}, but must be {rule(problem)}") from None
+        how = Sampling(
+            usual["steps"] if steps is None else steps,
+            usual["sampler"] if sampler is None else sampler,
+            usual["guidance"] if guidance is None else guidance,
+            knobs,
+        )
+        self.method.check(how)
+        return how
