@@ -23,7 +23,7 @@ def result(row: str, seed: int, value: str | None, fid: float) -> dict[str, Any]
 def series(folder: Path, sweep: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     """Of a table with the rows b and a, in this order."""
     (folder / "tables/results").mkdir(parents=True)
-    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copy(ROOT / "presets" / "digits.yaml", folder / "params.yaml")
     table = {"title": "t", "metrics": ["fid"], "sweep": sweep, "rows": {"b": {}, "a": {}}}
     (folder / "tables/small.yaml").write_text(json.dumps(table), encoding="utf-8")
     found = {"scales": {"x": {}}, "rows": rows}
