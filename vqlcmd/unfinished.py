@@ -37,7 +37,7 @@ def load_state(name: str) -> tuple[Generator, int]:
     belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.tokens(paths.TOKENS, header))
     here = load_run()
     # Those of the run, and for what no result depends on those of here.
-    values = {**here.model_dump(), **run["settings"]}
+    values = {**here.model_dump(), **run["settings"], "weights": "model"}
     values["train"] = {**here.train.model_dump(), **run["settings"]["train"]}
     params = check_run(values, f"the parameters of {folder} with params.yaml")
     codebook_KD = shards.read_codebook(paths.TOKENS)

@@ -74,6 +74,14 @@ def test_every_command_explains_itself(command: str) -> None:
         (["gallery", "x.png", "--temperature"], "--temperature needs a value"),
         (["gallery", "x.png", "--stepz", "3"], "--stepz is no option, nor a knob of a method: did you mean --steps?"),
         (["gallery", "x.png", "--guidance", "0,-1"], "--guidance -1 must be a number from 0"),
+        (["gallery", "x.png", "--state", "newest"], ".state/train holds no saved state"),
+        (["report", "--html", "x.pdf"], "x.pdf does not end in .html"),
+        (["compare", "main"], "main alone compares with nothing"),
+        (["compare", "main", "workspace", "--html", "x"], "x does not end in .html"),
+        (["export", "x"], "params.yaml is missing"),
+        (["export", "x", "--no-metrics"], "data/model/model.safetensors is missing"),
+        (["publish", "me/digits"], "me/digits is no place of the hub"),
+        (["init", "."], ". has something in it already"),
     ],
 )
 def test_the_users_errors_are_one_line_and_exit_status_1(

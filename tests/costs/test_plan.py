@@ -62,18 +62,18 @@ def test_activations_are_what_autograd_saves(name: str, dropout: float, classes:
         assert held < one_less * 1.02
 
 
-def test_training_holds_twenty_bytes_a_parameter_beside_activations_and_its_state_sixteen() -> None:
-    method, teacher = made(3), made(3)
+def test_training_holds_24_bytes_a_parameter_beside_activations_on_a_gpu_20_and_its_state_20() -> None:
+    method, teacher, best = made(3), made(3), made(3)
     optimizer = torch.optim.AdamW(method.parameters())
     sum(parameter.sum() for parameter in method.parameters()).backward()  # pyright: ignore[reportAttributeAccessIssue]
     optimizer.step()
     moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
     weights, gradients = list(method.parameters()), [parameter.grad for parameter in method.parameters()]
-    found = planned(3)
-    assert found.memory(on_cpu=True).fixed == sum(
-        tensor.nbytes for tensor in [*weights, *gradients, *moments, *teacher.parameters()] if tensor is not None
-    )
-    assert found.state() == sum(tensor.nbytes for tensor in [*weights, *moments, *teacher.parameters()])
+    found, kept = planned(3), list(best.parameters())
+    on_gpu = [*weights, *gradients, *moments, *teacher.parameters()]
+    assert found.memory(on_cpu=False).fixed == sum(tensor.nbytes for tensor in on_gpu if tensor is not None)
+    assert found.memory(on_cpu=True).fixed == sum(tensor.nbytes for tensor in [*on_gpu, *kept] if tensor is not None)
+    assert found.state() == sum(tensor.nbytes for tensor in [*weights, *moments, *teacher.parameters(), *kept])
 
 
 def test_so_many_images_fit_and_not_one_more() -> None:

@@ -166,6 +166,27 @@ def test_stop_ends_the_sampling_and_the_next_job_runs(visit: Visit) -> None:
     assert "4 network calls" in visit.status("2 images")
 
 
+def test_a_second_visitor_waits_until_the_first_is_done_or_stops(visit: Visit, browser: Any) -> None:
+    second = Visit(browser.new_page(), visit.url)
+    second.page.set_default_timeout(PATIENCE)
+    second.page.goto(visit.url)
+    second.number("Images", 2)
+    second.number("Steps", 1)
+    visit.number("Images", 64)
+    visit.number("Steps", 200)
+    visit.button("Draw").click()
+    stop = visit.button("Stop")
+    visit.page.wait_for_function("button => !button.disabled", arg=stop.element_handle())
+    second.button("Draw").click()
+    second.page.wait_for_timeout(1000)
+    waits = "Press Draw." in second.status(".")
+    assert waits or not stop.is_enabled(), "two jobs at once"
+    if stop.is_enabled():
+        stop.click()
+    assert "2 network calls" in second.status("2 images")
+    second.page.close()
+
+
 def test_an_uploaded_picture_is_painted_over_with_the_mouse_and_filled_in(visit: Visit, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "mine.png")

@@ -34,7 +34,7 @@ IMAGES = {"size": SIZE, "resize": "box", "crop": "center", "flip": False, "backg
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, since building leaves folders behind."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("vqlcmd", "stages", "presets", "tables"):
+    for name in ("vqlcmd", "stages", "pipelines", "presets", "tables"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (
         "pyproject.toml",
@@ -101,14 +101,14 @@ def run(environment: Path, folder: Path, *command: str) -> subprocess.CompletedP
         "OMP_NUM_THREADS": "1",
     }
     words = [str(environment / "bin" / program), *arguments]
-    return subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, timeout=1800, check=False)
 
 
 def test_the_wheel_holds_vqlcmd_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"vqlcmd"}
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vqlcmd").rglob("*.py")}
-    stages = {f"vqlcmd/starter/stages/{path.name}" for path in (ROOT / "stages").glob("*.py")}
+    stages = {f"vqlcmd/starter/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "stages").rglob("*.py")}
     assert ours | stages == {name for name in names if name.endswith(".py")}
     assert {"vqlcmd/reports/page.html", "vqlcmd/starter/dvc.yaml", "vqlcmd/starter/.dvc/config"} <= set(names)
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import vqlcmd
-from tests.conftest import TINY, inside, merge, write_params
+from tests.conftest import TINY, inside, merge, run_stages, write_params
 from vqlcmd.params import load_params
 from vqlcmd.runtime.artefacts import exported
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.sharing.export import export
 
 DATA = Path("data")
@@ -65,6 +66,18 @@ def test_numbers_of_another_model_do_not_go_along(copy: Path, tmp_path: Path) ->
     about = exports(copy, tmp_path / "given", with_metrics=False)
     assert set(about["digests"]) == {"README.md", *exported.CHECKED}
     assert "nothing is claimed" in (tmp_path / "given" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_exported_model_is_the_one_that_the_numbers_are_of(copy: Path, tmp_path: Path) -> None:
+    write_params(copy, merge(TINY, {"weights": "best"}))
+    # Another file than the last state, as after rows that got worse.
+    best = copy / "data" / "model" / "best.safetensors"
+    tensors, about = load_weights(best, "model")
+    save_weights(best, "model", {name: tensor * 1.01 for name, tensor in tensors.items()}, about)
+    run_stages(copy, "sample", "bound", "evaluate", "figures")
+    exports(copy, tmp_path / "given")
+    assert sha256(tmp_path / "given" / exported.MODEL) == sha256(best)
+    assert sha256(best) != sha256(copy / "data" / exported.MODEL)
 
 
 def test_a_folder_that_is_there_is_left_alone(finished: Path, tmp_path: Path) -> None:

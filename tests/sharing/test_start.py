@@ -14,14 +14,15 @@ from vqlcmd.runtime.files import sha256
 from vqlcmd.sharing.start import start
 
 
-def test_a_new_folder_has_all_that_its_stages_list_and_the_code_of_the_package(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", ["pictures", "text"])
+def test_a_new_folder_has_all_that_its_stages_list_and_the_code_of_the_package(tmp_path: Path, preset: str) -> None:
     folder = tmp_path / "mine"
-    start(folder, "pictures")
-    assert sha256(folder / "params.yaml") == sha256(ROOT / "presets" / "pictures.yaml")
+    start(folder, preset)
+    assert sha256(folder / "params.yaml") == sha256(ROOT / "presets" / f"{preset}.yaml")
     stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage in stages.values():
         for dep in stage["deps"]:
-            if not dep.startswith("data/"):
+            if not dep.startswith(("data/", "metrics/")):
                 assert (folder / dep.replace("${method}", "lcmd")).exists(), dep
     code = {path.relative_to(ROOT) for path in (ROOT / "vqlcmd").rglob("*.py")}
     assert {path.relative_to(folder) for path in (folder / "vqlcmd").rglob("*.py")} == code
@@ -40,7 +41,7 @@ def test_a_folder_with_something_in_it_is_left_alone_but_an_empty_repository_is_
 
 
 def test_an_unknown_preset_is_one_line_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--preset cats is not there: choose one of digits, .*, pictures"):
+    with pytest.raises(ConfigError, match=r"--preset cats is not there: choose one of digits, .*, text"):
         start(tmp_path / "mine", "cats")
     assert not (tmp_path / "mine").exists()
 

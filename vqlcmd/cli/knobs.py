@@ -1,9 +1,11 @@
-"""A command that takes the knobs of the methods as options: `--temperature 3` for `sample.maskgit.temperature`.
+"""The methods on the command line: their list, and a command that takes their knobs as options.
 
+`--temperature 3` is `sample.maskgit.temperature`.
 Which knobs there are is known to the methods alone, so nothing here names one; they are asked when such a command
 runs or explains itself, since that imports PyTorch.
 """
 
+import importlib
 from typing import Any
 
 from typer import Context
@@ -44,6 +46,16 @@ class KnobCommand(TyperCommand):
                     for name, field in model.model_fields.items()
                 ]
             )
+
+
+def print_methods() -> None:
+    """List the methods: what `method` in params.yaml, and `dvc exp run -S method=NAME`, can be."""
+    from vqlcmd.methods import METHODS, method_class
+
+    for name in METHODS:
+        about = importlib.import_module(f"vqlcmd.methods.{name}").__doc__ or ""
+        print(f"{name:16} {about.splitlines()[0]}")
+        print(f"{'':16} sampler: {' | '.join(method_class(name).samplers)}")
 
 
 def given(context: Context) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""Commands that need only a model, which may lie anywhere: sample, gallery, inpaint and decode."""
+"""Commands that need only a model, which may lie anywhere: sample, gallery, inpaint, decode and page."""
 
+import gc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +45,7 @@ def decode(
 ) -> None:
     """Turn the samples of the pipeline into images, or into text where --out ends in .txt."""
     if out.suffix == TEXT:
-        from vqlcmd.cli.text_export import decode_text
+        from vqlcmd.cli.export import decode_text
 
         decode_text(Path(model), samples or Path(model) / "samples", out, count)
         return
@@ -81,7 +82,7 @@ def sample(
         raise typer.Exit(run_stage("sample"))
     how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed, **knobs.given(context)}
     if out.suffix == TEXT:
-        from vqlcmd.cli.text_export import sample_text
+        from vqlcmd.cli.export import sample_text
 
         if class_ is not None:
             raise ConfigError(f"--class {class_}: text has no classes; leave the option out")
@@ -146,8 +147,28 @@ def gallery(
     draw_gallery(model, out, guidance, rows, state=state, **how, **knobs.given(context))
 
 
+def page(
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="As for `vqlcmd sample`; more than one to compare. [data]")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: the first free one from 7860]")] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; 0.0.0.0 lets other machines in, whoever they are.")
+    ] = "127.0.0.1",
+    show: Annotated[bool, typer.Option("--open", help="Open a browser on it.")] = False,
+) -> None:
+    """Sample, paint, compare and look inside of models in a browser, on this machine and without the Internet."""
+    # Imports make objects by the hundred thousand that stay; looking for garbage among them takes a fifth of the time
+    # until the page is there. `serve` enables it again.
+    gc.disable()
+    from vqlcmd.page.browser.app import serve
+
+    serve(model or [DATA], host, port, show)
+
+
 def mount(app: typer.Typer) -> None:
     """Make them commands of `app`."""
     app.command()(decode)
+    app.command()(page)
     for command in (sample, inpaint, gallery):
         app.command(cls=KnobCommand)(command)

@@ -74,8 +74,12 @@ def _numbers(runs: Sequence[Revision]) -> dict[str, list[str]]:
     each = [run.numbers() for run in runs]
     generated = [{name: value for name, value, _ in rows} for rows in each]
     targets = [{f"{name} of reconstructions": value for name, _, value in rows if value} for rows in each]
-    parameters = [{"parameters": as_text(run.evaluate.get("parameters"))} for run in runs]
-    columns = [first | second | third for first, second, third in zip(generated, parameters, targets, strict=True)]
+    # Whatever else was measured, also in another domain.
+    others = [
+        {key: as_text(value) for key, value in run.evaluate.items() if isinstance(value, int | float) and key != "nfe"}
+        for run in runs
+    ]
+    columns = [first | other | second for first, other, second in zip(generated, others, targets, strict=True)]
     names = dict.fromkeys(name for column in columns for name in column)
     return {name: [column.get(name, "") for column in columns] for name in names}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import vqlcmd
 from vqlcmd import generator
+from vqlcmd.params import load_params
 from vqlcmd.reports import revision
 from vqlcmd.reports.revision import WORKSPACE, Revision
 from vqlcmd.reports.stale import stale
@@ -22,21 +23,24 @@ PICTURES = ("grid.png", "reconstructions.png")
 def export(folder: Path, data: Path, *, with_metrics: bool) -> None:
     """Write `folder`, whole or not at all: `vqlcmd.load(folder)` then samples what it does from `data`.
 
-    With metrics it is of a whole run: DataError, by the lines of `vqlcmd report`, where parameters, data and metrics do
-    not belong together. ConfigError where there is such a folder already.
+    With metrics it is of a whole run, its model is what `weights` in params.yaml names, and DataError is raised, by the
+    lines of `vqlcmd report`, where parameters, data and metrics do not belong together. ConfigError where there is such
+    a folder already.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already: name another folder, or delete it")
     if with_metrics and data != paths.VQGAN.parent:
         raise ConfigError(f"metrics/ is not of the model in {data}: add --no-metrics")
-    model = generator.load(data, "cpu")
     run = _run() if with_metrics else None
+    # The numbers are of these, and `weights` may be another average or an earlier one.
+    source = paths.weights(load_params().weights) if with_metrics else data / exported.MODEL
     side = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(side, ignore_errors=True)
     try:
-        for name in exported.CHECKED:
-            # Bytes, no links: what is in DVC's cache stays there.
-            _copy(data / name, side / name)
+        # Bytes, no links: what is in DVC's cache stays there.
+        _copy(source, side / exported.MODEL)
+        _copy(data / exported.TOKENIZER, side / exported.TOKENIZER)
+        model = generator.load(side, "cpu")
         if run:
             _copy(Path("params.yaml"), side / "params.yaml")
             for name in (*NUMBERS, *PICTURES):
@@ -79,5 +83,7 @@ def _about(model: generator.Generator) -> dict[str, Any]:
 
 
 def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise DataError(f"{source} is missing: `dvc repro` makes it, `dvc pull` fetches it")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
