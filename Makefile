@@ -25,9 +25,10 @@ test: setup
 test-slow: setup
 	pytest
 
-# What takes minutes and guards most: a run across edits, the wheel, the quality of samples, and DVC's repro, experiments
-# and queue.
+# What takes minutes and guards most: several processes, a run across edits, the wheel, the quality of samples, and DVC's
+# repro, experiments and queue.
 test-pipeline: setup
+	pytest -m slow tests/runtime/test_launcher.py tests/stages/test_parallel.py
 	pytest -m slow tests/runtime/test_edited_code.py tests/repository/test_wheel.py tests/stages/test_quality.py
 	pytest -m slow tests/repository/test_dvc.py -k "nothing_to_do or does_not_compute or trains_nothing or queued_rows"
 

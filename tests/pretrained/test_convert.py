@@ -118,7 +118,7 @@ def test_a_digest_that_differs_is_named(tmp_path: Path) -> None:
 def test_places_without_a_checkpoint_are_named(tmp_path: Path) -> None:
     refused(ConfigError, tmp_path / "none.ckpt", "is not a file: name one, or null")
     (tmp_path / "folder").mkdir()
-    refused(ConfigError, tmp_path / "folder", "without diffusion_pytorch_model.safetensors")
+    refused(ConfigError, tmp_path / "folder", "without vqgan.safetensors or diffusion_pytorch_model.safetensors")
 
 
 def test_images_are_encoded_and_decoded_without_tf32_and_the_setting_comes_back() -> None:

@@ -29,7 +29,7 @@ def git(folder: Path, *words: str) -> str:
 
 def leave(folder: Path, changes: dict[str, Any], fid: float, **protocol: Any) -> None:
     """Parameters and metrics as a run leaves them: the demo's, with changes."""
-    values = merge(read_yaml(ROOT / "params.yaml"), changes)
+    values = merge(read_yaml(ROOT / "presets" / "digits.yaml"), changes)
     (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
     found = json.loads((ROOT / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
     (folder / "metrics" / "evaluate.json").write_text(json.dumps({**found, "fid_proxy": fid}), encoding="utf-8")

@@ -82,6 +82,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
     assert sha256(long / "data/model/model.safetensors") == uninterrupted
 
 
+@pytest.mark.slow
 def test_another_parameter_does_not_pick_up_foreign_state(long: Path, uninterrupted: str) -> None:
     write_params(long, merge(merge(TINY, LONG), {"drop": 0.5}))
     process = start(long, "train")
@@ -107,6 +108,7 @@ def test_a_second_writer_of_the_same_run_is_refused_in_one_line(long: Path) -> N
     assert f"in use by process {first.pid}" in text
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_model_up_to_summation_order(copy: Path) -> None:
     """Compared by curves, not weights: where a gradient is zero but for rounding, Adam makes a step of the rounding."""
     write_params(copy, merge(TINY, {"network": {"dropout": 0.0}, "train_steps": 20, "train": {"log_every": 1}}))
@@ -142,6 +144,7 @@ def test_three_processes_that_were_interrupted_end_as_three_that_were_not(copy: 
     assert sha256(copy / "data/model/model.safetensors") == expected
 
 
+@pytest.mark.slow
 def test_when_a_worker_dies_the_others_end_and_the_next_start_resumes(long: Path) -> None:
     process = start(long, "train", VQLCMD_NPROC="2")
     wait_for_state(long, process)
@@ -154,6 +157,7 @@ def test_when_a_worker_dies_the_others_end_and_the_next_start_resumes(long: Path
     finish(long, "train", VQLCMD_NPROC="2")
 
 
+@pytest.mark.slow
 def test_when_the_launcher_dies_no_worker_keeps_writing(long: Path) -> None:
     process = start(long, "train", VQLCMD_NPROC="2")
     wait_for_state(long, process)
@@ -184,6 +188,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_share_a_state_refuse_to_go_on(long: Path, tmp_path: Path) -> None:
     """Process 0 went on from its step, the others began, and what came out was no model."""
     process = start(long, "train")

@@ -73,6 +73,7 @@ def test_two_processes_make_the_same_shards_byte_for_byte(slow: Path, fresh: Pat
     assert tokens(fresh) == tokens(slow)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_reference(copy: Path) -> None:
     """Up to the rounding of one float32 convolution: the processes look at the same batches."""
     write_params(
@@ -88,6 +89,7 @@ def test_two_processes_make_the_same_reference(copy: Path) -> None:
         torch.testing.assert_close(together[name], values, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "processes"), [(signal.SIGKILL, "1"), (signal.SIGKILL, "2"), (signal.SIGTERM, "2")])
 def test_interrupted_tokens_end_as_uninterrupted_ones(
     slow: Path, fresh: Path, number: signal.Signals, processes: str
@@ -120,6 +122,7 @@ def test_a_signal_to_all_processes_at_once_leaves_a_state_and_no_traceback(fresh
     assert list(fresh.glob(f".state/{stage}/*/[0-9]*.pt"))
 
 
+@pytest.mark.slow
 def test_when_a_worker_dies_nobody_writes_on_and_the_next_start_goes_on(slow: Path, fresh: Path) -> None:
     process = start(fresh, "tokenize", VQLCMD_NPROC="2")
     wait_for_shards(fresh)

@@ -56,7 +56,7 @@ def test_another_average_is_that_of_its_own_decay(tmp_path: Path) -> None:
     with State(tmp_path / "several") as state:
         train(method, SPLIT, SPLIT, settings, steps=STEPS, seed=5, state=state, keep=kept.__setitem__)
     _, teacher, _ = run(tmp_path / "alone", settings={"ema": 0.5}, **without)
-    assert list(kept) == ["ema-0.5"]
+    assert list(kept) == ["ema-0.5", "best"]
     assert_equal(kept["ema-0.5"].state_dict(), teacher.state_dict())
 
 
@@ -64,7 +64,7 @@ def test_an_interrupted_run_keeps_the_same_as_a_whole_one(tmp_path: Path) -> Non
     """Stops at, before and after the snapshots, one of which is the last step."""
     options: dict[str, Any] = {"snapshots": [3, 7, 14], "ema": [0.9, 0.99]}
     whole = kept_by(tmp_path / "whole", **options)
-    assert set(whole) == {"snapshots/3", "snapshots/7", "snapshots/14", "ema-0.99", "model"}
+    assert set(whole) == {"snapshots/3", "snapshots/7", "snapshots/14", "ema-0.99", "best", "model"}
     parts = kept_by(tmp_path / "parts", stops=(2, 7, 9), **options)
     assert set(parts) == set(whole)
     for name, weights in whole.items():
