@@ -65,7 +65,8 @@ def test_runs_are_labelled_by_what_was_varied_and_told_apart_by_numbers(reposito
     assert made.labels == ("drop 0.2", "drop 0.5", "drop 0")
     assert made.varied == {"drop": ["0.2", "0.5", "0"], "train.save_every": ["200", "200", "7"]}
     assert made.numbers["fid_proxy"] == ["9", "12.5", "8"]
-    assert made.numbers["fid_proxy of reconstructions"] == ["1.32"] * 3
+    found = json.loads((ROOT / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
+    assert made.numbers["fid_proxy of reconstructions"] == [f"{found['reconstruction']['fid_proxy']:.4g}"] * 3
     assert made.remarks == []
 
 
@@ -78,7 +79,7 @@ def test_many_changes_or_none_leave_a_run_its_name(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "protocol", "says"),
     [
-        ({}, {"weights_sha256": "0" * 64}, "do not compare: weights_sha256 4e38159aeeb2..., 000000000000..."),
+        ({}, {"weights_sha256": "0" * 64}, r"do not compare: weights_sha256 [0-9a-f]{12}\.\.\., 0{12}\.\.\."),
         ({}, {"generated_images": 50}, "do not compare: generated_images 1797, 50"),
         ({"seed": 4}, {}, "The seeds differ"),
         ({}, {"of": "something"}, "workspace has no protocol"),
@@ -89,7 +90,7 @@ def test_what_speaks_against_a_comparison_is_said(
 ) -> None:
     leave(repository, changes, 8.0, **protocol)
     (remark,) = compare(read("base", "workspace")).remarks
-    assert says in remark
+    assert re.search(says, remark)
 
 
 def test_the_commands_table_has_what_differs(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
