@@ -28,7 +28,8 @@ test-slow: setup
 # What takes minutes and guards most: several processes, a run across edits, the wheel, the quality of samples, and DVC's
 # repro, experiments and queue.
 test-pipeline: setup
-	pytest -m slow tests/runtime/test_launcher.py tests/stages/test_parallel.py
+	pytest -m slow tests/runtime/test_launcher.py tests/runtime/artefacts tests/stages/test_parallel.py tests/training/test_stage.py
+	pytest -m slow tests/stages/test_nothing_held_out.py tests/stages/test_vqgan.py
 	pytest -m slow tests/runtime/test_edited_code.py tests/repository/test_wheel.py tests/stages/test_quality.py
 	pytest -m slow tests/repository/test_dvc.py -k "nothing_to_do or does_not_compute or trains_nothing or queued_rows"
 

@@ -68,7 +68,14 @@ def uninterrupted(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     return sha256(folder / "data/model/model.safetensors")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(
     long: Path, uninterrupted: str, number: signal.Signals, code: int
 ) -> None:
@@ -121,6 +128,7 @@ def test_two_processes_train_the_same_model_up_to_summation_order(copy: Path) ->
         assert np.allclose(alone[name][:3], together[name][:3], rtol=1e-5), f"{name}, before rounding has grown"
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_same_samples(copy: Path, finished: Path) -> None:
     finish(copy, "sample", VQLCMD_NPROC="2")
     one, two = (shards.read_split(folder / "data/samples", "samples").tokens.numpy() for folder in (finished, copy))

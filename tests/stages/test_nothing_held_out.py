@@ -17,6 +17,7 @@ def metrics(folder: Path, name: str) -> dict[str, object]:
     return json.loads((folder / "metrics" / name).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_without_held_out_images_all_stages_run_and_what_is_null_has_its_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

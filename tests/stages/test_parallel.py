@@ -67,6 +67,7 @@ def wait_for_shards(folder: Path) -> None:
     wait_until(lambda: bool(list(folder.glob(".state/tokenize/*/[0-9]*.pt"))))
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_shards_byte_for_byte(slow: Path, fresh: Path) -> None:
     text = finish(fresh, "tokenize", VQLCMD_NPROC="2")
     assert "1797 done" in text

@@ -22,6 +22,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(model).as_posix(): sha256(path) for path in model.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_the_same_files_as_a_whole_one(copy: Path) -> None:
     """DVC empties the outputs of a stage before it runs, also of one that goes on."""
     write_params(copy, merge(TINY, KEPT))

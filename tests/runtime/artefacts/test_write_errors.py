@@ -58,13 +58,13 @@ def test_a_state_that_the_disk_refuses_is_one_line_and_the_state_before_it_stays
 @pytest.mark.parametrize(
     ("stage", "size", "file"),
     [
-        ("vqgan", 20_000, "data/vqgan.safetensors"),
-        ("tokenize", 10_000, ".state/tokenize/"),
-        ("reference", 20_000, "data/reference/"),
+        pytest.param("vqgan", 20_000, "data/vqgan.safetensors", marks=pytest.mark.slow),
+        pytest.param("tokenize", 10_000, ".state/tokenize/", marks=pytest.mark.slow),
+        pytest.param("reference", 20_000, "data/reference/", marks=pytest.mark.slow),
         ("sample", 1_000, "data/samples"),
-        ("figures", 2_000, "metrics/"),
+        pytest.param("figures", 2_000, "metrics/", marks=pytest.mark.slow),
         ("bound", 10, "metrics/bound.json"),
-        ("evaluate", 300, "metrics/protocol.json"),
+        pytest.param("evaluate", 300, "metrics/protocol.json", marks=pytest.mark.slow),
     ],
 )
 def test_every_stage_says_in_one_line_which_file_is_too_large(copy: Path, stage: str, size: int, file: str) -> None:
