@@ -4,26 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from vqlcmd.reports.comparison import MEASURED_BY
 from vqlcmd.reports.revision import Revision, as_text
 
 FRONT = ("library_name: vqlcmd", "pipeline_tag: unconditional-image-generation", "tags: [vq-lcmd, image-generation]")
 SHOWN_CLASSES = 12
-PROTOCOL = (
-    "extractor",
-    "weights_sha256",
-    "precision_extractor",
-    "precision_weights_sha256",
-    "generated_images",
-    "real_images",
-    "precision_generated_images",
-    "precision_real_images",
-    "neighbours",
-    "kid",
-    "inception_score_splits",
-    "statistics",
-    "torch",
-    "torch_fidelity",
-)
+PROTOCOL = (*MEASURED_BY, "torch", "torch_fidelity")
 """Of metrics/protocol.json, what a reader has to know before comparing."""
 
 
