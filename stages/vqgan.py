@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from vqlcmd.costs import fitting
+from vqlcmd.efficientnet import EfficientNetLite0, weights_file
+from vqlcmd.evaluation.frechet import reconstruction_distance
 from vqlcmd.images import loader, manifest
 from vqlcmd.images.copies import first_of
 from vqlcmd.params import Params, load_params
@@ -23,10 +25,12 @@ from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer_fit.fit import build, fit
 from vqlcmd.tokenizer_fit.perceptual import NETWORKS
 from vqlcmd.tokenizer_fit.pictures import Pictures, open_pictures
-from vqlcmd.tokenizer_fit.quality import statistics
+from vqlcmd.tokenizer_fit.quality import at_once, reconstructions, statistics
 from vqlcmd.tokenizer_fit.recipe import described
 from vqlcmd.tokens import shards
 
+FEATURES = "efficientnet"
+"""In whose features images and reconstructions are compared, where `perceptual_network` says that it is at hand."""
 SHOWN = 64
 """Images that are judged at every row of metrics/tokenizer.tsv, at most."""
 PICTURES = 8
@@ -126,6 +130,9 @@ def _fit(params: Params) -> None:
         )
         if rank() == 0:
             numbers = statistics(kept, judged.to(device()), perceptual)
+            distance = (
+                {f"fid_{FEATURES}": _distance(kept, judged)} if settings.fit.perceptual_network == FEATURES else {}
+            )
             provenance = {
                 "dataset": listed.name,
                 "manifest": inputs["manifest"],
@@ -137,10 +144,18 @@ def _fit(params: Params) -> None:
             vqgan.save(kept, paths.VQGAN, provenance)
             write_tsv(paths.METRICS / "tokenizer.tsv", rows)
             about = {"fitted": True, "images": len(training), "judged": len(judged), "held_out": apart}
-            write_json(paths.METRICS / "vqgan.json", about | numbers)
+            write_json(paths.METRICS / "vqgan.json", about | numbers | distance)
             print(f"vqgan: reconstructions at every row of metrics/tokenizer.tsv are in {album}")
         barrier()
         state.finish()
+
+
+def _distance(tokenizer: vqgan.VQGAN, images: Tensor) -> float | None:
+    """Fréchet distance of the images (uint8) to their reconstructions, in the features of EfficientNet-Lite0."""
+    network = EfficientNetLite0(weights_file()).eval().to(device())
+    batches = (part.to(device()) for part in images.split(at_once(images)))
+    pairs = ((part, reconstructions(tokenizer, part, quantised=True)) for part in batches)
+    return reconstruction_distance(pairs, lambda part: network(part)[0])
 
 
 def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, Tensor, bool]:
