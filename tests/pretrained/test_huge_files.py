@@ -203,6 +203,8 @@ HUGE: list[tuple[str, Any]] = [
     ("variant", {"groups": 10**9}),
     ("variant", {"biases": "x"}),
     ("variant", {"shortcut": "x"}),
+    ("variant", {"merged": 10**9}),
+    ("variant", {"merged": 7}),
     ("variant", 7),
     ("more", 7),
 ]
