@@ -52,8 +52,8 @@ def _read(params: Params, checkpoint: str, key: str) -> tuple[vqgan.VQGAN, dict[
     path = download.fetch(checkpoint, paths.cache(), settings.sha256) if url else Path(checkpoint).expanduser()
     if path.resolve() == paths.VQGAN.resolve():
         raise ConfigError(f"{key} is {checkpoint}, which this stage writes: name a copy elsewhere")
-    config = Path(settings.config).expanduser() if settings.config else None
-    tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256, settings.pixel_range)
+    config, used = (Path(name).expanduser() if name else None for name in (settings.config, settings.used_codes))
+    tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256, settings.pixel_range, used)
     shape = tokenizer.architecture
     factor = shape.downsampling
     if params.images.size % factor:
@@ -71,14 +71,22 @@ def _take(params: Params, checkpoint: str) -> None:
     assumed = provenance.get("assumed", {})
     write_json(paths.METRICS / "vqgan.json", {"fitted": False, "assumed": assumed})
     write_tsv(paths.METRICS / "tokenizer.tsv", [{"step": 0}])
-    side, codes = params.images.size // tokenizer.architecture.downsampling, tokenizer.architecture.n_embed
+    side, codes = params.images.size // tokenizer.architecture.downsampling, tokenizer.codes
     print(f"vqgan: {provenance['file']} as {provenance['format']}, {side} x {side} tokens of {codes} codes")
     if "codes" in provenance:
-        print(f"vqgan: the file lists {codes} of its {provenance['codes']} codes as used, and only these are tokens")
+        print(f"vqgan: {_relation(tokenizer, provenance)}")
     for name, taken in assumed.items():
         print(f"vqgan: warning: neither tensors nor a configuration tell {name}; taken for it: {taken}")
     if params.vqgan.sha256 is None:
         print(f"vqgan: to have it checked from now on, set vqgan.sha256: {provenance['sha256']}")
+
+
+def _relation(tokenizer: vqgan.VQGAN, provenance: dict[str, Any]) -> str:
+    """How tokens and codes are related where there are fewer tokens."""
+    where = provenance.get("used_codes", provenance)["file"]
+    if tokenizer.merge is not None:
+        return f"{where} merges {provenance['codes']} codes into {tokenizer.codes} tokens"
+    return f"{where} lists {tokenizer.codes} of {provenance['codes']} codes as used, and only these are tokens"
 
 
 def _fit(params: Params) -> None:
@@ -93,6 +101,11 @@ def _fit(params: Params) -> None:
         raise ConfigError(
             f"vqgan.init is {settings.init}, whose codes are a convolution's choice (Gumbel), not the nearest ones, "
             "which cannot be trained here: take it as it is, as vqgan.checkpoint, or name another one"
+        )
+    if tokenizer.merge is not None:
+        raise ConfigError(
+            f"vqgan.used_codes is {settings.used_codes}, which merges codes into tokens, and such a tokenizer cannot "
+            "be trained here: take it as it is, as vqgan.checkpoint, or set it to null"
         )
     perceptual = NETWORKS[settings.fit.perceptual_network]()
     if perceptual is not None:
