@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
-from vqlcmd.methods import load_method
+from vqlcmd.images.crops import Recipe
+from vqlcmd.methods import REMEDY, load_method
+from vqlcmd.params import Images
+from vqlcmd.params.errors import rule
 from vqlcmd.pretrained import hub
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.artefacts import belongs, exported
@@ -150,6 +154,22 @@ class Generator(Trained):
         if isinstance(classes, str):
             raise ConfigError(f"{shown_repr(classes)} is one class: pass a list of classes, one for each image")
         return torch.tensor([self.class_number(each) for each in classes], dtype=torch.int64, device=self.device)
+
+
+def recipe(about: Mapping[str, Any]) -> Recipe:
+    """How a picture becomes what a model sees, by what its file says. DataError where it does not say that."""
+    # A mirror image and what is skipped are of a data set, and not of one picture.
+    settings = {"flip": False, "skip_broken": False, **about.get("images", {})}
+    try:
+        return Recipe.of(**Images.model_validate(settings).model_dump()).deterministic()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = shown(".".join(("images", *map(str, problem["loc"]))))
+        version = shown(about.get("vqlcmd", "an earlier one"), 64)
+        raise DataError(
+            f"the model does not say how pictures were prepared, it is of another version, {version} (`{key}`: "
+            f"{rule(problem)}): {REMEDY}"
+        ) from None
 
 
 def load(folder: str | Path = "data", device: str | None = None) -> Generator:

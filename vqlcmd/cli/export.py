@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
 import vqlcmd
 from vqlcmd import figures, generator
@@ -16,10 +15,9 @@ from vqlcmd import tokenizer as tokenizers
 from vqlcmd.cli.checkout import require_checkout
 from vqlcmd.experiments import runner
 from vqlcmd.generator import Generator
-from vqlcmd.images.crops import Recipe, crop_views
+from vqlcmd.images.crops import crop_views
 from vqlcmd.images.rgb import read_picture
 from vqlcmd.methods import load_method
-from vqlcmd.params import Images
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.write_errors import writing
@@ -87,14 +85,7 @@ def inpaint_image(
     """
     check_picture(out)
     model = vqlcmd.load(str(folder))
-    try:
-        # A mirror image and what is skipped are of a data set, and not of one picture.
-        settings = {"flip": False, "skip_broken": False, **model.about.get("images", {})}
-        recipe = Recipe.of(**Images.model_validate(settings).model_dump()).deterministic()
-    except (ValidationError, TypeError):
-        raise DataError(
-            f"the model in {folder} does not say how pictures were prepared: `dvc repro` trains it anew"
-        ) from None
+    recipe = generator.recipe(model.about)
     picture, holes = read_picture(image, recipe.background), read_picture(mask, "black")
     if picture.size != holes.size:
         raise ConfigError(
