@@ -3,6 +3,7 @@
 Shapes: N tokens, K codes, P parameters.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ def method_costs(
     return MethodCosts(params, how, levels, sizes, codebook_dim)
 
 
-def model_costs(about: dict[str, Any], how: Sampling | None = None) -> MethodCosts:
+def model_costs(about: Mapping[str, Any], how: Sampling | None = None) -> MethodCosts:
     """Those of a trained model, by what its file says about itself. Those of sampling need to be told how."""
     return method_costs(
         read_params(about),

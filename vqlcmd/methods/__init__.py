@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,10 +122,10 @@ class _About(BaseModel):
     class_names: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=2**20)]
 
 
-def read_params(about: dict[str, Any]) -> ModelParams:
+def read_params(about: Mapping[str, Any]) -> ModelParams:
     """The parameters that build a model, by what its file says about it. ValueError: why not, in one line."""
     try:
-        said = _About.model_validate(about, strict=True)
+        said = _About.model_validate(dict(about), strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         key = shown(".".join(map(str, problem["loc"])))
@@ -142,7 +142,7 @@ def read_params(about: dict[str, Any]) -> ModelParams:
     return saved.read(said.params, method.built_by, said.of_training)
 
 
-def _of_version(about: dict[str, Any]) -> str:
+def _of_version(about: Mapping[str, Any]) -> str:
     version = about.get("vqlcmd")
     return f"was trained by another version of this project, {shown(version, 64) if version else 'an earlier one'}"
 

@@ -77,7 +77,7 @@ def part(section: type[Section], keys: Iterable[str]) -> type[Section]:
     fields: dict[str, Any] = {}
     for name, rests in within.items():
         field = section.model_fields[name]
-        inner = field.annotation
+        inner: Any = field.annotation
         whole = "" in rests or not (isinstance(inner, type) and issubclass(inner, Section))
         fields[name] = (field.rebuild_annotation() if whole else part(inner, rests), ...)
     return create_model(section.__name__, __base__=Section, **fields)
