@@ -103,12 +103,9 @@ def _fit(params: Params) -> None:
     this = resume.Run("vqgan", dumped, inputs, pipeline.code(params.model_dump(), "vqgan"))
     album = resume.state_root() / "logs" / f"vqgan-{this.name}"
     logger = params.train.logger if rank() == 0 else "none"
-
     with (
         resume.State.of(this, writer=rank() == 0) as state,
-        LOGGERS[params.train.logger if rank() == 0 else "none"](
-            resume.state_root() / "logs" / this.name, dumped
-        ) as log,
+        LOGGERS[logger](resume.state_root() / "logs" / this.name, dumped) as log,
         launcher.graceful() as stop,
     ):
 
