@@ -179,7 +179,9 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     or damaged, where the two do not belong together, or, in an exported folder, where a file has another digest.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    root = place(folder)
+    root = hub.local(folder)
+    if (root / exported.VOCABULARY).is_file() and not (root / exported.TOKENIZER).is_file():
+        raise DataError(f"{root} is a model of text: `vqlcmd.load_text` reads it, and `vqlcmd infill`")
     exported.check(root)
     path, tokenizer = root / exported.MODEL, root / exported.TOKENIZER
     method, about = load_method(path, where)
@@ -193,8 +195,3 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     if loaded.codes != about["codes"]:
         raise DataError(f"{path} draws {about['codes']} codes, and {tokenizer} has {loaded.codes}: get both again")
     return Generator(method, loaded, about, where)
-
-
-def place(folder: str | Path) -> Path:
-    """The folder on this machine: `folder`, or where what is on the hub was fetched to."""
-    return hub.model_folder(str(folder)) if hub.is_place(str(folder)) else Path(folder)
