@@ -14,6 +14,7 @@ from vqlcmd.efficientnet import EfficientNetLite0, weights_file
 from vqlcmd.evaluation.frechet import reconstruction_distance
 from vqlcmd.images import loader, manifest
 from vqlcmd.images.copies import first_of
+from vqlcmd.loggers import LOGGERS
 from vqlcmd.params import Params, load_params
 from vqlcmd.pretrained import convert, download
 from vqlcmd.pretrained.described import architecture
@@ -118,16 +119,25 @@ def _fit(params: Params) -> None:
     inputs = {"manifest": manifest.digest(listed), "init": origin and origin["sha256"]}
     this = resume.Run("vqgan", dumped, inputs, pipeline.code(params.model_dump(), "vqgan"))
     album = resume.state_root() / "logs" / f"vqgan-{this.name}"
+    logger = params.train.logger if rank() == 0 else "none"
+    with (
+        resume.State.of(this, writer=rank() == 0) as state,
+        LOGGERS[logger](resume.state_root() / "logs" / this.name, dumped) as log,
+        launcher.graceful() as stop,
+    ):
 
-    def watch(rows: list[dict[str, float]], reconstructed: Tensor) -> None:
-        if rank() == 0:
-            write_tsv(paths.METRICS / "tokenizer.tsv", rows)
-            above_and_below = torch.stack([judged[:PICTURES], reconstructed[:PICTURES].cpu()])
-            picture = above_and_below.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-            with atomic_write(album / f"{int(rows[-1]['step']):07}.png") as side:
-                Image.fromarray(picture.numpy()).save(side)
+        def watch(rows: list[dict[str, float]], reconstructed: Tensor) -> None:
+            if rank() == 0:
+                write_tsv(paths.METRICS / "tokenizer.tsv", rows)
+                above_and_below = torch.stack([judged[:PICTURES], reconstructed[:PICTURES].cpu()])
+                pixels = above_and_below.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+                step = int(rows[-1]["step"])
+                path = album / f"{step:07}.png"
+                with atomic_write(path) as side:
+                    Image.fromarray(pixels.numpy()).save(side)
+                log.row(rows[-1])
+                log.picture("reconstructions", step, path)
 
-    with resume.State.of(this, writer=rank() == 0) as state, launcher.graceful() as stop:
         barrier()
         kept, rows = fit(
             tokenizer.to(device()),

@@ -48,6 +48,7 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 CHECKED_ONLY = {
     "stages.train": {"guidance", "sampler", "sample_steps", "sample", "sample.batch_size", "domain", "train.logger"},
     "stages.sample": {"domain"},
+    "stages.vqgan": {"train.logger"},
 }
 # Methods of Params that read more than one key.
 READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}, "language_model": {"reference"}}

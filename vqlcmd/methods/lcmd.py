@@ -37,6 +37,7 @@ class LCMD(Method):
     """VQ-LCMD over N = `tokens` codes of the VQGAN whose table is `codebook_KD`; `classes` 0 for none."""
 
     samplers = tuple(SAMPLERS)
+    built_by = ("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network")
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         super().__init__()
