@@ -13,6 +13,7 @@ from vqlcmd.costs import available
 from vqlcmd.costs.available import FLOAT, gigabytes, require_images
 from vqlcmd.costs.flops import MethodCosts, Sizes
 from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.precision import FLOAT32
 from vqlcmd.runtime.errors import ConfigError
 
 
@@ -48,7 +49,7 @@ def model_costs(about: dict[str, Any], how: Sampling | None = None) -> MethodCos
     """Those of a trained model, by what its file says about itself. Those of sampling need to be told how."""
     return method_costs(
         ModelParams.model_validate_json(json.dumps(about["params"]), strict=False),
-        how or Sampling(1, "", 0.0, {}),
+        how or Sampling(1, "", 0.0, {}, FLOAT32),
         tokens=about["tokens"],
         codes=about["codes"],
         codebook_dim=about["params"]["embedding_dim"],
