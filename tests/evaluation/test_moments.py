@@ -37,6 +37,22 @@ def test_mean_and_covariance_are_numpys_whatever_the_batches(size: int) -> None:
     assert found.count == 300
 
 
+@pytest.mark.parametrize("cuts", [[300], [0, 300], [1, 2, 299], [100, 200], [300, 300]])
+def test_moments_of_parts_merge_into_those_of_the_whole(cuts: list[int]) -> None:
+    """Parts of one image, and of none, too."""
+    values, moments = features(), Moments()
+    for part in torch.tensor_split(values, cuts):
+        own = Moments()
+        own.add(part)
+        moments.merge(own)
+        own.add(features(5) + 3)
+    found, whole = moments.statistics(), collected(values, 300)
+    assert found is not None
+    assert found.count == 300
+    torch.testing.assert_close(found.mean, whole.mean, rtol=1e-13, atol=0)
+    torch.testing.assert_close(found.covariance, whole.covariance, rtol=1e-10, atol=1e-10)
+
+
 def test_a_run_that_goes_on_ends_bit_for_bit_as_one_that_was_not_interrupted() -> None:
     values = features()
     first = Moments()

@@ -33,7 +33,7 @@ NEUTRAL = (
 )
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
-    "runtime rng lr_schedule torchvision_guard",
+    "runtime rng lr_schedule torchvision_guard precision",
     "params loggers images tokenizer tokens figures efficientnet",
     "tokenizer_fit pretrained diffusion evaluation experiments live text text_metrics",
     "methods training trained",

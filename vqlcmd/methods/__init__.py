@@ -14,7 +14,7 @@ import vqlcmd
 from vqlcmd.diffusion.method import Method
 from vqlcmd.params import ModelParams, RunParams, saved
 from vqlcmd.params.errors import rule
-from vqlcmd.params.types import Section
+from vqlcmd.params.types import Precision, Section
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import ConfigError, DataError, shown, shown_repr
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
@@ -107,6 +107,8 @@ class _Usual(BaseModel):
     guidance: Annotated[float, Field(ge=0)]
     own: dict[str, Any]
     batch_size: Annotated[int, Field(ge=1, le=2**16)]
+    precision: Precision | None = None
+    """None in files from before there was a choice, which sampled in float32."""
 
 
 class _About(BaseModel):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vqlcmd.diffusion import collapse, gaussian, losses
 from vqlcmd.diffusion.consistency import STEPS, Noised
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
-from vqlcmd.diffusion.guidance import guided, with_known_tokens
+from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
 from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.diffusion.transformer import Transformer
@@ -128,7 +128,7 @@ class LCMD(Method):
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
         """Tokens (B, N) int64 for classes (B,), after `how.steps` steps and one last look at the clean end."""
         self.check(how)
-        predict = with_known_tokens(guided(self.network, how.guidance, null=self.classes), known)
+        predict = with_known_tokens(guided(precise(self.network, how), how.guidance, null=self.classes), known)
         step, size = SAMPLERS[how.sampler], len(rng.rows)
         u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=rng.rows.device)
         times = self.weighting.steps(u)
