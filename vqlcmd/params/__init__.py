@@ -11,7 +11,7 @@ from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, cre
 
 from vqlcmd.params.errors import lines
 from vqlcmd.params.images import Evaluate, Images, Reference, Tokenize
-from vqlcmd.params.sections import Discrete, Network, Schedule, Train
+from vqlcmd.params.sections import Discrete, Distill, Network, Schedule, Train
 from vqlcmd.params.text import Text, TextEvaluate, TextReference, TextTokenize
 from vqlcmd.params.types import (
     Batch,
@@ -79,6 +79,7 @@ class ModelParams(Section):
     discrete: Discrete
     network: Network
     train: Train
+    distill: Distill
 
     @model_validator(mode="after")
     def _schedule_has_the_shift(self) -> "ModelParams":
@@ -183,6 +184,7 @@ class TextParams(RunParams):
             "embedding_dim": self.reference.proxy.embedding_dim,
             "network": self.reference.proxy.network,
             "train": self.train.model_copy(update=known | usual | watched),
+            "distill": self.distill.model_copy(update={"teacher": None, "sha256": None}),
         }
         return self.model_part().model_copy(update=update)
 
