@@ -1,4 +1,4 @@
-"""Consistency distillation: a student learns where a frozen teacher's deterministic sampler ends. docs/method.md, 8.
+"""Consistency distillation: a student learns where its teacher's DDIM paths end. Section 5 of docs/method.md.
 
 Shapes: B images, N tokens, D embedding size, K codes.
 """
