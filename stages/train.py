@@ -44,7 +44,9 @@ def run() -> None:
     codebook_KD = shards.read_codebook(paths.TOKENS)
     split = streaming.open_split(paths.TOKENS, "train", device(), paths.token_memory())
     if not len(split):
-        raise DataError(f"{paths.TOKENS} holds no images for training: lower tokenize.holdout and run `dvc repro`")
+        raise DataError(
+            f"{paths.TOKENS} holds no {params.unit} for training: lower tokenize.holdout and run `dvc repro`"
+        )
     heldout = shards.read_split(paths.TOKENS, "heldout").to(device())
     classes = shards.class_count(header, params.train.use_classes, params.guidance)
     share = params.train.batch_size // world()
@@ -113,6 +115,7 @@ def run() -> None:
             keep=keep,
             watch=watch,
             show=show,
+            unit=params.unit,
         )
         keep("model", teacher)
         if writer:
@@ -190,7 +193,7 @@ def _check_kept(kept: Path, settings: Train, *, apart: bool) -> None:
 def _reasons(row: dict[str, float]) -> dict[str, str]:
     """Why a number of `row` is null."""
     if math.isnan(row["heldout_loss"]):
-        return {"heldout_loss_null": "no image is held out: tokenize.holdout is 0, or too small for so few images"}
+        return {"heldout_loss_null": shards.NONE_HELD_OUT}
     return {}
 
 

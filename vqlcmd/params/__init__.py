@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
@@ -105,6 +105,9 @@ class Sampling:
 class RunParams(ModelParams):
     """What every domain has: how a model of tokens is trained, sampled and bounded, whatever the tokens stand for."""
 
+    unit: ClassVar[str] = "sequences"
+    """What a row of N tokens is of, in words for people."""
+
     domain: Annotated[str, one_of("vqlcmd.params:DOMAINS")]
     weights: str
     sampler: Annotated[str, one_of("vqlcmd.methods:samplers")]
@@ -136,6 +139,8 @@ class RunParams(ModelParams):
 class Params(RunParams):
     """All of params.yaml where the tokens are those of images."""
 
+    unit = "images"
+
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     images: Images
     vqgan: Vqgan
@@ -164,6 +169,8 @@ class Params(RunParams):
 
 class TextParams(RunParams):
     """All of params.yaml where the tokens are those of text."""
+
+    unit = "blocks"
 
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     text: Text

@@ -36,9 +36,15 @@ class Collector(Protocol[T]):
 
 
 def collect(
-    title: str, total: int, each: int, pieces: Callable[[int], Iterator[U]], collector: Collector[U], state: State
+    title: str,
+    total: int,
+    each: int,
+    pieces: Callable[[int], Iterator[U]],
+    collector: Collector[U],
+    state: State,
+    unit: str = "images",
 ) -> None:
-    """Work through images 0 .. total - 1 in batches of `each`, from the start or from where the same run stopped.
+    """Work through 0 .. total - 1 of `unit` in batches of `each`, from the start or from where the same run stopped.
 
     `pieces(first)` makes this process's batches of those from `first` on: numbers r, r + W, ... of W processes. Raises
     Interrupted once a stop is asked for and the state is saved.
@@ -46,9 +52,9 @@ def collect(
     saved = state.load() if rank() == 0 else None
     done = broadcast_object(saved["done"] if saved and collector.load_state_dict(saved["collected"]) else 0)
     saved_at = time.monotonic()
-    with launcher.graceful() as stop, Progress(title, total, quiet=rank() > 0) as progress:
+    with launcher.graceful() as stop, Progress(title, total, unit=unit, quiet=rank() > 0) as progress:
         if done and rank() == 0:
-            print(f"{title}: goes on after {done} of {total} images", flush=True)
+            print(f"{title}: goes on after {done} of {total} {unit}", flush=True)
         for gathered in in_order(pieces(done), -(-(total - done) // each)):
             for piece in gathered:
                 collector.add(piece)
@@ -60,4 +66,4 @@ def collect(
                 state.save({"done": done, "collected": collector.state_dict()})
                 saved_at = time.monotonic()
             if stopping:
-                raise Interrupted(f"stopped after {done} of {total} images; the same command goes on from there")
+                raise Interrupted(f"stopped after {done} of {total} {unit}; the same command goes on from there")
