@@ -51,7 +51,11 @@ CHECKED_ONLY = {
     "stages.vqgan": {"train.logger"},
 }
 # Methods of Params that read more than one key.
-READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}, "language_model": {"reference"}}
+READERS = {
+    "sampling": {"sampler", "sample_steps", "guidance", "sample"},
+    "language_model": {"reference"},
+    "unit": set(),
+}
 MOST_FILES = 14
 
 

@@ -95,7 +95,7 @@ def require_training(costs: MethodCosts, images: int, device: torch.device) -> N
     )
     raise ConfigError(
         f"training takes at least {gigabytes(fixed + images * each)}: {gigabytes(fixed)} for {costs.parameters:,} "
-        f"parameters and {gigabytes(each)} for each of {images:,} images at once; {gigabytes(free)} are free: {remedy}"
+        f"parameters and {gigabytes(each)} for each of {images:,} at once; {gigabytes(free)} are free: {remedy}"
     )
 
 

@@ -66,17 +66,24 @@ def save_method(
     header: dict[str, Any],
     codebook_KD: Tensor,
     edits: Sequence[dict[str, Any]] = (),
+    teacher: str | None = None,
 ) -> None:
     """Write the weights of `method` with all that is needed to build it again, and how to sample unless told.
 
-    `header` is that of its tokens; `edits` are the changes across which its training was resumed.
+    `header` is that of its tokens; `edits` are the changes across which its training was resumed; `teacher` is the
+    SHA-256 of the file of the model that it learned from.
     """
-    about = described(method, params, header, codebook_KD, edits)
+    about = described(method, params, header, codebook_KD, edits, teacher)
     save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
 
 
 def described(
-    method: Method, params: RunParams, header: dict[str, Any], codebook_KD: Tensor, edits: Sequence[dict[str, Any]] = ()
+    method: Method,
+    params: RunParams,
+    header: dict[str, Any],
+    codebook_KD: Tensor,
+    edits: Sequence[dict[str, Any]] = (),
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """What the file of a model says about it."""
     return {
@@ -92,6 +99,7 @@ def described(
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
         "tokens_digest": belongs.header_digest(header),
+        **({"teacher_digest": teacher} if teacher else {}),
         **({"resumed_across": list(edits)} if edits else {}),
     }
 
