@@ -61,7 +61,7 @@ def run() -> None:
             lambda first: _drawn(params, method, classes, first),
             found,
             state,
-            params.unit,
+            unit=params.unit,
         )
         if rank() == 0:
             index = torch.arange(params.sample.count)

@@ -94,12 +94,13 @@ def run() -> None:
                 write_json(paths.METRICS / "train.json", rows[-1] | _best(rows) | _reasons(rows[-1]))
                 log.row(rows[-1])
 
-        pictures = Pictures(params.domain, header, resume.state_root() / "logs" / f"train-{this.name}", log)
+        album = resume.state_root() / "logs" / f"train-{this.name}"
+        pictures = Pictures(params.domain, header, codebook_KD, album, log)
 
         def show(step: int, average: Method) -> None:
             if writer:
                 tokens, label = _drawn(params, average, classes)
-                pictures.add(step, tokens, label)
+                pictures.add(step, tokens, label, average.table)
 
         barrier()
         teacher, _ = train(

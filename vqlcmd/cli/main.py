@@ -5,6 +5,7 @@ import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -129,6 +130,13 @@ def scan(
     print(f"Next:\n  git add {path} && git commit -m 'Data set {name}'\n  dvc exp run -S dataset={name}")
 
 
+def _reports() -> ModuleType:
+    """What reports on runs of the domain of params.yaml."""
+    from vqlcmd.params import load_run
+
+    return import_module(REPORTS[load_run().domain if Path("params.yaml").is_file() else "images"])
+
+
 @app.command()
 def report(
     html: Annotated[
@@ -137,10 +145,7 @@ def report(
 ) -> None:
     """Print the metrics of the last run, and where its pictures are."""
     require_checkout("report")
-    from vqlcmd.params import load_run
-
-    domain = load_run().domain if Path("params.yaml").is_file() else "images"
-    import_module(REPORTS[domain]).print_report(html)
+    _reports().print_report(html)
 
 
 @app.command()
@@ -160,7 +165,7 @@ def compare(
         )
     from vqlcmd.cli.report import print_comparison
 
-    print_comparison(revisions, html)
+    print_comparison(revisions, html, _reports().stale)
 
 
 @app.command()

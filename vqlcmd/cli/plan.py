@@ -14,6 +14,7 @@ from vqlcmd.costs.plan import Data, Plan, plan
 from vqlcmd.costs.text_plan import TextPlan, text_plan
 from vqlcmd.images import manifest
 from vqlcmd.params import Params, TextParams, load_run
+from vqlcmd.precision import BF16, FLOAT32, PRECISIONS, TF32, computing
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import ConfigError
@@ -26,8 +27,14 @@ PUBLISHED = {
     "imagenet": (1_281_167, 1000),
 }
 """Images and classes of the presets' data sets as their authors give them, for plans before a scan."""
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
-REACHED = {("cpu", "float32"): 0.7, ("cpu", "bf16"): 0.2, ("cuda", "float32"): 0.5, ("cuda", "bf16"): 0.4}
+REACHED = {
+    ("cpu", FLOAT32): 0.7,
+    ("cpu", TF32): 0.7,
+    ("cpu", BF16): 0.2,
+    ("cuda", FLOAT32): 0.5,
+    ("cuda", TF32): 0.4,
+    ("cuda", BF16): 0.4,
+}
 """Share of the rate of a bare matrix product that networks reach. CPU: seen on a two-core Xeon. GPU: a guess."""
 SECONDS = 0.5
 UNCOUNTED = "Reading picture files and whatever is no matrix product is not counted."
@@ -129,7 +136,7 @@ def _machine() -> Machine:
     import psutil
 
     kind, on_gpu = device().type, torch.cuda.is_available()
-    rates = {(kind, precision): _rate(kind, dtype) for precision, dtype in DTYPES.items()}
+    rates = {(kind, precision): _rate(kind, precision) for precision in PRECISIONS}
     devices = max(torch.cuda.device_count(), 1)
     name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     return Machine(
@@ -145,7 +152,7 @@ def _machine() -> Machine:
 
 def _published(name: str, count: int) -> Machine:
     gpu = gpus.find(name)
-    rates = {("cuda", "float32"): gpu.float32, ("cuda", "bf16"): gpu.bf16}
+    rates = {("cuda", FLOAT32): gpu.float32, ("cuda", TF32): gpu.tf32, ("cuda", BF16): gpu.bf16}
     return Machine(
         kind="cuda",
         devices=count,
@@ -164,22 +171,24 @@ def _rates(rates: dict[tuple[str, str], float]) -> str:
     )
 
 
-def _rate(kind: str, dtype: torch.dtype) -> float:
+def _rate(kind: str, precision: str) -> float:
     """FLOP/s of the best of many matrix products; on a CPU of one thread's, times the threads."""
     # Short products of one thread: some of them run undisturbed on a busy machine too.
     side, threads, best = (512 if kind == "cpu" else 8192), torch.get_num_threads(), 0.0
     wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
     torch.set_num_threads(1)
     try:
+        dtype = torch.bfloat16 if precision == BF16 else torch.float32
         one, other = (torch.randn(side, side, device=kind).to(dtype) for _ in range(2))
-        torch.mm(one, other)
-        wait()
-        end = time.perf_counter() + SECONDS
-        while time.perf_counter() < end:
-            start = time.perf_counter()
+        with computing(precision, kind):
             torch.mm(one, other)
             wait()
-            best = max(best, 2 * side**3 / (time.perf_counter() - start))
+            end = time.perf_counter() + SECONDS
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                torch.mm(one, other)
+                wait()
+                best = max(best, 2 * side**3 / (time.perf_counter() - start))
     finally:
         torch.set_num_threads(threads)
     return best * (threads if kind == "cpu" else 1)

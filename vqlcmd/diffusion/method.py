@@ -35,6 +35,9 @@ class Method(nn.Module, ABC):
     """What `sampler` can be."""
     knobs: ClassVar[type[Section]] = Section
     """What else its sampling takes, with ranges and a description each: `sample.METHOD` in params.yaml."""
+    built_by: ClassVar[tuple[str, ...]]
+    """Dotted keys, or sections, of params.yaml that shape the trained model, its samples or its bound: what its file
+    must say. All others are of training alone."""
     schedules: ClassVar[Mapping[str, Any]] = {}
     """Of a method that masks or replaces tokens: SCHEDULES of its file, by name, for `discrete.schedule.METHOD`."""
     supports_inpainting: ClassVar[bool] = True

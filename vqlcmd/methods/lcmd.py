@@ -16,7 +16,7 @@ from vqlcmd.diffusion import collapse, gaussian, losses
 from vqlcmd.diffusion.consistency import STEPS, Noised
 from vqlcmd.diffusion.distillation import Guide, consistency
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
-from vqlcmd.diffusion.guidance import guided, with_known_tokens
+from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
 from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.diffusion.transformer import Transformer
@@ -55,6 +55,7 @@ class LCMD(Method):
     """VQ-LCMD over N = `tokens` codes of the VQGAN whose table is `codebook_KD`; `classes` 0 for none."""
 
     samplers = tuple(SAMPLERS)
+    built_by = ("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network")
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         super().__init__()
@@ -162,7 +163,7 @@ class LCMD(Method):
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
         """Tokens (B, N) int64 for classes (B,), read off at the last look, the one of `nfe`."""
         self.check(how)
-        predict = with_known_tokens(guided(self.network, how.guidance, null=self.classes), known)
+        predict = with_known_tokens(guided(precise(self.network, how), how.guidance, null=self.classes), known)
         sampler, size = SAMPLERS[how.sampler], len(rng.rows)
         u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=rng.rows.device)
         times = self.weighting.steps(u)

@@ -19,6 +19,7 @@ from vqlcmd.params.types import (
     Dimension,
     LogSnr,
     NonNegative,
+    Precision,
     Section,
     Seed,
     Share,
@@ -36,6 +37,7 @@ class Sample(Section):
 
     count: Count
     batch_size: Batch
+    precision: Precision
 
     @classmethod
     @functools.cache
@@ -94,12 +96,16 @@ class ModelParams(Section):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample; `own` are the knobs of the method itself. A method refuses a sampler that it does not have."""
+    """How to sample; `own` are the knobs of the method itself. A method refuses a sampler that it does not have.
+
+    `precision` is that of the network's products; what images are decoded in is up to who decodes them.
+    """
 
     steps: int
     sampler: str
     guidance: float
     own: Mapping[str, Any]
+    precision: str
 
 
 class RunParams(ModelParams):
@@ -119,7 +125,7 @@ class RunParams(ModelParams):
     def sampling(self) -> Sampling:
         """The knobs of sampling together, with those of the chosen method."""
         own = self.sample.model_dump().get(self.method, {})
-        return Sampling(self.sample_steps, self.sampler, self.guidance, own)
+        return Sampling(self.sample_steps, self.sampler, self.guidance, own, self.sample.precision)
 
     @model_validator(mode="after")
     def _trainable(self) -> "RunParams":

@@ -105,6 +105,15 @@ class Distill(Section):
     steps: Steps
 
 
+def first_chains() -> dict[str, str]:
+    """A schedule for each method that masks or replaces tokens: the first that it lists."""
+    found = {}
+    for name, place in importlib.import_module("vqlcmd.methods").schedules().items():
+        module, _, listed = place.partition(":")
+        found[name] = next(iter(getattr(importlib.import_module(module), listed)))
+    return found
+
+
 def _chains(value: object) -> dict[str, str]:
     known = importlib.import_module("vqlcmd.methods").schedules()
     fields: dict[str, Any] = {name: (Annotated[str, one_of(each)], ...) for name, each in known.items()}
