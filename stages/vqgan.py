@@ -10,8 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from vqlcmd.costs import fitting
+from vqlcmd.efficientnet import EfficientNetLite0, weights_file
+from vqlcmd.evaluation.frechet import reconstruction_distance
 from vqlcmd.images import loader, manifest
 from vqlcmd.images.copies import first_of
+from vqlcmd.loggers import LOGGERS
 from vqlcmd.params import Params, load_params
 from vqlcmd.pretrained import convert, download
 from vqlcmd.pretrained.described import architecture
@@ -23,10 +26,12 @@ from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer_fit.fit import build, fit
 from vqlcmd.tokenizer_fit.perceptual import NETWORKS
 from vqlcmd.tokenizer_fit.pictures import Pictures, open_pictures
-from vqlcmd.tokenizer_fit.quality import statistics
+from vqlcmd.tokenizer_fit.quality import at_once, reconstructions, statistics
 from vqlcmd.tokenizer_fit.recipe import described
 from vqlcmd.tokens import shards
 
+FEATURES = "efficientnet"
+"""In whose features images and reconstructions are compared, where `perceptual_network` says that it is at hand."""
 SHOWN = 64
 """Images that are judged at every row of metrics/tokenizer.tsv, at most."""
 PICTURES = 8
@@ -114,16 +119,25 @@ def _fit(params: Params) -> None:
     inputs = {"manifest": manifest.digest(listed), "init": origin and origin["sha256"]}
     this = resume.Run("vqgan", dumped, inputs, pipeline.code(params.model_dump(), "vqgan"))
     album = resume.state_root() / "logs" / f"vqgan-{this.name}"
+    logger = params.train.logger if rank() == 0 else "none"
+    with (
+        resume.State.of(this, writer=rank() == 0) as state,
+        LOGGERS[logger](resume.state_root() / "logs" / this.name, dumped) as log,
+        launcher.graceful() as stop,
+    ):
 
-    def watch(rows: list[dict[str, float]], reconstructed: Tensor) -> None:
-        if rank() == 0:
-            write_tsv(paths.METRICS / "tokenizer.tsv", rows)
-            above_and_below = torch.stack([judged[:PICTURES], reconstructed[:PICTURES].cpu()])
-            picture = above_and_below.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-            with atomic_write(album / f"{int(rows[-1]['step']):07}.png") as side:
-                Image.fromarray(picture.numpy()).save(side)
+        def watch(rows: list[dict[str, float]], reconstructed: Tensor) -> None:
+            if rank() == 0:
+                write_tsv(paths.METRICS / "tokenizer.tsv", rows)
+                above_and_below = torch.stack([judged[:PICTURES], reconstructed[:PICTURES].cpu()])
+                pixels = above_and_below.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+                step = int(rows[-1]["step"])
+                path = album / f"{step:07}.png"
+                with atomic_write(path) as side:
+                    Image.fromarray(pixels.numpy()).save(side)
+                log.row(rows[-1])
+                log.picture("reconstructions", step, path)
 
-    with resume.State.of(this, writer=rank() == 0) as state, launcher.graceful() as stop:
         barrier()
         kept, rows = fit(
             tokenizer.to(device()),
@@ -139,6 +153,9 @@ def _fit(params: Params) -> None:
         )
         if rank() == 0:
             numbers = statistics(kept, judged.to(device()), perceptual)
+            distance = (
+                {f"fid_{FEATURES}": _distance(kept, judged)} if settings.fit.perceptual_network == FEATURES else {}
+            )
             provenance = {
                 "dataset": listed.name,
                 "manifest": inputs["manifest"],
@@ -150,10 +167,18 @@ def _fit(params: Params) -> None:
             vqgan.save(kept, paths.VQGAN, provenance)
             write_tsv(paths.METRICS / "tokenizer.tsv", rows)
             about = {"fitted": True, "images": len(training), "judged": len(judged), "held_out": apart}
-            write_json(paths.METRICS / "vqgan.json", about | numbers)
+            write_json(paths.METRICS / "vqgan.json", about | numbers | distance)
             print(f"vqgan: reconstructions at every row of metrics/tokenizer.tsv are in {album}")
         barrier()
         state.finish()
+
+
+def _distance(tokenizer: vqgan.VQGAN, images: Tensor) -> float | None:
+    """Fréchet distance of the images (uint8) to their reconstructions, in the features of EfficientNet-Lite0."""
+    network = EfficientNetLite0(weights_file()).eval().to(device())
+    batches = (part.to(device()) for part in images.split(at_once(images)))
+    pairs = ((part, reconstructions(tokenizer, part, quantised=True)) for part in batches)
+    return reconstruction_distance(pairs, lambda part: network(part)[0])
 
 
 def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, Tensor, bool]:

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
-from vqlcmd.methods import load_method
+from vqlcmd.images.crops import Recipe
+from vqlcmd.methods import REMEDY, load_method
+from vqlcmd.params import Images
+from vqlcmd.params.errors import rule
 from vqlcmd.pretrained import hub
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.artefacts import belongs, exported
@@ -41,6 +45,7 @@ class Generator(Trained):
         steps: int | None = None,
         guidance: float | None = None,
         sampler: str | None = None,
+        precision: str | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
         **own: Any,
@@ -49,9 +54,9 @@ class Generator(Trained):
 
         A class is its number from 0, or its name. Image i depends on (seed, i) and its class, not on how many are made
         at once. What is None is as in training; `own` are the method's own knobs: MaskGIT's `temperature`,
-        VQ-Diffusion's `truncation`.
+        VQ-Diffusion's `truncation`. `precision` is float32, tf32 or bf16: of the network, and of the decoder.
         """
-        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, **own)
+        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, precision=precision, **own)
         key: int = self.about["params"]["seed"] if seed is None else seed
         at_once: int = batch_size or self.about["sampling"]["batch_size"]
         labels = self._labels(classes, how.guidance)
@@ -62,7 +67,7 @@ class Generator(Trained):
             label = labels[rows] if isinstance(labels, Tensor) else None
             rng = CounterRNG(key, "sample", rows)
             tokens = self.method.sample(label, rng, how)
-            images.append(to_uint8(self.tokenizer.decode(tokens, self.grid)).cpu())
+            images.append(to_uint8(self.tokenizer.decode(tokens, self.grid, precision=how.precision)).cpu())
         return torch.cat(images)
 
     @torch.no_grad()
@@ -76,6 +81,7 @@ class Generator(Trained):
         steps: int | None = None,
         guidance: float | None = None,
         sampler: str | None = None,
+        precision: str | None = None,
         seed: int | None = None,
         whole_tokens: bool = False,
         **own: Any,
@@ -83,12 +89,13 @@ class Generator(Trained):
         """`count` images (n, 3, S, S) uint8 that differ from `image` (3, S, S) uint8 in `hole` (S, S) bool alone.
 
         A token is drawn anew where any of its pixels lies in the hole; with `whole_tokens` the images take all pixels
-        of these tokens, which shows their edges. Beside them: what is kept of the image, the rest grey. Without
+        of these tokens, which shows their edges. Beside them: what is kept of the image, the rest grey. The image
+        becomes tokens in float32, whatever the `precision` of the network and of the decoder. Without
         `class_`, a model with classes uses its null class. ConfigError where the hole leaves nothing, or everything.
         """
         # The usual guidance needs a class; who names none has not asked for any.
         guidance = 0.0 if guidance is None and class_ is None else guidance
-        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, **own)
+        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, precision=precision, **own)
         self.method.check(how, infill=True)
         key: int = self.about["params"]["seed"] if seed is None else seed
         if guidance and class_ is None:
@@ -114,7 +121,7 @@ class Generator(Trained):
         known = torch.where(open_N, -1, tokens).expand(count, -1)
         rng = CounterRNG(key, "inpaint", torch.arange(count, device=self.device))
         drawn = self.method.sample(label, rng, how, known)
-        painted = to_uint8(self.tokenizer.decode(drawn, self.grid)).cpu()
+        painted = to_uint8(self.tokenizer.decode(drawn, self.grid, precision=how.precision)).cpu()
         patches = [pixels // tokens for pixels, tokens in zip((height, width), self.grid, strict=True)]
         blocks = open_N.cpu().view(self.grid).repeat_interleave(patches[0], 0).repeat_interleave(patches[1], 1)
         lost = blocks if whole_tokens else hole.cpu()
@@ -152,6 +159,22 @@ class Generator(Trained):
         return torch.tensor([self.class_number(each) for each in classes], dtype=torch.int64, device=self.device)
 
 
+def recipe(about: Mapping[str, Any]) -> Recipe:
+    """How a picture becomes what a model sees, by what its file says. DataError where it does not say that."""
+    # A mirror image and what is skipped are of a data set, and not of one picture.
+    settings = {"flip": False, "skip_broken": False, **about.get("images", {})}
+    try:
+        return Recipe.of(**Images.model_validate(settings).model_dump()).deterministic()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = shown(".".join(("images", *map(str, problem["loc"]))))
+        version = shown(about.get("vqlcmd", "an earlier one"), 64)
+        raise DataError(
+            f"the model does not say how pictures were prepared, it is of another version, {version} (`{key}`: "
+            f"{rule(problem)}): {REMEDY}"
+        ) from None
+
+
 def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/.
 
@@ -159,7 +182,9 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     or damaged, where the two do not belong together, or, in an exported folder, where a file has another digest.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    root = place(folder)
+    root = hub.local(folder)
+    if (root / exported.VOCABULARY).is_file() and not (root / exported.TOKENIZER).is_file():
+        raise DataError(f"{root} is a model of text: `vqlcmd.load_text` reads it, and `vqlcmd infill`")
     exported.check(root)
     path, tokenizer = root / exported.MODEL, root / exported.TOKENIZER
     method, about = load_method(path, where)
@@ -173,8 +198,3 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     if loaded.codes != about["codes"]:
         raise DataError(f"{path} draws {about['codes']} codes, and {tokenizer} has {loaded.codes}: get both again")
     return Generator(method, loaded, about, where)
-
-
-def place(folder: str | Path) -> Path:
-    """The folder on this machine: `folder`, or where what is on the hub was fetched to."""
-    return hub.model_folder(str(folder)) if hub.is_place(str(folder)) else Path(folder)

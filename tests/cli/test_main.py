@@ -201,14 +201,14 @@ def test_options_of_sampling_reach_the_model_and_the_others_are_left_to_it(
     ending = ".png" if command == ["gallery"] else ""
     for name, options in {
         f"a{ending}": [],
-        f"b{ending}": ["--temperature=2", "--truncation", "0.5", "--steps=3", "--seed=4"],
+        f"b{ending}": ["--temperature=2", "--truncation", "0.5", "--steps=3", "--seed=4", "--precision=bf16"],
     }.items():
         done = CliRunner().invoke(app, [*command, str(tmp_path / name), *options], catch_exceptions=False)
         assert done.exit_code == 0
     told = [{key: value for key, value in how.items() if value is not None} for how in seen]
     asked = {"guidance": 0.5} if command == ["gallery"] else {}
     assert told[0] == asked
-    assert told[1] == {**asked, "temperature": 2.0, "truncation": 0.5, "steps": 3, "seed": 4}
+    assert told[1] == {**asked, "temperature": 2.0, "truncation": 0.5, "steps": 3, "seed": 4, "precision": "bf16"}
 
 
 def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ NEUTRAL = (
 )
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
-    "runtime rng lr_schedule torchvision_guard",
+    "runtime rng lr_schedule torchvision_guard precision",
     "params loggers images tokenizer tokens figures efficientnet",
     "tokenizer_fit pretrained diffusion evaluation experiments live text text_metrics",
     "methods training trained",
@@ -48,9 +48,14 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 CHECKED_ONLY = {
     "stages.train": {"guidance", "sampler", "sample_steps", "sample", "sample.batch_size", "domain", "train.logger"},
     "stages.sample": {"domain"},
+    "stages.vqgan": {"train.logger"},
 }
 # Methods of Params that read more than one key.
-READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}, "language_model": {"reference"}}
+READERS = {
+    "sampling": {"sampler", "sample_steps", "guidance", "sample"},
+    "language_model": {"reference"},
+    "unit": set(),
+}
 MOST_FILES = 14
 
 

@@ -54,7 +54,7 @@ def test_of_no_held_out_image_there_is_no_bound_and_of_one_no_spread(copy: Path,
     reasons = {name: str(text) for name, text in found.items() if name.endswith("_null")}
     expected = ["standard_error_null"] if images else ["nats_per_token_null", "standard_error_null"]
     assert list(reasons) == expected
-    words = "one held-out image has no spread" if images else "tokenize.holdout is 0"
+    words = "one number has no spread" if images else "tokenize.holdout is 0"
     assert all(words in text for text in reasons.values())
 
 

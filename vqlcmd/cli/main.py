@@ -171,7 +171,9 @@ def compare(
 @app.command()
 def plan(
     preset: Annotated[str | None, typer.Option(help="presets/NAME.yaml instead of params.yaml.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="How many images, where no scan has counted them.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="How many images, or blocks of text, where no scan has counted them.")
+    ] = None,
     classes: Annotated[int | None, typer.Option(min=0, help="How many classes they have.")] = None,
     gpu: Annotated[str | None, typer.Option(help="A GPU by its published rates, such as h100: arithmetic.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,

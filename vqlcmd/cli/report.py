@@ -20,7 +20,7 @@ def print_report(html: Path | None = None) -> None:
 
     `html`: a page of all that, beside.
     """
-    check_page(html)
+    page.check_ending(html)
     for name in ("evaluate.json", "bound.json"):
         if not (paths.METRICS / name).is_file():
             raise DataError(f"{paths.METRICS / name} is missing: `dvc repro` makes it")
@@ -50,7 +50,7 @@ def print_comparison(names: Sequence[str], html: Path | None, older: Callable[[]
 
     Of what lies here, `older` says what is not of the present parameters and data.
     """
-    check_page(html)
+    page.check_ending(html)
     if len(set(names)) < len(names):
         raise ConfigError(f"{', '.join(names)}: a name stands there twice; name different revisions")
     made = compare([revision.read(name) for name in names])
@@ -69,12 +69,6 @@ def print_comparison(names: Sequence[str], html: Path | None, older: Callable[[]
         print(f"{html}: the page")
     else:
         print("--html FILE has the curves over each other and the grids beside each other")
-
-
-def check_page(html: Path | None) -> None:
-    """ConfigError where a page would not be what its name says; before it is made."""
-    if html is not None and html.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{html} does not end in .html, which the page will be: change its ending")
 
 
 def _beside(title: str, what: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqlcmd.precision import FLOAT32, computing
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.machine import autocast
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokenizer.blocks import TAMING, Architecture, Unit, Variant, decoder, encoder
-from vqlcmd.tokenizer.pixels import full_precision
 
 SEARCH_ROWS = 4096
 MERGE = "merge.table"
@@ -148,28 +148,36 @@ class VQGAN(nn.Module):
 
     def latents(self, images_BCSS: Tensor) -> Tensor:
         """What is quantised: float32 [B, embed_dim, H, W], also under autocast, since 16 bits change nearest codes."""
-        factor, (height, width) = self.architecture.downsampling, images_BCSS.shape[2:]
-        assert height % factor == width % factor == 0, f"{factor} does not divide {height} x {width}"
         with autocast(images_BCSS.device.type, enabled=False):
-            return self.unit(self.quant_conv(self.encoder(images_BCSS.float())))
+            return self._latents(images_BCSS)
 
     def decode_latents(self, z_BDHW: Tensor) -> Tensor:
         """Codes, or latents, to images [B, C, S, S], not clamped; gradients pass."""
         return self.decoder(self.post_quant_conv(z_BDHW))
 
     @torch.no_grad()
-    def encode(self, images_BCSS: Tensor) -> Tensor:
-        """Images in [-1, 1] to the indices of their codes: int64 [B, N], row by row from the top left."""
-        with full_precision(), autocast(images_BCSS.device.type, enabled=False):
-            codes_BN = self.quantize.tokens(self.latents(images_BCSS))
+    def encode(self, images_BCSS: Tensor, precision: str = FLOAT32) -> Tensor:
+        """Images in [-1, 1] to the indices of their codes: int64 [B, N], row by row from the top left.
+
+        `precision` is the encoder's; the nearest code is searched in float32.
+        """
+        with computing(precision, images_BCSS.device):
+            z_BDHW = self._latents(images_BCSS).float()
+        with computing(FLOAT32, images_BCSS.device):
+            codes_BN = self.quantize.tokens(z_BDHW)
             return codes_BN if self.merge is None else self.merge.tokens(codes_BN)
 
     @torch.no_grad()
-    def decode(self, indices_BN: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, indices_BN: Tensor, grid: tuple[int, int] | None = None, precision: str = FLOAT32) -> Tensor:
         """Indices [B, N] on a grid, a square one unless told, to images float32 [B, C, S, S], clamped to [-1, 1]."""
         codes_BN = indices_BN if self.merge is None else self.merge.codes(indices_BN)
-        with full_precision():
+        with computing(precision, indices_BN.device):
             return self.decode_latents(self.quantize.lookup(codes_BN, grid)).float().clamp(-1, 1)
+
+    def _latents(self, images_BCSS: Tensor) -> Tensor:
+        factor, (height, width) = self.architecture.downsampling, images_BCSS.shape[2:]
+        assert height % factor == width % factor == 0, f"{factor} does not divide {height} x {width}"
+        return self.unit(self.quant_conv(self.encoder(images_BCSS.float())))
 
 
 def save(vqgan: VQGAN, path: Path, provenance: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import webdataset
 
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.tokens.header import MOST_CODES
@@ -27,6 +26,9 @@ def write_record(path: Path, number: int, tokens: np.ndarray, labels: np.ndarray
     """
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < MOST_CODES:
         raise DataError(f"{path}: tokens from {tokens.min()} to {tokens.max()} do not fit into 16 bits, 0 to 65535")
+    # Brings the loaders of PyTorch, and who only reads needs none of them.
+    import webdataset
+
     with webdataset.TarWriter(str(path), mtime=0) as writer:  # type: ignore[no-untyped-call]
         record = {"tokens.npy": tokens.astype(np.uint16), "cls.npy": labels, "index.npy": index}
         writer.write({"__key__": f"{number:06}", **record})
