@@ -7,7 +7,9 @@ import pytest
 
 from stages.sample import balance_note, class_balance
 from tests.conftest import STAGES, TINY, merge, prepare, run_stages, write_params
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokens import shards
 
 SHORT = {"train_steps": 4, "train": {"log_every": 2}, "sample": {"count": 23}}
@@ -34,23 +36,26 @@ def test_without_held_out_images_all_stages_run_and_what_is_null_has_its_reason(
     assert "sample: sample.count 23 is no multiple of 10 classes: 3 of them get 3 images" in capsys.readouterr().out
 
 
-def test_one_held_out_image_has_a_bound_and_no_spread(copy: Path) -> None:
+@pytest.mark.parametrize("images", [0, 1])
+def test_of_no_held_out_image_there_is_no_bound_and_of_one_no_spread(copy: Path, images: int) -> None:
     header = shards.read_header(copy / "data" / "tokens")
     held = shards.read_split(copy / "data" / "tokens", "heldout")
-    one = shards.Split(held.tokens[:1], held.labels[:1], held.index[:1])
-    from vqlcmd.runtime.artefacts import belongs
-    from vqlcmd.runtime.safetensors_file import load_weights, save_weights
-
+    few = shards.Split(held.tokens[:images], held.labels[:images], held.index[:images])
     about = {key: value for key, value in header.items() if key not in ("format", "splits", "files")}
-    shards.write_shards(copy / "data" / "tokens", {"heldout": one}, about, 4)
+    shards.write_shards(copy / "data" / "tokens", {"heldout": few}, about, 4)
     tensors, said = load_weights(copy / "data/model/model.safetensors", "model")
     said["tokens_digest"] = belongs.header_digest(shards.read_header(copy / "data" / "tokens"))
     save_weights(copy / "data/model/model.safetensors", "model", tensors, said)
     run_stages(copy, "bound")
     found = metrics(copy, "bound.json")
-    assert isinstance(found["nats_per_token"], float)
+    assert found["images"] == images
+    assert isinstance(found["nats_per_token"], float) == bool(images)
     assert found["standard_error"] is None
-    assert "one number has no spread" in str(found["standard_error_null"])
+    reasons = {name: str(text) for name, text in found.items() if name.endswith("_null")}
+    expected = ["standard_error_null"] if images else ["nats_per_token_null", "standard_error_null"]
+    assert list(reasons) == expected
+    words = "one number has no spread" if images else "tokenize.holdout is 0"
+    assert all(words in text for text in reasons.values())
 
 
 def test_a_share_that_leaves_nothing_to_train_on_is_refused_before_the_work(
