@@ -96,7 +96,7 @@ def test_what_the_model_cannot_do_is_one_line(saved: Make, name: str, options: d
 def test_the_precision_asked_for_is_that_of_the_decoder_too_and_never_of_the_encoder(
     saved: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, seen = saved(method="lcmd", **OPTIONS), list[tuple[str, str]]()
+    model, seen = saved(method="lcmd", **OPTIONS), list[tuple[str, str | None]]()
     for verb in ("encode", "decode"):
         work = getattr(model.tokenizer, verb)
         monkeypatch.setattr(
