@@ -65,6 +65,7 @@ TINY: dict[str, Any] = {
         "save_every": 5,
         "logger": "none",
     },
+    "distill": {"teacher": None, "sha256": None, "steps": 16},
 }
 
 

@@ -59,6 +59,27 @@ def _fitting(word: str, width: float) -> tuple[str, ImageFont.FreeTypeFont]:
     return word[:kept] + "\u2026", font
 
 
+def text_lines(texts: Sequence[str], path: Path, wide: int = 100) -> None:
+    """Texts below each other as one PNG on white, each in lines of `wide` characters; what is no letter is a blank."""
+    import matplotlib
+
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
+    font, height, edge = ImageFont.truetype(file, 13), 18, 8
+    plain = ["".join(each if each.isprintable() else " " for each in text) for text in texts]
+    blocks = [[text[start : start + wide] for start in range(0, len(text), wide)] or [""] for text in plain]
+    width = max((font.getlength(line) for block in blocks for line in block), default=0)
+    tall = sum(len(block) * height + edge for block in blocks) + edge
+    canvas = Image.new("RGB", (int(width) + 2 * edge, tall), "white")
+    pen, top = ImageDraw.Draw(canvas), edge
+    for block in blocks:
+        for line in block:
+            pen.text((edge, top), line, "black", font)
+            top += height
+        top += edge
+    with atomic_write(path) as side:
+        canvas.save(side, format="PNG")
+
+
 def distances(table_KD: Tensor) -> tuple[Tensor, str]:
     """|e_i - e_j| of the codes, or of a seeded draw of SHOWN_CODES of them, in order; and which: "" for all."""
     codes = len(table_KD)

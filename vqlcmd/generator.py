@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from vqlcmd.diffusion.method import Method
-from vqlcmd.methods import load_method
+from vqlcmd.images.crops import Recipe
+from vqlcmd.methods import REMEDY, load_method
+from vqlcmd.params import Images
+from vqlcmd.params.errors import rule
 from vqlcmd.pretrained import hub
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.artefacts import belongs, exported
@@ -155,6 +159,22 @@ class Generator(Trained):
         return torch.tensor([self.class_number(each) for each in classes], dtype=torch.int64, device=self.device)
 
 
+def recipe(about: Mapping[str, Any]) -> Recipe:
+    """How a picture becomes what a model sees, by what its file says. DataError where it does not say that."""
+    # A mirror image and what is skipped are of a data set, and not of one picture.
+    settings = {"flip": False, "skip_broken": False, **about.get("images", {})}
+    try:
+        return Recipe.of(**Images.model_validate(settings).model_dump()).deterministic()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = shown(".".join(("images", *map(str, problem["loc"]))))
+        version = shown(about.get("vqlcmd", "an earlier one"), 64)
+        raise DataError(
+            f"the model does not say how pictures were prepared, it is of another version, {version} (`{key}`: "
+            f"{rule(problem)}): {REMEDY}"
+        ) from None
+
+
 def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/.
 
@@ -162,7 +182,9 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     or damaged, where the two do not belong together, or, in an exported folder, where a file has another digest.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    root = place(folder)
+    root = hub.local(folder)
+    if (root / exported.VOCABULARY).is_file() and not (root / exported.TOKENIZER).is_file():
+        raise DataError(f"{root} is a model of text: `vqlcmd.load_text` reads it, and `vqlcmd infill`")
     exported.check(root)
     path, tokenizer = root / exported.MODEL, root / exported.TOKENIZER
     method, about = load_method(path, where)
@@ -176,8 +198,3 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     if loaded.codes != about["codes"]:
         raise DataError(f"{path} draws {about['codes']} codes, and {tokenizer} has {loaded.codes}: get both again")
     return Generator(method, loaded, about, where)
-
-
-def place(folder: str | Path) -> Path:
-    """The folder on this machine: `folder`, or where what is on the hub was fetched to."""
-    return hub.model_folder(str(folder)) if hub.is_place(str(folder)) else Path(folder)

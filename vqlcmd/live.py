@@ -1,4 +1,4 @@
-"""Pictures of a training while it runs: what its samples look like so far. Nothing of them is a result.
+"""Pictures of a training while it runs: its samples and embeddings so far. Nothing of them is a result.
 
 A training knows tokens. What they stand for is known to their domain, which is asked by name and when a picture is
 due, so that no stage depends on what draws it; and a picture that fails ends no training.
@@ -18,32 +18,59 @@ from vqlcmd.runtime.errors import shown
 from vqlcmd.runtime.files import atomic_write
 
 PICTURE = paths.METRICS / "live.png"
-VIEWERS = {"images": "vqlcmd.reports.grid:draw"}
+VIEWERS = {"images": "vqlcmd.reports.grid:draw", "text": "vqlcmd.reports.lines:draw"}
 """`domain` in params.yaml to `module:function`, which draws (tokens (n, N), labels (n,) or None, header) as a PNG."""
-
-Draw = Callable[[Tensor, Tensor | None, Mapping[str, Any], Path], None]
+TOKENIZERS = {"images": "vqlcmd.reports.grid:reconstructions"}
+"""The same to what draws, by the header of the tokens, what its tokenizer makes of data: that stays, and is drawn once.
+Text comes back from its tokens as it was."""
+EMBEDDINGS = "vqlcmd.figures:embeddings"
+"""Draws norms and distances of the tokenizer's codebook and of the model's table."""
 
 
 class Pictures:
-    """metrics/live.png, replaced at every picture; all of them in `album`; and in the log."""
+    """metrics/live.png, the samples, replaced at every picture; all pictures in `album`; and in the log."""
 
-    def __init__(self, domain: str, header: Mapping[str, Any], album: Path, log: Log):
-        self._domain, self._header, self._album, self._log = domain, header, album, log
+    def __init__(self, domain: str, header: Mapping[str, Any], codebook_KD: Tensor, album: Path, log: Log):
+        self._domain, self._header, self._codebook_KD, self._album, self._log = domain, header, codebook_KD, album, log
+        self._tokenizer_is_shown = False
 
-    def add(self, step: int, tokens_BN: Tensor, labels: Tensor | None) -> None:
-        """Samples of the average at a step; a line where they cannot be drawn."""
-        path = self._album / f"{step:07}.png"
-        try:
-            module, _, name = VIEWERS[self._domain].partition(":")
-            draw: Draw = getattr(importlib.import_module(module), name)
-            draw(tokens_BN.cpu(), labels, self._header, path)
+    def add(self, step: int, tokens_BN: Tensor, labels: Tensor | None, table_KD: Tensor) -> None:
+        """Samples of the average at a step, and its table; a line for each that cannot be drawn."""
+
+        def samples(path: Path) -> None:
+            _function(VIEWERS[self._domain])(tokens_BN.cpu(), labels, self._header, path)
             with atomic_write(PICTURE) as side:
                 side.write_bytes(path.read_bytes())
-            self._log.picture("samples", step, path)
+
+        self._draw("samples", step, self._album / f"{step:07}.png", samples)
+        embeddings = self._album / f"embeddings-{step:07}.png"
+        self._draw(
+            "embeddings",
+            step,
+            embeddings,
+            lambda path: _function(EMBEDDINGS)(self._codebook_KD.cpu(), table_KD.detach().cpu(), path),
+        )
+        if self._domain in TOKENIZERS and not self._tokenizer_is_shown:
+            self._tokenizer_is_shown = True
+            drawn = self._album / "reconstructions.png"
+            self._draw(
+                "reconstructions", step, drawn, lambda path: _function(TOKENIZERS[self._domain])(self._header, path)
+            )
+
+    def _draw(self, name: str, step: int, path: Path, draw: Callable[[Path], None]) -> None:
+        try:
+            draw(path)
+            self._log.picture(name, step, path)
         # Whatever it is: weeks of training are worth more than a picture of them.
         except Exception as error:
             reason = f"no viewer for {self._domain}" if isinstance(error, KeyError) else shown(error)
-            print(f"train: no picture of step {step}: {reason}", file=sys.stderr, flush=True)
+            print(f"train: no picture of {name} at step {step}: {reason}", file=sys.stderr, flush=True)
+
+
+def _function(place: str) -> Callable[..., None]:
+    """That of `module:name`."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def columns(classes: int) -> int:

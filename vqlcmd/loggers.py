@@ -18,7 +18,7 @@ PROJECT = "vqlcmd"
 
 @dataclass(frozen=True)
 class Log:
-    """Takes the rows of train.tsv, and pictures: a name, the step, a PNG file."""
+    """Takes the rows of train.tsv or tokenizer.tsv, and pictures: a name, the step, a PNG file."""
 
     row: Callable[[Mapping[str, float]], None]
     picture: Callable[[str, int, Path], None]

@@ -10,9 +10,9 @@ import torch
 
 from vqlcmd.diffusion.method import Method
 from vqlcmd.methods import load_method
+from vqlcmd.pretrained import hub
 from vqlcmd.rng import CounterRNG
-from vqlcmd.runtime import paths
-from vqlcmd.runtime.artefacts import belongs
+from vqlcmd.runtime.artefacts import belongs, exported
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.text import vocabulary
 from vqlcmd.text.vocabulary import Vocabulary
@@ -78,12 +78,22 @@ class TextGenerator(Trained):
 
 
 def load_text(folder: str | Path = "data", device: str | None = None) -> TextGenerator:
-    """The generator in a folder that holds model/ and vocabulary.json, as `dvc repro` leaves them in data/."""
+    """The generator in a folder that holds model/ and vocabulary.json, as `dvc repro` leaves them in data/.
+
+    Or one that somebody has published, like `vqlcmd.load`, with the same errors.
+    """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    path, file = (Path(folder) / made.relative_to("data") for made in (paths.MODEL, paths.VOCABULARY))
+    root = hub.local(folder)
+    path, file = root / exported.MODEL, root / exported.VOCABULARY
+    # Of an exported model of images there is no vocabulary, which is the line to say.
     symbols = vocabulary.load(file)
+    exported.check(root, exported.OF_TEXT)
     method, about = load_method(path, where)
     if "text" not in about:
         raise DataError(f"{path} is no model of text: `vqlcmd.load` reads one of images")
+    if "sampling" not in about:
+        raise DataError(f"{path} does not say how to sample, it is of another version: `dvc repro` trains it anew")
     belongs.check_belong(belongs.tokenizer(file), belongs.model(path, about))
+    if symbols.codes != about["codes"]:
+        raise DataError(f"{path} draws {about['codes']} codes, and {file} has {symbols.codes}: get both again")
     return TextGenerator(method, symbols, about, where)

@@ -9,8 +9,18 @@ from pydantic import ValidationError
 from vqlcmd.diffusion.method import Method
 from vqlcmd.params import Sampling
 from vqlcmd.params.errors import rule
+from vqlcmd.params.saved import part
 from vqlcmd.precision import FLOAT32, PRECISIONS
 from vqlcmd.runtime.errors import ConfigError, shown_repr
+
+
+class _Knobs(dict[str, Any]):
+    """Those that the model's file names; one that its method has got since is asked for where a sampler reads it."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ConfigError(
+            f"the model was trained before there was `{name}`, which this way of sampling needs: give a value for it"
+        )
 
 
 class Trained:
@@ -34,13 +44,14 @@ class Trained:
         """How the model samples, but for what is given; `own` are knobs of its method. ConfigError: one line."""
         usual = self.about["sampling"]
         given = {name: value for name, value in own.items() if value is not None}
+        known = type(self.method).knobs.model_fields
         for name in given:
-            if name not in usual["own"]:
-                known = ", ".join(usual["own"]) or "none"
-                raise ConfigError(f"{name} is not a knob of {self.about['params']['method']}, which has {known}")
-        model = type(self.method).knobs
+            if name not in known:
+                has = ", ".join(known) or "none"
+                raise ConfigError(f"{name} is not a knob of {self.about['params']['method']}, which has {has}")
+        values = {**usual["own"], **given}
         try:
-            knobs = model.model_validate({**usual["own"], **given}).model_dump()
+            knobs = part(type(self.method).knobs, values).model_validate(values).model_dump()
         except ValidationError as error:
             problem = error.errors()[0]
             raise ConfigError(f"{problem['loc'][0]} is {problem['input']!r}, but must be {rule(problem)}") from None
@@ -48,7 +59,7 @@ class Trained:
             usual["steps"] if steps is None else steps,
             usual["sampler"] if sampler is None else sampler,
             usual["guidance"] if guidance is None else guidance,
-            knobs,
+            _Knobs(knobs),
             precision or usual.get("precision") or FLOAT32,
         )
         if how.precision not in PRECISIONS:

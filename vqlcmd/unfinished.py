@@ -13,6 +13,8 @@ from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.json_file import read_json
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
+from vqlcmd.text import vocabulary
+from vqlcmd.text_generator import TextGenerator
 from vqlcmd.tokenizer import load as load_tokenizer
 from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
@@ -22,8 +24,10 @@ TRIES = 5
 """A run that goes on removes its oldest state at any moment."""
 
 
-def load_state(name: str) -> tuple[Generator, int]:
+def load_state(name: str) -> tuple[Generator | TextGenerator, int]:
     """The moving average of the training .state/train/`name`, or of the NEWEST, with the tokenizer in data/; its step.
+
+    With the vocabulary, where it is one of text.
 
     It samples as params.yaml says. ConfigError where there is no such run, DataError where it has not saved anything
     yet, or data/ is not what it trains on.
@@ -34,7 +38,8 @@ def load_state(name: str) -> tuple[Generator, int]:
     header = shards.read_header(paths.TOKENS)
     if belongs.header_digest(header) != belongs.header_digest(run["inputs"]):
         raise DataError(f"{folder} is a training on other tokens than {paths.TOKENS}: `dvc repro tokenize`")
-    belongs.check_belong(belongs.tokenizer(paths.VQGAN), belongs.tokens(paths.TOKENS, header))
+    file = paths.VOCABULARY if "text" in header else paths.VQGAN
+    belongs.check_belong(belongs.tokenizer(file), belongs.tokens(paths.TOKENS, header))
     here = load_run()
     # Those of the run, and for what no result depends on those of here.
     values = {**here.model_dump(), **run["settings"], "weights": "model"}
@@ -46,8 +51,10 @@ def load_state(name: str) -> tuple[Generator, int]:
         method = methods.build(params, codebook_KD, header["tokens"], classes)
     method.load_state_dict(saved[f"ema-{params.train.ema[0]}"])
     about = methods.described(method, params, header, codebook_KD)
-    about["grid"] = grid_of(about, paths.TOKENS)
+    about["grid"] = method.grid = grid_of(about, paths.TOKENS)
     trained = method.to(device()).eval().requires_grad_(False)
+    if "text" in header:
+        return TextGenerator(trained, vocabulary.load(file), about, device()), saved["step"]
     return Generator(trained, load_tokenizer(paths.VQGAN, device()), about, device()), saved["step"]
 
 

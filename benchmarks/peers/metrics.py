@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import Report, interleaved, milliseconds
-from vqlcmd.evaluation.metrics.fid import frechet_distance
+from vqlcmd.evaluation.frechet import frechet_distance
 from vqlcmd.evaluation.metrics.inception_score import SPLITS, inception_score
 from vqlcmd.evaluation.metrics.precision_recall import precision_recall
 from vqlcmd.evaluation.moments import Moments, Statistics

@@ -14,7 +14,7 @@ from torch import Tensor
 import vqlcmd
 from benchmarks.measure import Report
 from vqlcmd.evaluation.extractors import extractors
-from vqlcmd.evaluation.metrics.fid import frechet_distance
+from vqlcmd.evaluation.frechet import frechet_distance
 from vqlcmd.evaluation.moments import Moments, Statistics
 from vqlcmd.generator import Generator
 from vqlcmd.images import loader, manifest
@@ -116,6 +116,8 @@ def main() -> None:
     model = load_state(given.state)[0] if given.state else vqlcmd.load("data")
     # Where there is no TF32 it is float32, which a test says.
     precisions = [TF32, BF16] if device().type == "cuda" else [BF16]
+    if not isinstance(model, Generator):
+        parser.error("the study is of pictures, and this model makes text: name another one")
     study(Report("studies.precision", "numbers in another precision"), model, given.count, precisions)
 
 

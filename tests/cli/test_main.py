@@ -1,5 +1,6 @@
 """The command line: fast help, one-line errors, and the exit codes it promises."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,25 @@ def test_the_users_errors_are_one_line_and_exit_status_1(
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1, printed
     assert says in printed
+
+
+@pytest.mark.parametrize(
+    "command", [*STAGES, "report", "compare a b", "plan", "scan a .", "table list", "table run methods", "table show x"]
+)
+def test_in_a_wrong_folder_a_command_says_where_it_belongs_and_leaves_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages asked for a preset, `table list` printed nothing, and `scan` made folders among somebody's pictures."""
+    from typer.testing import CliRunner
+
+    from vqlcmd.cli.main import app
+
+    (tmp_path / "holiday.png").touch()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command.split())
+    assert isinstance(done.exception, ConfigError), done.output
+    assert re.search("in the root of (one|a checkout)|in a checkout's root", str(done.exception))
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.png"]
 
 
 def test_a_process_of_its_own_ends_likewise(tmp_path: Path) -> None:

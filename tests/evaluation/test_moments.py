@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqlcmd.evaluation.metrics.fid import frechet_distance
+from vqlcmd.evaluation.frechet import frechet_distance, reconstruction_distance
 from vqlcmd.evaluation.moments import Moments, Statistics, read_statistics
 from vqlcmd.runtime.errors import DataError
 
@@ -114,3 +114,17 @@ def test_files_that_are_missing_or_something_else_are_named(tmp_path: Path) -> N
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"no \.npz file"):
             read_statistics(path)
+
+
+def test_equal_reconstructions_are_at_distance_0_and_shifted_ones_at_the_square_of_the_shift() -> None:
+    images = torch.randint(0, 200, (6, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def distance(moved: int, size: int) -> float | None:
+        return reconstruction_distance(
+            ((part, part + moved) for part in images.split(size)), lambda part: part.flatten(1).double()[:, :2]
+        )
+
+    assert distance(0, 6) == pytest.approx(0, abs=1e-6)
+    assert distance(3, 6) == pytest.approx(2 * 3**2, rel=1e-6)
+    assert distance(3, 2) == pytest.approx(2 * 3**2, rel=1e-6)
+    assert reconstruction_distance([(images[:1], images[:1])], lambda part: part.flatten(1)) is None

@@ -54,7 +54,13 @@ def test_pictures_on_the_way_change_no_weight_and_the_last_is_the_top_of_the_gri
     write_params(copy, merge(TINY, {"train": {"sample_every": 30}}))
     run_stages(copy, "train")
     (album,) = (copy / ".state" / "logs").glob("train-*")
-    assert [path.name for path in sorted(album.iterdir())] == ["0000030.png", "0000060.png", "0000070.png"]
+    assert [path.name for path in sorted(album.iterdir())] == [
+        *("0000030.png", "0000060.png", "0000070.png"),
+        *("embeddings-0000030.png", "embeddings-0000060.png", "embeddings-0000070.png"),
+        "reconstructions.png",
+    ]
+    assert np.array_equal(pixels(album / "reconstructions.png"), pixels(finished / "metrics" / "reconstructions.png"))
+    assert np.array_equal(pixels(album / "embeddings-0000070.png"), pixels(finished / "metrics" / "embeddings.png"))
     last = pixels(copy / "metrics" / "live.png")
     assert np.array_equal(last, pixels(album / "0000070.png"))
     assert not np.array_equal(last, pixels(album / "0000030.png"))
@@ -81,8 +87,8 @@ def test_a_picture_that_fails_is_a_line_and_training_goes_on(copy: Path, capsys:
     (copy / "data" / "vqgan.safetensors").unlink()
     run_stages(copy, "train")
     lines = [line for line in capsys.readouterr().err.splitlines() if "no picture" in line]
-    assert len(lines) == 2
-    assert "train: no picture of step 2: data/vqgan.safetensors is missing" in lines[0]
+    assert len(lines) == 3
+    assert "train: no picture of samples at step 2: data/vqgan.safetensors is missing" in lines[0]
     assert (copy / "data/model/model.safetensors").is_file()
     assert not (copy / "metrics/live.png").exists()
 
@@ -93,12 +99,13 @@ def test_another_domain_has_no_viewer_until_it_brings_one(
     sent: list[Any] = []
     log: Any = type("Log", (), {"picture": staticmethod(lambda *args: sent.append(args))})
     with inside(tmp_path):
-        pictures = live.Pictures("sounds", {}, tmp_path / "album", log)
-        pictures.add(5, torch.zeros(1, 4), None)
-        assert "no picture of step 5: no viewer for sounds" in capsys.readouterr().err
+        pictures = live.Pictures("sounds", {}, torch.eye(3), tmp_path / "album", log)
+        pictures.add(5, torch.zeros(1, 4), None, torch.eye(3))
+        assert "no picture of samples at step 5: no viewer for sounds" in capsys.readouterr().err
         monkeypatch.setitem(live.VIEWERS, "sounds", "tests.training.test_live:drawn")
-        pictures.add(6, torch.zeros(1, 4), None)
-        assert sent == [("samples", 6, tmp_path / "album" / "0000006.png")]
+        pictures.add(6, torch.zeros(1, 4), None, torch.eye(3))
+        assert ("samples", 6, tmp_path / "album" / "0000006.png") in sent
+        assert [name for name, _, _ in sent] == ["embeddings", "samples", "embeddings"]
         assert (tmp_path / "metrics" / "live.png").is_file()
 
 

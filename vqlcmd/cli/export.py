@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
 import vqlcmd
 from vqlcmd import figures, generator
@@ -16,10 +15,10 @@ from vqlcmd import tokenizer as tokenizers
 from vqlcmd.cli.checkout import require_checkout
 from vqlcmd.experiments import runner
 from vqlcmd.generator import Generator
-from vqlcmd.images.crops import Recipe, crop_views
+from vqlcmd.images.crops import crop_views
 from vqlcmd.images.rgb import read_picture
 from vqlcmd.methods import load_method
-from vqlcmd.params import Images
+from vqlcmd.pretrained import hub
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.write_errors import writing
@@ -27,6 +26,7 @@ from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import atomic_write
 from vqlcmd.text import vocabulary
+from vqlcmd.text_generator import TextGenerator
 from vqlcmd.tokenizer.pixels import to_uint8
 from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
@@ -44,7 +44,7 @@ def decode_samples(
 ) -> None:
     """Decode samples by the tokenizer in `place` into `out`: NUMBER-CLASS.png files, or one .npz."""
     check_folder(out)
-    folder = generator.place(place)
+    folder = hub.local(place)
     samples_folder = samples_folder or folder / "samples"
     header, file = shards.read_header(samples_folder), folder / paths.VQGAN.name
     samples, grid = shards.read_split(samples_folder, "samples"), grid_of(header, samples_folder)
@@ -87,14 +87,7 @@ def inpaint_image(
     """
     check_picture(out)
     model = vqlcmd.load(str(folder))
-    try:
-        # A mirror image and what is skipped are of a data set, and not of one picture.
-        settings = {"flip": False, "skip_broken": False, **model.about.get("images", {})}
-        recipe = Recipe.of(**Images.model_validate(settings).model_dump()).deterministic()
-    except (ValidationError, TypeError):
-        raise DataError(
-            f"the model in {folder} does not say how pictures were prepared: `dvc repro` trains it anew"
-        ) from None
+    recipe = generator.recipe(model.about)
     picture, holes = read_picture(image, recipe.background), read_picture(mask, "black")
     if picture.size != holes.size:
         raise ConfigError(
@@ -143,27 +136,37 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
     """Curves of the embeddings in a table's rows, and distance matrices of those whose models are in this clone."""
     check_picture(out)
     found = runner.curves(name, preset, seed)
+    tables, without = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        tables, missing = {}, []
         for row, result in found.items():
             try:
                 model = runner.fetch_model(result["revision"], Path(folder))
+                tables[row] = load_method(model, torch.device("cpu"))[0].table
             except DataError as error:
-                missing.append(str(error))
-                continue
-            tables[row] = load_method(model, torch.device("cpu"))[0].table
+                without[row] = str(error)
     drawn = {
         row: {key: result["curves"][key] for key in SHOWN if key in result["curves"]} for row, result in found.items()
     }
     figures.collapse(drawn, tables, out)
-    print(f"{out}: {len(found)} rows of {name}, seed {seed}")
-    if missing:
-        print(f"without the distances of {len(missing)} of them: {missing[0]}")
+    rows = runner.load(name).rows
+    print(f"{out}: {len(found)} of {len(rows)} rows of {name}, seed {seed}")
+    for row in rows:
+        if row not in found:
+            print(f"left out: {row}, which has not run with seed {seed}")
+        elif row in without:
+            print(f"without its distances: {row}, since {without[row]}")
 
 
 def _load(folder: str | Path, state: str | None) -> Generator:
     if state is None:
         return vqlcmd.load(str(folder))
+    model = _unfinished(state)
+    if not isinstance(model, Generator):
+        raise ConfigError(f"--state {state} is a training on text: `vqlcmd sample --out FILE.txt` draws from it")
+    return model
+
+
+def _unfinished(state: str) -> Generator | TextGenerator:
     require_checkout("sample --state")
     model, step = load_state(state)
     print(f"an unfinished training, at step {step}")
@@ -223,18 +226,26 @@ def check_picture(out: Path) -> None:
         raise ConfigError(f"{out} does not end in .png, which the picture will be: change its ending")
 
 
-def decode_text(model: Path, samples_folder: Path, out: Path, count: int | None) -> None:
+def decode_text(place: str, samples_folder: Path | None, out: Path, count: int | None) -> None:
     """Write the samples of the pipeline as text, a line each; what ends a line in them stands as its escape."""
-    header, file = shards.read_header(samples_folder), model / paths.VOCABULARY.name
+    folder = hub.local(place)
+    samples_folder = samples_folder or folder / "samples"
+    header, file = shards.read_header(samples_folder), folder / paths.VOCABULARY.name
     symbols = vocabulary.load(file)
     belongs.check_belong(belongs.tokenizer(file), belongs.samples(samples_folder, header))
     samples = shards.read_split(samples_folder, "samples").tokens[:count]
     write_lines([symbols.decode(row) for row in samples.numpy()], out)
 
 
-def sample_text(model: Path, out: Path, count: int, **how: Any) -> None:
-    """Draw `count` blocks into a file, a line each; `how` as in TextGenerator.sample."""
-    write_lines(vqlcmd.load_text(str(model)).sample(count, **how), out)
+def sample_text(place: str, out: Path, count: int, *, state: str | None = None, **how: Any) -> None:
+    """Draw `count` blocks into a file, a line each; `how` as in TextGenerator.sample.
+
+    `state`: an unfinished training instead of the model at `place`.
+    """
+    model = vqlcmd.load_text(place) if state is None else _unfinished(state)
+    if not isinstance(model, TextGenerator):
+        raise ConfigError(f"--state {state} is a training on images: name a folder, or a file that ends in .npz")
+    write_lines(model.sample(count, **how), out)
 
 
 def write_lines(texts: list[str], out: Path) -> None:

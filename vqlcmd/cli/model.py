@@ -14,7 +14,9 @@ from vqlcmd.runtime.errors import ConfigError
 Model = Annotated[
     str,
     typer.Option(
-        "--model", help="A folder with model/ and vqgan.safetensors, as `dvc repro` makes them, or hf://USER/NAME."
+        "--model",
+        help="A folder with model/ and vqgan.safetensors, or of text vocabulary.json, as `dvc repro` makes them, or "
+        "hf://USER/NAME.",
     ),
 ]
 State = Annotated[
@@ -50,7 +52,7 @@ def decode(
     if out.suffix == TEXT:
         from vqlcmd.cli.export import decode_text
 
-        decode_text(Path(model), samples or Path(model) / "samples", out, count)
+        decode_text(model, samples, out, count)
         return
     from vqlcmd.cli.export import decode_samples
 
@@ -91,9 +93,7 @@ def sample(
 
         if class_ is not None:
             raise ConfigError(f"--class {class_}: text has no classes; leave the option out")
-        if state is not None:
-            raise ConfigError(f"--state {state}: of images alone; leave the option out")
-        sample_text(Path(model), out, count or 16, **how)
+        sample_text(model, out, count or 16, state=state, **how)
         return
     from vqlcmd.cli.export import sample_images
 

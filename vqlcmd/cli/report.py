@@ -1,6 +1,7 @@
 """The last run's metrics as a table, its pictures, and a line for each that is older than what lies here now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +20,7 @@ def print_report(html: Path | None = None) -> None:
 
     `html`: a page of all that, beside.
     """
-    check_page(html)
+    page.check_ending(html)
     for name in ("evaluate.json", "bound.json"):
         if not (paths.METRICS / name).is_file():
             raise DataError(f"{paths.METRICS / name} is missing: `dvc repro` makes it")
@@ -44,12 +45,17 @@ def print_report(html: Path | None = None) -> None:
         print(f"{html}: the page")
 
 
-def print_comparison(names: Sequence[str], html: Path | None) -> None:
-    """What differs between revisions, on the terminal; `html`: a page with curves and pictures, beside."""
-    check_page(html)
+def print_comparison(names: Sequence[str], html: Path | None, older: Callable[[], Iterable[str]] = stale) -> None:
+    """What differs between revisions, on the terminal; `html`: a page with curves and pictures, beside.
+
+    Of what lies here, `older` says what is not of the present parameters and data.
+    """
+    page.check_ending(html)
     if len(set(names)) < len(names):
         raise ConfigError(f"{', '.join(names)}: a name stands there twice; name different revisions")
     made = compare([revision.read(name) for name in names])
+    if revision.WORKSPACE in names:
+        made = replace(made, remarks=[*(f"{revision.WORKSPACE}: {line}" for line in older()), *made.remarks])
     console = Console()
     if made.varied:
         console.print(_beside("Parameters that differ", "parameter", names, made.varied))
@@ -63,12 +69,6 @@ def print_comparison(names: Sequence[str], html: Path | None) -> None:
         print(f"{html}: the page")
     else:
         print("--html FILE has the curves over each other and the grids beside each other")
-
-
-def check_page(html: Path | None) -> None:
-    """ConfigError where a page would not be what its name says; before it is made."""
-    if html is not None and html.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{html} does not end in .html, which the page will be: change its ending")
 
 
 def _beside(title: str, what: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:

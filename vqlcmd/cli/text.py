@@ -12,7 +12,10 @@ from vqlcmd.cli.model import DATA, Sampler, SampleSeed, Steps
 from vqlcmd.runtime import paths
 
 Model = Annotated[
-    Path, typer.Option("--model", help="A folder with model/ and vocabulary.json, as `dvc repro` makes them.")
+    str,
+    typer.Option(
+        "--model", help="A folder with model/ and vocabulary.json, as `dvc repro` makes them, or hf://USER/NAME."
+    ),
 ]
 
 
@@ -24,13 +27,13 @@ def infill(
     steps: Steps = None,
     sampler: Sampler = None,
     seed: SampleSeed = None,
-    model: Model = Path(DATA),
+    model: Model = DATA,
 ) -> None:
     """Fill in the blanks of a text, with a model of text and its vocabulary."""
     import vqlcmd
 
     how: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed, **knobs.given(context)}
-    for filled in vqlcmd.load_text(str(model)).infill(text, blank=blank, count=count, **how):
+    for filled in vqlcmd.load_text(model).infill(text, blank=blank, count=count, **how):
         print(filled)
 
 

@@ -3,7 +3,7 @@
 Shapes: N tokens, K codes, P parameters.
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from vqlcmd.costs import available
 from vqlcmd.costs.available import FLOAT, gigabytes, require_images
 from vqlcmd.costs.flops import MethodCosts, Sizes
+from vqlcmd.methods import read_params
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.precision import FLOAT32
 from vqlcmd.runtime.errors import ConfigError
@@ -45,10 +46,10 @@ def method_costs(
     return MethodCosts(params, how, levels, sizes, codebook_dim)
 
 
-def model_costs(about: dict[str, Any], how: Sampling | None = None) -> MethodCosts:
+def model_costs(about: Mapping[str, Any], how: Sampling | None = None) -> MethodCosts:
     """Those of a trained model, by what its file says about itself. Those of sampling need to be told how."""
     return method_costs(
-        ModelParams.model_validate_json(json.dumps(about["params"]), strict=False),
+        read_params(about),
         how or Sampling(1, "", 0.0, {}, FLOAT32),
         tokens=about["tokens"],
         codes=about["codes"],
@@ -94,7 +95,7 @@ def require_training(costs: MethodCosts, images: int, device: torch.device) -> N
     )
     raise ConfigError(
         f"training takes at least {gigabytes(fixed + images * each)}: {gigabytes(fixed)} for {costs.parameters:,} "
-        f"parameters and {gigabytes(each)} for each of {images:,} images at once; {gigabytes(free)} are free: {remedy}"
+        f"parameters and {gigabytes(each)} for each of {images:,} at once; {gigabytes(free)} are free: {remedy}"
     )
 
 

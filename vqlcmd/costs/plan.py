@@ -63,10 +63,20 @@ class Plan:
     decode: int
     """FLOPs of the tokenizer, an image."""
 
+    one = "an image"
+
     @property
     def sizes(self) -> Sizes:
         """What shapes the network."""
         return self.costs.sizes
+
+    def rows(self) -> list[tuple[str, float, str]]:
+        """What else computes: (what, FLOPs or parameters, note)."""
+        return [
+            ("tokenizer", self.tokenizer_parameters, "parameters, as the section vqgan describes it"),
+            ("encoding", self.encode, f"{self.views} of them for each picture"),
+            ("decoding", self.decode, ""),
+        ]
 
     @property
     def views(self) -> int:

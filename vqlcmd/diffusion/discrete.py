@@ -25,6 +25,8 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 class Discrete(Method):
     """The trunk of VQ-LCMD with a learned input for each of `states` states: K codes, and K for what is no code."""
 
+    built_by = ("embedding_dim", "network")
+
     def __init__(
         self,
         params: ModelParams,
@@ -82,6 +84,8 @@ class Discrete(Method):
 
 class DiscreteDiffusion(Discrete):
     """A chain with a kernel, and a network that predicts x_0: D3PM and VQ-Diffusion, which differ in how they step."""
+
+    built_by = (*Discrete.built_by, "discrete.timesteps")
 
     def __init__(
         self,

@@ -35,6 +35,9 @@ class Method(nn.Module, ABC):
     """What `sampler` can be."""
     knobs: ClassVar[type[Section]] = Section
     """What else its sampling takes, with ranges and a description each: `sample.METHOD` in params.yaml."""
+    built_by: ClassVar[tuple[str, ...]]
+    """Dotted keys, or sections, of params.yaml that shape the trained model, its samples or its bound: what its file
+    must say. All others are of training alone."""
     schedules: ClassVar[Mapping[str, Any]] = {}
     """Of a method that masks or replaces tokens: SCHEDULES of its file, by name, for `discrete.schedule.METHOD`."""
     supports_inpainting: ClassVar[bool] = True
@@ -93,6 +96,13 @@ class Method(nn.Module, ABC):
             raise ConfigError(
                 f"{name} draws tokens in raster order and cannot hold others fixed: choose another method"
             )
+
+    def learn_from(self, teacher: Any, steps: int) -> None:
+        """From now on `forward` distils `teacher`, a frozen model like this one, whose sampler takes `steps` steps.
+
+        This model begins with its weights. ConfigError where this method cannot be distilled.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot be distilled, only LCMD can: set distill.teacher to null")
 
     def finish_step(self) -> None:
         """Called once after the `forward` calls of a training step, before the optimiser: nothing to do for most."""

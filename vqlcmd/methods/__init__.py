@@ -2,20 +2,21 @@
 
 import dataclasses
 import importlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+import vqlcmd
 from vqlcmd.diffusion.method import Method
-from vqlcmd.params import ModelParams, RunParams
+from vqlcmd.params import ModelParams, RunParams, saved
+from vqlcmd.params.errors import rule
 from vqlcmd.params.types import Precision, Section
 from vqlcmd.runtime.artefacts import belongs
-from vqlcmd.runtime.errors import ConfigError, DataError, shown
+from vqlcmd.runtime.errors import ConfigError, DataError, shown, shown_repr
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
 METHODS = {
@@ -28,6 +29,8 @@ METHODS = {
     "autoregressive": "Autoregressive",
 }
 """`method` in params.yaml, which is the file's name too, to the class in that file."""
+REMEDY = "install that version to use it, or `dvc repro` trains it anew"
+"""For the file of a model that another version wrote."""
 
 
 def build(params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int) -> Method:
@@ -63,21 +66,30 @@ def save_method(
     header: dict[str, Any],
     codebook_KD: Tensor,
     edits: Sequence[dict[str, Any]] = (),
+    teacher: str | None = None,
 ) -> None:
     """Write the weights of `method` with all that is needed to build it again, and how to sample unless told.
 
-    `header` is that of its tokens; `edits` are the changes across which its training was resumed.
+    `header` is that of its tokens; `edits` are the changes across which its training was resumed; `teacher` is the
+    SHA-256 of the file of the model that it learned from.
     """
-    about = described(method, params, header, codebook_KD, edits)
+    about = described(method, params, header, codebook_KD, edits, teacher)
     save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
 
 
 def described(
-    method: Method, params: RunParams, header: dict[str, Any], codebook_KD: Tensor, edits: Sequence[dict[str, Any]] = ()
+    method: Method,
+    params: RunParams,
+    header: dict[str, Any],
+    codebook_KD: Tensor,
+    edits: Sequence[dict[str, Any]] = (),
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """What the file of a model says about it."""
     return {
-        "params": params.model_part().model_dump(mode="json"),
+        "vqlcmd": vqlcmd.__version__,
+        "params": (dumped := params.model_part().model_dump(mode="json")),
+        "of_training": saved.of_training(dumped, method.built_by),
         "sampling": {**dataclasses.asdict(params.sampling()), "batch_size": params.sample.batch_size},
         "tokens": header["tokens"],
         "grid": header["grid"],
@@ -87,12 +99,16 @@ def described(
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
         "tokens_digest": belongs.header_digest(header),
+        **({"teacher_digest": teacher} if teacher else {}),
         **({"resumed_across": list(edits)} if edits else {}),
     }
 
 
 class _Usual(BaseModel):
     """How a model samples unless told."""
+
+    # What is not known here would sample otherwise.
+    model_config = ConfigDict(extra="forbid")
 
     steps: Annotated[int, Field(ge=1, le=10**6)]
     sampler: str
@@ -106,7 +122,9 @@ class _Usual(BaseModel):
 class _About(BaseModel):
     """What a model's file says about it, as far as anything here relies on it."""
 
+    vqlcmd: Annotated[str, Field(max_length=64)] | None = None
     params: dict[str, Any]
+    of_training: Annotated[list[str], Field(max_length=2**10)] = []
     sampling: _Usual | None = None
     tokens: Annotated[int, Field(ge=1, le=2**20)]
     images: dict[str, Any] | None = None
@@ -114,15 +132,40 @@ class _About(BaseModel):
     class_names: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=2**20)]
 
 
+def read_params(about: Mapping[str, Any]) -> ModelParams:
+    """The parameters that build a model, by what its file says about it. ValueError: why not, in one line."""
+    try:
+        said = _About.model_validate(dict(about), strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = shown(".".join(map(str, problem["loc"])))
+        unknown = problem["type"] == "extra_forbidden"
+        what = f"it has `{key}`, which this version does not know" if unknown else f"`{key}`: {rule(problem)}"
+        raise ValueError(what) from None
+    name = said.params.get("method")
+    if name not in METHODS:
+        raise ValueError(f"its method is {shown_repr(name)}, which this version does not have")
+    method = method_class(name)
+    others = sorted(set(said.sampling.own if said.sampling else ()) - set(method.knobs.model_fields))
+    if others:
+        raise ValueError(f"it has `sampling.own.{shown(others[0])}`, which this version does not know")
+    return saved.read(said.params, method.built_by, said.of_training)
+
+
+def _of_version(about: Mapping[str, Any]) -> str:
+    version = about.get("vqlcmd")
+    return f"was trained by another version of this project, {shown(version, 64) if version else 'an earlier one'}"
+
+
 def load_method(path: Path, device: torch.device) -> tuple[Method, dict[str, Any]]:
     """The frozen method in a model file, and what the file says about it. DataError where the two do not agree."""
     tensors, about = load_weights(path, "model")
     try:
-        _About.model_validate(about, strict=True)
-        params = ModelParams.model_validate_json(json.dumps(about["params"]), strict=False)
+        params = read_params(about)
         codebook_KD = tensors.pop("vqgan_codebook")
-    except (ValidationError, KeyError):
-        raise DataError(f"{path} was trained by another version of this project: `dvc repro` trains it anew") from None
+    except (ValueError, KeyError) as error:
+        reason = "it has no codebook" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path} {_of_version(about)}: {reason}: {REMEDY}") from None
     classes = len(about["class_names"])
     with torch.random.fork_rng(devices=[]):
         _raise_if_other(path, params, codebook_KD, about, tensors)
@@ -144,7 +187,7 @@ def _raise_if_other(
         with torch.device("meta"):
             table = torch.empty(codebook_KD.shape)
             described = build(params, table, about["tokens"], len(about["class_names"])).state_dict()
-    except (RuntimeError, ConfigError) as error:
+    except (RuntimeError, ValueError, ConfigError) as error:
         raise DataError(f"{path}: no network is as it describes ({shown(error)}): {remedy}") from None
     names = sorted(described.keys() ^ tensors.keys())
     names += [name for name, tensor in described.items() if name in tensors and tensors[name].shape != tensor.shape]

@@ -38,6 +38,7 @@ class D3PM(DiscreteDiffusion):
     betas = (0.9, 0.999)
     weight_decay = 0.0
     schedules = SCHEDULES
+    built_by = (*DiscreteDiffusion.built_by, "discrete.schedule.d3pm")
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         keep = SCHEDULES[params.discrete.schedule["d3pm"]](params.discrete.timesteps)

@@ -119,6 +119,7 @@ class FlowMatching(Discrete):
     knobs = Knobs
     samplers = tuple(SAMPLERS)
     schedules = SCHEDULES
+    built_by = (*Discrete.built_by, "discrete.timesteps", "discrete.source", "discrete.schedule.flow_matching")
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         source = SOURCES[params.discrete.source](len(codebook_KD))

@@ -43,6 +43,7 @@ class MDLM(Masked):
     ways = SAMPLERS
     samplers = tuple(SAMPLERS)
     schedules = SCHEDULES
+    built_by = (*Masked.built_by, "discrete.schedule.mdlm")
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         super().__init__(params, codebook_KD, tokens, classes)

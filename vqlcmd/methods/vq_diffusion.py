@@ -56,6 +56,7 @@ class VQDiffusion(DiscreteDiffusion):
     weight_decay = 0.045
     knobs = Knobs
     schedules = SCHEDULES
+    built_by = (*DiscreteDiffusion.built_by, "discrete.schedule.vq_diffusion")
     history: Tensor
     drawn: Tensor
 

@@ -3,7 +3,7 @@
 Shapes: S pixels a side, of the model's images; H x W of the canvas on which they are painted over.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from vqlcmd.generator import Generator
-from vqlcmd.images.crops import Recipe, crop_views
+from vqlcmd.generator import recipe as recipe_of
+from vqlcmd.images.crops import crop_views
 from vqlcmd.images.rgb import read_picture
 from vqlcmd.page import drawing
 from vqlcmd.page.drawing import Drawn, Onlooker
-from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.errors import ConfigError
 
 
 def prepared(model: Generator, path: Path) -> Tensor:
@@ -25,10 +26,7 @@ def prepared(model: Generator, path: Path) -> Tensor:
 
     DataError, in one line, for a file that is damaged, too large, or no picture: the checks of tokenizing.
     """
-    settings: Mapping[str, Any] = model.about.get("images", {})
-    if "background" not in settings:
-        raise DataError("the model does not say how pictures were prepared: `dvc repro` trains it anew")
-    recipe = Recipe.of(**settings).deterministic()
+    recipe = recipe_of(model.about)
     return torch.from_numpy(crop_views(read_picture(path, recipe.background), recipe, 0)[0])
 
 

@@ -53,6 +53,8 @@ def settings(model: Generator) -> list[Setting]:
         found.append(Setting("guidance", float(usual.guidance), about, 0, max(STRONGEST, usual.guidance)))
     described: Mapping[str, Any] = type(method).knobs.model_json_schema().get("properties", {})
     for name, each in described.items():
+        if name not in usual.own:  # Of a model that is older than the knob.
+            continue
         low, high = (each.get(key, each.get(f"exclusive{key.title()}")) for key in ("minimum", "maximum"))
         choices = tuple(map(str, each.get("enum", ())))
         found.append(Setting(name, usual.own[name], each.get("description", ""), low, high, choices))

@@ -5,13 +5,13 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
 from vqlcmd.params.errors import lines
 from vqlcmd.params.images import Evaluate, Images, Reference, Tokenize
-from vqlcmd.params.sections import Discrete, Network, Schedule, Train
+from vqlcmd.params.sections import Discrete, Distill, Network, Schedule, Train
 from vqlcmd.params.text import Text, TextEvaluate, TextReference, TextTokenize
 from vqlcmd.params.types import (
     Batch,
@@ -81,6 +81,7 @@ class ModelParams(Section):
     discrete: Discrete
     network: Network
     train: Train
+    distill: Distill
 
     @model_validator(mode="after")
     def _schedule_has_the_shift(self) -> "ModelParams":
@@ -109,6 +110,9 @@ class Sampling:
 
 class RunParams(ModelParams):
     """What every domain has: how a model of tokens is trained, sampled and bounded, whatever the tokens stand for."""
+
+    unit: ClassVar[str] = "sequences"
+    """What a row of N tokens is of, in words for people."""
 
     domain: Annotated[str, one_of("vqlcmd.params:DOMAINS")]
     weights: str
@@ -141,6 +145,8 @@ class RunParams(ModelParams):
 class Params(RunParams):
     """All of params.yaml where the tokens are those of images."""
 
+    unit = "images"
+
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     images: Images
     vqgan: Vqgan
@@ -170,6 +176,8 @@ class Params(RunParams):
 class TextParams(RunParams):
     """All of params.yaml where the tokens are those of text."""
 
+    unit = "blocks"
+
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     text: Text
     tokenize: TextTokenize
@@ -189,6 +197,7 @@ class TextParams(RunParams):
             "embedding_dim": self.reference.proxy.embedding_dim,
             "network": self.reference.proxy.network,
             "train": self.train.model_copy(update=known | usual | watched),
+            "distill": self.distill.model_copy(update={"teacher": None, "sha256": None}),
         }
         return self.model_part().model_copy(update=update)
 

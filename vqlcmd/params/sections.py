@@ -15,7 +15,9 @@ from vqlcmd.params.types import (
     Positive,
     Rate,
     Section,
+    Sha256,
     Share,
+    Steps,
     Whole,
     one_of,
 )
@@ -93,6 +95,23 @@ class Train(Section):
         if len(set(self.ema)) < len(self.ema):
             raise ValueError(f"ema {self.ema} must be different decays: remove one")
         return self
+
+
+class Distill(Section):
+    """Learning from a frozen teacher in place of the method's own loss."""
+
+    teacher: str | None
+    sha256: Sha256 | None
+    steps: Steps
+
+
+def first_chains() -> dict[str, str]:
+    """A schedule for each method that masks or replaces tokens: the first that it lists."""
+    found = {}
+    for name, place in importlib.import_module("vqlcmd.methods").schedules().items():
+        module, _, listed = place.partition(":")
+        found[name] = next(iter(getattr(importlib.import_module(module), listed)))
+    return found
 
 
 def _chains(value: object) -> dict[str, str]:

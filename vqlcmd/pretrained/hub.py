@@ -49,15 +49,20 @@ def parse(text: str) -> Place:
     return Place(found["repo"], found["revision"], path)
 
 
+def local(folder: str | Path) -> Path:
+    """The folder on this machine: `folder`, or where what is on the hub was fetched to. Errors as of model_folder."""
+    return model_folder(str(folder)) if is_place(str(folder)) else Path(folder)
+
+
 def model_folder(text: str) -> Path:
-    """The folder with the model and the tokenizer of hf://USER/NAME, out of the hub's cache or fetched into it.
+    """The folder of the model hf://USER/NAME with all that it takes, out of the hub's cache or fetched into it.
 
     ConfigError where `text` is no such place or the package is missing, DataError where the hub does not have it.
     """
     place = parse(text)
     if place.path:
         raise ConfigError(f"{shown(text)} names a file: a model is the whole of hf://{place.repo}")
-    folder = _snapshot(text, place, [exported.ABOUT, *exported.CHECKED])
+    folder = _snapshot(text, place, [exported.ABOUT, *exported.CHECKED, *exported.OF_TEXT])
     if not (folder / exported.ABOUT).is_file():
         raise DataError(f"{text} holds no {exported.ABOUT}, so `vqlcmd publish` did not make it: name another one")
     return folder
@@ -90,7 +95,7 @@ def publish(text: str, folder: Path, *, private: bool) -> str:
         raise ConfigError(f"{shown(text)} is no whole repository: publish to {SCHEME}{place.repo}")
     if not (folder / exported.ABOUT).is_file():
         raise DataError(f"{folder} holds no {exported.ABOUT}: `vqlcmd export {folder}` makes such a folder")
-    exported.check(folder)
+    exported.check(folder, exported.OF_TEXT if (folder / exported.VOCABULARY).is_file() else exported.CHECKED)
     with _errors(text) as hub:
         api = hub.HfApi()
         api.create_repo(place.repo, private=private, exist_ok=True)

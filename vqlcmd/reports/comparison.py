@@ -7,6 +7,7 @@ from typing import Any
 from vqlcmd.precision import FLOAT32
 from vqlcmd.reports.revision import Revision, as_text
 from vqlcmd.reports.stale import HOW_IT_RUNS
+from vqlcmd.runtime.errors import ConfigError
 
 MEASURED_BY = (
     "extractor",
@@ -23,6 +24,10 @@ MEASURED_BY = (
     "precision",
     "reference_precision",
     "statistics",
+    "text",
+    "blocks",
+    "heldout_blocks",
+    "language_model",
 )
 """Of the protocol, what two numbers must share to be compared."""
 UNSAID = {"precision": FLOAT32, "reference_precision": FLOAT32}
@@ -47,7 +52,16 @@ class Comparison:
 
 
 def compare(runs: Sequence[Revision]) -> Comparison:
-    """What differs between `runs`, of which the first is the one that others are compared with."""
+    """What differs between `runs`, of which the first is the one that others are compared with.
+
+    ConfigError where their tokens stand for different things.
+    """
+    other = [run for run in runs if run.domain != runs[0].domain]
+    if other:
+        raise ConfigError(
+            f"{runs[0].name} is of {runs[0].domain} and {other[0].name} of {other[0].domain}, which have no number in "
+            "common: compare runs of one domain"
+        )
     keys = dict.fromkeys(key for run in runs for key in run.params)
     varied = {key: [run.params.get(key) for run in runs] for key in keys}
     varied = {key: values for key, values in varied.items() if any(value != values[0] for value in values[1:])}
@@ -78,7 +92,8 @@ def _value(run: Revision, key: str) -> str:
 def _numbers(runs: Sequence[Revision]) -> dict[str, list[str]]:
     each = [run.numbers() for run in runs]
     generated = [{name: value for name, value, _ in rows} for rows in each]
-    targets = [{f"{name} of reconstructions": value for name, _, value in rows if value} for rows in each]
+    beside = "held-out text" if runs[0].domain == "text" else "reconstructions"
+    targets = [{f"{name} of {beside}": value for name, _, value in rows if value} for rows in each]
     # Whatever else was measured, also in another domain.
     others = [
         {key: as_text(value) for key, value in run.evaluate.items() if isinstance(value, int | float) and key != "nfe"}
@@ -109,5 +124,5 @@ def _remarks(runs: Sequence[Revision]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = as_text(value) or "none"
+    text = as_text(value.get("sha256", value.get("digest")) if isinstance(value, dict) else value) or "none"
     return f"{text[:12]}..." if len(text) == 64 else text

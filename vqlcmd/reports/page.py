@@ -10,6 +10,7 @@ from typing import Any
 from vqlcmd.reports.charts import curves
 from vqlcmd.reports.comparison import Comparison
 from vqlcmd.reports.revision import PICTURES, Revision, as_text
+from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.files import atomic_write
 
 PANELS = {
@@ -21,6 +22,24 @@ PANELS = {
 """Of one run: columns of metrics/train.tsv over each other, as in dvc.yaml."""
 COMPARED = ("loss", "heldout_loss", "ce_0.5", "embedding_norm", "embedding_distance_min", "embedding_rank")
 """Of several runs: a panel each, with a line for each run."""
+
+
+TEXTS = 20
+"""Samples of text, at most."""
+CAUTION = {
+    "images": "A name ends in the network behind it; numbers of another network, other weights or another number of "
+    "images do not compare. Reconstructions are real images through the tokenizer: about what a perfect model would "
+    "reach.",
+    "text": "A name that ends in proxy is by a language model of the training text; numbers by another one, or of "
+    "another text or number of blocks, do not compare. Held-out text is about what a perfect model would reach.",
+}
+"""`domain` in params.yaml to what a reader of its numbers has to know."""
+
+
+def check_ending(html: Path | None) -> None:
+    """ConfigError where a page would not be what its name says; before it is made."""
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{html} does not end in .html, which the page will be: change its ending")
 
 
 def write_report(run: Revision, stale: Sequence[str], path: Path) -> None:
@@ -37,10 +56,11 @@ def write_report(run: Revision, stale: Sequence[str], path: Path) -> None:
         title=f"{run.params.get('method', 'A run')} on {run.params.get('dataset', 'data')}",
         subtitle=f"Of {run.name}, by vqlcmd report.",
         remarks=list(stale),
-        columns=["generated", "reconstructed"],
+        columns=["generated", run.target],
         numbers=columns,
         charts=charts,
         albums={PICTURES[file]: {file: png} for file, png in run.pictures.items()},
+        samples={"": run.samples[:TEXTS]} if run.samples else {},
     )
 
 
@@ -68,6 +88,7 @@ def write_comparison(made: Comparison, path: Path) -> None:
         numbers=made.numbers,
         charts=charts,
         albums={text: pictures for text, pictures in albums.items() if pictures},
+        samples={label: run.samples[:TEXTS] for label, run in lines.items() if run.samples},
         names=[run.name for run in made.runs],
         varied=made.varied,
         same_noise="The same place in two grids has the same class and the same random numbers." if same else "",
@@ -94,6 +115,7 @@ def _write(
             "names": [],
             "varied": {},
             "same_noise": "",
+            "caution": CAUTION.get(runs[0].domain, ""),
             "runs": runs,
             "notes": notes,
             "charts": {title: _inline("svg+xml", svg.encode()) for title, svg in charts.items() if svg},

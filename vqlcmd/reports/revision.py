@@ -44,10 +44,22 @@ class Revision:
     """{column of metrics/train.tsv: its values}; NaN where there is none."""
     pictures: dict[str, bytes]
     """{name of PICTURES: PNG}."""
+    samples: list[str]
+    """Of text: some samples."""
+
+    @property
+    def domain(self) -> str:
+        """What the tokens stand for."""
+        return str(self.params.get("domain", "images"))
+
+    @property
+    def target(self) -> str:
+        """What samples are measured beside, in a word."""
+        return "held-out" if self.domain == "text" else "reconstructed"
 
     def numbers(self) -> list[tuple[str, str, str]]:
-        """(metric, of samples, of reconstructions) as text."""
-        return list(_numbers(self.evaluate, self.bound))
+        """(metric, of samples, of what they are measured beside) as text."""
+        return list((_text_numbers if self.domain == "text" else _numbers)(self.evaluate, self.bound))
 
     def notes(self) -> list[str]:
         """Why a number is null, and what to be careful with."""
@@ -70,6 +82,7 @@ def read(name: str = WORKSPACE) -> Revision:
         protocol=_list(fetch, paths.METRICS / "protocol.json", name),
         curves=_curves(fetch(paths.METRICS / "train.tsv") or b""),
         pictures={file: png for file in PICTURES if (png := fetch(paths.METRICS / file))},
+        samples=[str(each) for each in _values(fetch, paths.METRICS / "samples.json", name)],
     )
     if not (found.evaluate or found.bound or found.curves):
         raise DataError(f"{shown(name)} has no metrics: `dvc repro` makes them, or name another revision")
@@ -92,6 +105,18 @@ def _numbers(found: dict[str, Any], bound: dict[str, Any]) -> Iterator[tuple[str
     nats, error = bound.get("nats_per_token"), bound.get("standard_error")
     yield "bound, nats per token", "" if nats is None else f"{as_text(nats)} ± {as_text(error) or '?'}", ""
     yield "nfe per image", as_text(found.get("nfe")), ""
+
+
+def _text_numbers(found: dict[str, Any], bound: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    heldout = found.get("heldout", {})
+    for name in heldout:
+        yield name, as_text(found.get(name)), as_text(heldout[name])
+    bits, error = found.get("bits_per_character"), found.get("bits_per_character_error")
+    yield "bits per character, at most", "" if bits is None else f"{as_text(bits)} ± {as_text(error) or '?'}", ""
+    for name, value in found.get("compressed_bits_per_character", {}).items():
+        yield f"bits per character by {name.replace('_', ' ')}", "", as_text(value)
+    yield "bound, nats per token", as_text(bound.get("nats_per_token")), ""
+    yield "nfe per block", as_text(found.get("nfe")), ""
 
 
 def _here(path: Path) -> bytes | None:
@@ -142,9 +167,13 @@ def _object(fetch: Fetch, path: Path, name: str) -> dict[str, Any]:
 
 
 def _list(fetch: Fetch, path: Path, name: str) -> list[dict[str, Any]]:
+    return [each for each in _values(fetch, path, name) if isinstance(each, dict)]
+
+
+def _values(fetch: Fetch, path: Path, name: str) -> list[Any]:
     text = fetch(path)
     values = [] if text is None else parse_json(text, f"{path} of {shown(name)}", "`dvc repro` makes it")
-    return [each for each in values if isinstance(each, dict)] if isinstance(values, list) else []
+    return values if isinstance(values, list) else []
 
 
 def _curves(text: bytes) -> dict[str, list[float]]:

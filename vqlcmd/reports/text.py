@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from vqlcmd.params import load_text
+from vqlcmd.reports import page, revision
 from vqlcmd.reports.stale import changed, older
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.artefacts.json_file import read_json
-from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.safetensors_file import read_about
 from vqlcmd.text import corpus
 from vqlcmd.tokens.header import read_header
@@ -24,10 +25,9 @@ SHOWN = 8
 def print_report(html: Path | None = None) -> None:
     """The tables of metrics/, some samples, and what was not made from the parameters and data that are here.
 
-    ConfigError for a page, which is of images alone.
+    `html`: a page of all that, beside.
     """
-    if html is not None:
-        raise ConfigError(f"--html {html}: pages are of images alone; leave the option out")
+    page.check_ending(html)
     found = read_json(paths.METRICS / "evaluate.json", "`dvc repro` makes it")
     if not isinstance(found, dict):
         raise DataError(f"{paths.METRICS / 'evaluate.json'} holds no metrics: `dvc repro` makes it")
@@ -55,8 +55,12 @@ def print_report(html: Path | None = None) -> None:
         print(f"{samples}:")
         for text in read_json(samples, "`dvc repro` makes it")[:SHOWN]:
             print(f"  {text!r}")
-    for line in stale():
+    old = list(stale())
+    for line in old:
         print(line)
+    if html:
+        page.write_report(revision.read(), old, html)
+        print(f"{html}: the page")
 
 
 def stale() -> Iterator[str]:

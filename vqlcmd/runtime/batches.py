@@ -54,8 +54,9 @@ def collect(
     collector: Collector[U],
     state: State,
     local: Local | None = None,
+    unit: str = "images",
 ) -> None:
-    """Work through images 0 .. total - 1 in batches of `each`, from the start or from where the same run stopped.
+    """Work through 0 .. total - 1 of `unit` in batches of `each`, from the start or from where the same run stopped.
 
     `pieces(first)` makes this process's batches of those from `first` on: numbers r, r + W, ... of W processes, and may
     leave in `local` what process 0 need not see of each. Raises Interrupted once a stop is asked for and the state is
@@ -66,9 +67,9 @@ def collect(
     if local is not None and done:
         local.load_state_dict(broadcast_object(saved["local"] if saved else []))
     saved_at = time.monotonic()
-    with launcher.graceful() as stop, Progress(title, total, quiet=rank() > 0) as progress:
+    with launcher.graceful() as stop, Progress(title, total, unit=unit, quiet=rank() > 0) as progress:
         if done and rank() == 0:
-            print(f"{title}: goes on after {done} of {total} images", flush=True)
+            print(f"{title}: goes on after {done} of {total} {unit}", flush=True)
         for gathered in in_order(pieces(done), -(-(total - done) // each)):
             for piece in gathered:
                 collector.add(piece)
@@ -84,4 +85,4 @@ def collect(
                 state.save({"done": done, "collected": collector.state_dict(), "local": kept})
                 saved_at = time.monotonic()
             if stopping:
-                raise Interrupted(f"stopped after {done} of {total} images; the same command goes on from there")
+                raise Interrupted(f"stopped after {done} of {total} {unit}; the same command goes on from there")

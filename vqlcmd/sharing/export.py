@@ -1,27 +1,54 @@
 """data/, metrics/ -> a folder that loads by itself: model, tokenizer, parameters, numbers, digests, a README."""
 
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import vqlcmd
-from vqlcmd import generator
-from vqlcmd.params import load_params
+from vqlcmd import generator, text_generator
+from vqlcmd.params import load_run
 from vqlcmd.reports import revision
+from vqlcmd.reports import stale as images_stale
+from vqlcmd.reports import text as text_reports
 from vqlcmd.reports.revision import WORKSPACE, Revision
-from vqlcmd.reports.stale import stale
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.artefacts import exported
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.sharing.card import card
+from vqlcmd.trained import Trained
 
-NUMBERS = ("evaluate.json", "bound.json", "protocol.json", "vqgan.json", "train.json", "train.tsv")
-PICTURES = ("grid.png", "reconstructions.png")
-"""Of metrics/, what goes along."""
+NUMBERS = ("evaluate.json", "bound.json", "protocol.json", "train.json", "train.tsv")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes along, of metrics/ too; how the folder is loaded; and what says that something does not belong."""
+
+    files: tuple[str, ...]
+    metrics: tuple[str, ...]
+    load: Callable[[Path, str], Trained]
+    stale: Callable[[], Iterator[str]]
+
+
+DOMAINS = {
+    "images": Contents(
+        exported.CHECKED,
+        (*NUMBERS, "vqgan.json", "grid.png", "reconstructions.png"),
+        generator.load,
+        images_stale.stale,
+    ),
+    "text": Contents(
+        exported.OF_TEXT, (*NUMBERS, "samples.json", "copied.json"), text_generator.load_text, text_reports.stale
+    ),
+}
+"""`domain` in params.yaml to what is exported of it."""
 
 
 def export(folder: Path, data: Path, *, with_metrics: bool) -> None:
-    """Write `folder`, whole or not at all: `vqlcmd.load(folder)` then samples what it does from `data`.
+    """Write `folder`, whole or not at all: `vqlcmd.load(folder)` then samples what it does from `data`; of text,
+    `vqlcmd.load_text`.
 
     With metrics it is of a whole run, its model is what `weights` in params.yaml names, and DataError is raised, by the
     lines of `vqlcmd report`, where parameters, data and metrics do not belong together. ConfigError where there is such
@@ -31,21 +58,27 @@ def export(folder: Path, data: Path, *, with_metrics: bool) -> None:
         raise ConfigError(f"{folder} is there already: name another folder, or delete it")
     if with_metrics and data != paths.VQGAN.parent:
         raise ConfigError(f"metrics/ is not of the model in {data}: add --no-metrics")
-    run = _run() if with_metrics else None
+    domain = load_run().domain if with_metrics else "text" if (data / exported.VOCABULARY).is_file() else "images"
+    if domain not in DOMAINS:
+        raise ConfigError(f"a model of {domain} is not exported: only one of {' and '.join(DOMAINS)} is")
+    of = DOMAINS[domain]
+    run = _run(of) if with_metrics else None
     # The numbers are of these, and `weights` may be another average or an earlier one.
-    source = paths.weights(load_params().weights) if with_metrics else data / exported.MODEL
+    source = paths.weights(load_run().weights) if with_metrics else data / exported.MODEL
     side = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(side, ignore_errors=True)
     try:
         # Bytes, no links: what is in DVC's cache stays there.
         _copy(source, side / exported.MODEL)
-        _copy(data / exported.TOKENIZER, side / exported.TOKENIZER)
-        model = generator.load(side, "cpu")
+        for name in of.files:
+            if name != exported.MODEL:
+                _copy(data / name, side / name)
+        model = of.load(side, "cpu")
         if run:
             _copy(Path("params.yaml"), side / "params.yaml")
-            for name in (*NUMBERS, *PICTURES):
+            for name in of.metrics:
                 _copy(paths.METRICS / name, side / paths.METRICS / name)
-        about = _about(model)
+        about = _about(domain, model)
         (side / "README.md").write_text(card(about, run), encoding="utf-8")
         exported.describe(side, about)
         if folder.exists():
@@ -55,25 +88,27 @@ def export(folder: Path, data: Path, *, with_metrics: bool) -> None:
         shutil.rmtree(side, ignore_errors=True)
 
 
-def _run() -> Revision:
+def _run(of: Contents) -> Revision:
     """What lies here, where all of it belongs together."""
-    for line in stale():
+    for line in of.stale():
         raise DataError(f"{line} (`vqlcmd report` lists all; --no-metrics exports model and tokenizer alone)")
-    missing = [name for name in (*NUMBERS, *PICTURES) if not (paths.METRICS / name).is_file()]
+    missing = [name for name in of.metrics if not (paths.METRICS / name).is_file()]
     if missing:
         raise DataError(f"{paths.METRICS / missing[0]} is missing: `dvc repro` makes it, or add --no-metrics")
     return revision.read(WORKSPACE)
 
 
-def _about(model: generator.Generator) -> dict[str, Any]:
+def _about(domain: str, model: Trained) -> dict[str, Any]:
     said = model.about
     return {
         "vqlcmd": vqlcmd.__version__,
         "method": said["params"]["method"],
         "parameters": sum(parameter.numel() for parameter in model.method.parameters()),
-        "classes": list(model.class_names),
+        "domain": domain,
+        "classes": said["class_names"],
         "images": said.get("images", {}),
-        "grid": list(model.grid),
+        "text": said.get("text", {}),
+        "grid": list(said["grid"]),
         "codes": said["codes"],
         # What `sample` does unless told: the model's own file says the same.
         "sampling": said["sampling"],
@@ -84,6 +119,6 @@ def _about(model: generator.Generator) -> dict[str, Any]:
 
 def _copy(source: Path, target: Path) -> None:
     if not source.is_file():
-        raise DataError(f"{source} is missing: `dvc repro` makes it, `dvc pull` fetches it")
+        raise DataError(f"{source} is missing: `dvc repro` makes it")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)

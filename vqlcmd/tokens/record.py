@@ -62,7 +62,8 @@ def parse_npy(contents: bytes, dtype: str, shape: tuple[int | None, ...], name: 
     length = int.from_bytes(contents[len(MAGIC) : start], "little")
     text = contents[start : start + length]
     sides = ", ".join(r"(\d{1,12})" if side is None else f"({side})" for side in shape)
-    wanted = rf"\{{'descr': '{dtype}', 'fortran_order': False, 'shape': \({sides}{',' * (len(shape) == 1)}\), \}} *\n"
+    sides += "," * (len(shape) == 1)
+    wanted = rf"\{{'descr': '{re.escape(dtype)}', 'fortran_order': False, 'shape': \({sides}\), \}} *\n"
     found = re.fullmatch(wanted.encode(), text)
     if not contents.startswith(MAGIC) or found is None:
         raise ValueError(f"{name} does not hold {dtype} {shape}")

@@ -113,8 +113,8 @@ def open_split(directory: Path, name: str, device: torch.device, memory: int) ->
         return shards.read_split(directory, name).to(device)
     window = max(memory // WINDOWS_IN_MEMORY // each, 1)
     print(
-        f"{name}: {images} images of {each} bytes are more than the {memory / 1e6:.0f} MB for tokens: "
-        f"streamed in windows of about {window} images",
+        f"{name}: {images} sequences of {each} bytes are more than the {memory / 1e6:.0f} MB for tokens: "
+        f"streamed in windows of about {window} sequences",
         flush=True,
     )
     return StreamedSplit(directory, name, window, device)

@@ -11,8 +11,11 @@ from vqlcmd.runtime.files import sha256, write_json
 ABOUT = "vqlcmd.json"
 MODEL = "model/model.safetensors"
 TOKENIZER = "vqgan.safetensors"
+VOCABULARY = "vocabulary.json"
 CHECKED = (MODEL, TOKENIZER)
-"""What a model is loaded from."""
+"""What a model of images is loaded from."""
+OF_TEXT = (MODEL, VOCABULARY)
+"""What a model of text is loaded from."""
 FORMAT = 1
 
 

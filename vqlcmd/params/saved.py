@@ -1,0 +1,136 @@
+"""The parameters in a model's file, of whatever version: what builds and samples the model counts, and nothing else.
+
+A method names the keys that build it, `Method.built_by`. The others are of training alone: a file may lack them, or
+have some that this version does not know, and the model is the same.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError, create_model
+
+from vqlcmd.params import ModelParams
+from vqlcmd.params.errors import rule
+from vqlcmd.params.sections import Discrete, Train, first_chains
+from vqlcmd.params.types import Section
+from vqlcmd.runtime.errors import shown, shown_repr
+
+ALWAYS = ("seed", "method")
+TRAINING = "train"
+"""The section that builds no method."""
+ADDED: dict[str, Any] = {"self_conditioning": 0.0}
+"""Keys that build a model and came later, with the value that all models before them were built by."""
+UNREAD: dict[str, Any] = {
+    "lambda_rec": 0.0,
+    "lambda_diff": 0.0,
+    "lambda_cm": 0.0,
+    "lambda_ce": 0.0,
+    "consistency_step": "model",
+    "drop": 0.0,
+    "dropping": "fixed",
+}
+UNREAD_OF_TRAIN: dict[str, Any] = {"batch_size": 1, "init_std": 1.0, "class_drop": 0.0}
+"""What a method is made with, and neither its samples nor its bound depend on: in the place of what a file lacks."""
+
+
+def of_training(values: Mapping[str, Any], built_by: Iterable[str]) -> list[str]:
+    """The dotted keys of `values` that do not build the model, a section as one where none of it does."""
+    builds = (*ALWAYS, *built_by)
+    found: set[str] = set()
+    for key in _leaves(values):
+        parts = key.split(".")
+        heads = [".".join(parts[: end + 1]) for end in range(len(parts))]
+        if not _under(key, builds):
+            found.add(next(head for head in heads if not any(_under(built, [head]) for built in builds)))
+    return sorted(found)
+
+
+def read(values: Mapping[str, Any], built_by: Iterable[str], ignored: Iterable[str]) -> ModelParams:
+    """What `built_by` names of `values`, checked; any other key may be missing of what it gives, or stand for nothing.
+
+    `ignored` are keys that the file says are of training. ValueError: why this version cannot build the model.
+    """
+    values, ignored = {**ADDED, **values}, [*ignored, TRAINING]
+    unknown = [key for key in _leaves(values) if not _known(key) and not _under(key, ignored)]
+    if unknown:
+        raise ValueError(f"it has `{shown(unknown[0])}`, which this version does not know")
+    builds = [*ALWAYS, *built_by]
+    try:
+        checked = part(ModelParams, builds).model_validate_json(json.dumps(_picked(values, builds)), strict=False)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = shown(".".join(map(str, problem["loc"])))
+        if problem["type"] == "missing":
+            raise ValueError(f"it does not say `{key}`, which builds the model") from None
+        raise ValueError(f"`{key}` is {shown_repr(problem['input'])}, which here must be {rule(problem)}") from None
+    train = Train.model_construct(**_kept(Train, values.get(TRAINING), UNREAD_OF_TRAIN))
+    return ModelParams.model_construct(**{**_kept(ModelParams, values, UNREAD), **dict(checked), TRAINING: train})
+
+
+def part(section: type[Section], keys: Iterable[str]) -> type[Section]:
+    """`section` with those fields alone that the dotted keys name, or parts of them."""
+    within: dict[str, list[str]] = {}
+    for key in keys:
+        name, _, rest = key.partition(".")
+        within.setdefault(name, []).append(rest)
+    fields: dict[str, Any] = {}
+    for name, rests in within.items():
+        field = section.model_fields[name]
+        inner: Any = field.annotation
+        whole = "" in rests or not (isinstance(inner, type) and issubclass(inner, Section))
+        fields[name] = (field.rebuild_annotation() if whole else part(inner, rests), ...)
+    return create_model(section.__name__, __base__=Section, **fields)
+
+
+def _picked(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """The parts of `values` that the dotted keys name."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        here, there, (*above, last) = values, found, key.split(".")
+        for name in above:
+            here = here.get(name) if isinstance(here, Mapping) else None
+            there = there.setdefault(name, {})
+        if isinstance(here, Mapping) and last in here:
+            there[last] = here[last]
+    if "schedule" in found.get("discrete", {}):
+        # Every method has one, and this file need not know of the others.
+        own = [key.rpartition(".")[2] for key in keys if key.startswith("discrete.schedule.")]
+        others = {name: each for name, each in first_chains().items() if name not in own}
+        found["discrete"]["schedule"] |= others
+    return found
+
+
+def _kept(section: type[Section], values: Any, usual: Mapping[str, Any]) -> dict[str, Any]:
+    """`usual`, and in the place of each value that of the file, where it has one that this version takes."""
+    found = dict(usual)
+    for name in usual if isinstance(values, Mapping) else ():
+        try:
+            found[name] = TypeAdapter(section.model_fields[name].rebuild_annotation()).validate_python(values[name])
+        except (ValidationError, KeyError):
+            continue
+    return found
+
+
+def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"
+
+
+def _known(key: str) -> bool:
+    section: Any = ModelParams
+    for name in key.split("."):
+        if section is Discrete and name == "schedule":
+            return key.removeprefix("discrete.schedule.") in first_chains()
+        fields = getattr(section, "model_fields", {})
+        if name not in fields:
+            return False
+        section = fields[name].annotation
+    return True
+
+
+def _under(key: str, names: Iterable[str]) -> bool:
+    return any(f"{key}.".startswith(f"{name}.") for name in names)
