@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from vqlcmd.runtime.shapes import shapes_alone
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("options", [{}, {"embedding": "unit"}, {"self_conditioning": 0.5, "weighting": "warped"}])
-def test_shapes_are_those_of_the_weights(name: str, options: dict[str, object]) -> None:
+def test_shapes_are_those_of_the_weights(name: str, options: dict[str, Any]) -> None:
     expected = build(method=name, classes=3, **options).state_dict()
     given, table = model_params(method=name, **options), codebook()
     with shapes_alone():
