@@ -4,8 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from unittest import mock
@@ -22,16 +21,12 @@ from benchmarks.sample import calls, sampler
 from benchmarks.sizes import Size
 from benchmarks.step import rounds
 from vqlcmd.diffusion.transformer import Transformer
+from vqlcmd.precision import BF16, FLOAT32, PRECISIONS, TF32, computing
 from vqlcmd.rng import CounterRNG
 from vqlcmd.tokenizer.vqgan import VQGAN, Architecture
 
 IMAGES = 50_000
-# Name: type of the operands, and how torch may round float32 ones.
-PRECISIONS = {
-    "float32": (torch.float32, "highest"),
-    "TF32": (torch.float32, "high"),
-    "bf16": (torch.bfloat16, "highest"),
-}
+OPERANDS = {FLOAT32: torch.float32, TF32: torch.float32, BF16: torch.bfloat16}
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "aten::item", "aten::nonzero")
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 
@@ -51,18 +46,6 @@ def where() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@contextmanager
-def products_in(kind: str) -> Iterator[None]:
-    """Products of float32 matrices rounded as PRECISIONS says, and in bf16 under autocast."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(PRECISIONS[kind][1])
-    try:
-        with torch.autocast(where(), torch.bfloat16, enabled=kind == "bf16"):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def attempt(report: Report, what: str, work: Callable[[], object]) -> None:
     """Run one measurement; where it fails, say so and let the others run."""
     try:
@@ -80,9 +63,9 @@ def ceilings(report: Report, scale: Scale) -> dict[str, float]:
     target = torch.empty_like(source)
     found = interleaved({"copy": lambda: target.copy_(source)}, scale.repeats, warm=3)
     report.row(ceiling="copy", rate=f"{2 * source.nbytes / found.median('copy') / 1e9:,.0f} GB/s")
-    for kind, (dtype, _) in PRECISIONS.items():
+    for kind, dtype in OPERANDS.items():
         square = torch.randn(side, side, device=where()).to(dtype)
-        with products_in(kind):
+        with computing(kind, where()):
             found = interleaved({"product": partial(torch.mm, square, square)}, scale.repeats, warm=3)
         rates[kind] = 2 * side**3 / found.median("product")
         report.row(ceiling=f"product of {side} x {side}, {kind}", rate=f"{rates[kind] / 1e12:,.2f} TFLOP/s")
@@ -93,12 +76,12 @@ def training(report: Report, scale: Scale, name: str, size: Size, kind: str, rat
     """A training step against its floor, its share of the matrix rate, and the memory it takes."""
     batch = size.params.train.batch_size
     # The trainer has its own autocast: here only what float32 means.
-    with products_in("float32" if kind == "bf16" else kind):
+    with computing(FLOAT32 if kind == BF16 else kind, where()):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         rounds(size, 1, floor=None, device=where())
         taken = gigabytes(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else "not a GPU's"
-        floor = Floor(size, where(), PRECISIONS[kind][0])
+        floor = Floor(size, where(), OPERANDS[kind])
         work = flops(lambda: floor.training_step(batch))
         found = rounds(size, scale.repeats, floor=floor, device=where(), turns=scale.turns)
     step = found.median("loop")
@@ -130,21 +113,17 @@ def compiled(report: Report, scale: Scale, size: Size, mode: str, backend: str) 
 def sampling(report: Report, scale: Scale, name: str, size: Size, kind: str, steps: int, guidance: float) -> None:
     """A few steps, and from them the hours for 50,000 images at the paper's number of steps."""
     batch = size.params.sample.batch_size
-    short, paper = size.sampling(steps=scale.steps, guidance=guidance), size.sampling(steps=steps, guidance=guidance)
+    short = size.sampling(steps=scale.steps, guidance=guidance, precision=kind)
+    paper = size.sampling(steps=steps, guidance=guidance)
     # Guidance asks for both answers at once: half the calls, of twice the images.
     both = 2 if guidance else 1
-    floor = Floor(size, where(), PRECISIONS[kind][0])
-    draw = sampler(size, short, batch, where())
-
-    def ours() -> None:
-        with products_in(kind):
-            draw()
+    floor = Floor(size, where(), OPERANDS[kind])
 
     def least() -> None:
-        with products_in("float32" if kind == "bf16" else kind):
+        with computing(FLOAT32 if kind == BF16 else kind, where()):
             floor.sampling(both * batch, calls(size, short) // both)
 
-    found = interleaved({"ours": ours, "floor": least}, scale.repeats)
+    found = interleaved({"ours": sampler(size, short, batch, where()), "floor": least}, scale.repeats)
     a_call = found.median("ours") / calls(size, short)
     report.row(
         sampling=f"{name}, {kind}, guidance {guidance:g}",
@@ -232,15 +211,15 @@ def main(tiny: bool = False) -> dict[str, float]:
         given = {"batch_size": batch_size, "precision": precision}
         return {"56M": sizes.unconditional(**given), "246M": sizes.conditional(**given)}
 
-    for batch, kind in ((128, "bf16"),) if tiny else ((128, "bf16"), (256, "bf16"), (128, "TF32"), (128, "float32")):
-        for name, size in scales(batch, "bf16" if kind == "bf16" else "float32").items():
+    for batch, kind in ((128, BF16),) if tiny else ((128, BF16), (256, BF16), (128, TF32), (128, FLOAT32)):
+        for name, size in scales(batch, BF16 if kind == BF16 else FLOAT32).items():
             attempt(report, name, partial(training, report, scale, name, size, kind, rates[kind]))
-    small = scales(128, "bf16")["56M"]
+    small = scales(128, BF16)["56M"]
     # Seconds to compile anything at all: the tests do it on their own.
     for mode in () if tiny else ("default", "reduce-overhead"):
         attempt(report, f"torch.compile, {mode}", partial(compiled, report, scale, small, mode, "inductor"))
-    for kind in ("bf16",) if tiny else PRECISIONS:
-        for name, size in scales(128, "float32").items():
+    for kind in (BF16,) if tiny else PRECISIONS:
+        for name, size in scales(128, FLOAT32).items():
             steps, guidance = (50, 1.0) if size.classes else (200, 0.0)
             attempt(report, name, partial(sampling, report, scale, name, size, kind, steps, guidance))
     attempt(report, "noise", partial(rng, report, scale, 4 if tiny else 256, small.tokens, small.params.embedding_dim))

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from vqlcmd.evaluation.extractors import Extractor, extractor
-from vqlcmd.evaluation.metrics.fid import frechet_distance
+from vqlcmd.evaluation.frechet import frechet_distance
 from vqlcmd.evaluation.metrics.kid import kernel_distance
 from vqlcmd.evaluation.moments import Moments
 

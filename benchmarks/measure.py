@@ -193,9 +193,14 @@ def flags(*names: str) -> dict[str, bool]:
         parser.add_argument(f"--{name}", action="store_true")
     given = vars(parser.parse_args())
     if given.pop("cpu"):
-        os.environ[CPU_SECONDS] = "1"
-        Clock.read = staticmethod(computed)
+        use_cpu_seconds()
     return given
+
+
+def use_cpu_seconds() -> None:
+    """From here on seconds are those of computing, also in processes that are started."""
+    os.environ[CPU_SECONDS] = "1"
+    Clock.read = staticmethod(computed)
 
 
 class Report:

@@ -1,6 +1,8 @@
 """A training step of the loop itself against its floor: the same matrix products and attention, and nothing else."""
 
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +21,19 @@ def rounds(
     size: Size, repeats: int, *, floor: Floor | None, device: str = "cpu", warm: int = 2, turns: int = 1
 ) -> Rounds:
     """Rounds of "loop", a training step, and "floor" where one is given, on `size.params.train.batch_size` images."""
-    settings = size.params.train.model_copy(update={"log_every": ENDLESS, "save_every": ENDLESS})
-    batch = settings.batch_size
-    split = size.split(2 * batch, device)
+    batch = size.params.train.batch_size
     works = {} if floor is None else {"floor": lambda: floor.training_step(batch)}
+    with endless_training(size, device) as train:
+        return alongside(loop, train, works, repeats, warm=warm, turns=turns)
+
+
+@contextmanager
+def endless_training(size: Size, device: str = "cpu") -> Iterator[Callable[[], object]]:
+    """The training loop without an end, and without anything but steps."""
+    settings = size.params.train.model_copy(update={"log_every": ENDLESS, "save_every": ENDLESS})
+    split = size.split(2 * settings.batch_size, device)
     with tempfile.TemporaryDirectory() as folder:
-        train = partial(
+        yield partial(
             loop.train,
             size.build(device),
             split,
@@ -34,7 +43,6 @@ def rounds(
             seed=0,
             state=State(Path(folder) / "none", writer=False),
         )
-        return alongside(loop, train, works, repeats, warm=warm, turns=turns)
 
 
 def main(tiny: bool = False) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""model, tokens -> metrics/bound.json: nats per token on held-out images. Section 6 of docs/method.md."""
+"""model, tokens -> metrics/bound.json: nats per token on held-out tokens. Section 6 of docs/method.md."""
 
 import sys
 
@@ -17,9 +17,9 @@ from vqlcmd.tokens import shards
 
 
 def run() -> None:
-    """Average the bound over held-out images; its standard error counts images and noise levels alike.
+    """Average the bound over what is held out; its standard error counts that and noise levels alike.
 
-    Null, with the reason, where no image is held out.
+    Null, with the reason, where nothing is.
     """
     params = load_run()
     weights = paths.weights(params.weights)
@@ -30,7 +30,7 @@ def run() -> None:
     split = shards.read_split(paths.TOKENS, "heldout").to(device())
     memory.require_bound(memory.model_costs(about), min(params.bound.batch_size, len(split)), device())
     values = [torch.empty(0, dtype=torch.float64)]
-    with Progress("bound", len(split)) as progress:
+    with Progress("bound", len(split), unit=params.unit) as progress:
         for first in range(0, len(split), params.bound.batch_size):
             rows = torch.arange(first, min(first + params.bound.batch_size, len(split)), device=device())
             labels = split.labels[rows] if about["class_names"] else None
@@ -55,7 +55,7 @@ def _reasons(images: int) -> dict[str, str]:
     """Why a number of so many images is null."""
     if not images:
         return dict.fromkeys(("nats_per_token_null", "standard_error_null"), shards.NONE_HELD_OUT)
-    return {"standard_error_null": "one held-out image has no spread: raise tokenize.holdout"} if images == 1 else {}
+    return {"standard_error_null": "one number has no spread: raise tokenize.holdout"} if images == 1 else {}
 
 
 def main() -> int:

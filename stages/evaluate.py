@@ -40,7 +40,7 @@ def run() -> None:
         belongs.reference(paths.REFERENCE, about),
     )
     belongs.check_belong(*made_from)
-    networks = extractors(settings, paths.proxy_weights, device())
+    networks = extractors(settings, paths.proxy_weights, device(), settings.precision)
     for name, used in zip(("weights_digest", "precision_weights_digest"), networks, strict=True):
         if about.get(name) != used.digest:
             raise DataError(f"{paths.REFERENCE} was made with other weights than those of {used.name}: run `dvc repro`")
@@ -70,7 +70,7 @@ def run() -> None:
         paths.METRICS / "protocol.json",
         # A list, in which DVC looks for no metrics.
         [
-            protocol(name, comparison, networks, about["statistics"])
+            protocol(name, comparison, networks, about)
             | ({"resumed_across": edits} if edits else {})
             | ({"class_balance": header["class_balance"]} if name == "samples" else {})
             for name, comparison in compared.items()
@@ -104,7 +104,7 @@ def _generated(
     moments, near, precise_near, logits = Moments(), list[Tensor](), list[Tensor](), list[Tensor]()
     with Progress("evaluate", len(samples)) as progress:
         for tokens in samples.tokens.split(settings.batch_size):
-            shown = to_uint8(tokenizer.decode(tokens.long().to(device()), grid))
+            shown = to_uint8(tokenizer.decode(tokens.long().to(device()), grid, precision=settings.precision))
             layers = network(shown)
             wanted = kept - moments.count
             if wanted > 0:

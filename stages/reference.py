@@ -18,7 +18,7 @@ from vqlcmd.images.copies import first_of
 from vqlcmd.params import Params, load_params
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.batches import collect
-from vqlcmd.runtime.distributed import barrier, device, rank, world
+from vqlcmd.runtime.distributed import barrier, device, gather, rank, world
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.progress import Progress
@@ -48,7 +48,7 @@ def run() -> None:
     if rank() == 0 and judging:
         accuracy = _fit_proxy(params, source, listed)
     barrier()
-    networks = extractors(params.evaluate, paths.proxy_weights, device())
+    networks = extractors(params.evaluate, paths.proxy_weights, device(), params.reference.precision)
     if statistics is not None:
         blank = torch.zeros(1, 3, params.images.size, params.images.size, dtype=torch.uint8)
         size = networks[0](blank).features.shape[1]
@@ -58,6 +58,7 @@ def run() -> None:
 
     settings = params.model_dump(mode="json", include={"images", "evaluate", "reference"})
     del settings["images"]["skip_broken"]
+    settings["tokenize"] = {"precision": params.tokenize.precision}
     inputs = {
         "networks": [network.digest for network in networks],
         "manifest": manifest.digest(listed),
@@ -70,16 +71,18 @@ def run() -> None:
     kept[chosen[near]] = True
     with resume.State.of(this, writer=rank() == 0) as state:
         barrier()
-        found = _Found(params.images.skip_broken)
+        found, moments = _Found(params.images.skip_broken), _Moments()
         each = loader.images_per_batch(params.reference.batch_size, _recipe(params))
         collect(
             "reference",
             len(chosen),
             each,
-            lambda first: _seen(params, source, tokenizer, networks, chosen[first:], kept),
+            lambda first: _seen(params, source, tokenizer, networks, chosen[first:], kept, moments),
             found,
             state,
+            moments,
         )
+        moments = _Moments.merged(gather(moments.state_dict()))
         if rank() == 0:
             loader.raise_if_broken(found.broken, len(chosen), params.images.skip_broken)
             about = {
@@ -89,17 +92,18 @@ def run() -> None:
                     "vqgan_digest": inputs["vqgan"],
                     "images": settings["images"],
                     "reference": settings["reference"],
+                    "tokenize": settings["tokenize"],
                 },
                 "features": params.evaluate.features,
                 "precision_features": params.evaluate.precision_features,
                 "weights_digest": networks[0].digest,
                 "precision_weights_digest": networks[1].digest,
                 "proxy_accuracy": accuracy,
-                "images": {name: found.moments[name].count for name in KINDS},
+                "images": {name: moments.of[name].count for name in KINDS},
                 "statistics": {"file": given.name, "sha256": sha256(given)} if given else None,
                 **({"resumed_across": state.edits} if state.edits else {}),
             }
-            measured = {name: found.moments[name].statistics() for name in KINDS}
+            measured = {name: moments.of[name].statistics() for name in KINDS}
             if statistics is not None:
                 about["images"]["real"] = None
                 measured["real"] = statistics
@@ -114,21 +118,44 @@ def run() -> None:
         state.finish()
 
 
+class _Moments:
+    """What each process keeps: moments of its own batches, which no message carries one by one."""
+
+    def __init__(self) -> None:
+        self.of = {name: Moments() for name in KINDS}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: each.state_dict() for name, each in self.of.items()}
+
+    def load_state_dict(self, saved: list[dict[str, Any]]) -> None:
+        # As many processes go on as they were, to the last bit; otherwise the first one takes what all had.
+        own = saved[rank() : rank() + 1] if len(saved) == world() else saved if rank() == 0 else []
+        self.of = self.merged(own).of
+
+    @classmethod
+    def merged(cls, saved: list[dict[str, Any]]) -> "_Moments":
+        """What these have, in their order."""
+        found = cls()
+        for part in saved:
+            for name, each in found.of.items():
+                other = Moments()
+                other.load_state_dict(part[name])
+                each.merge(other)
+        return found
+
+
 class _Found:
-    """What process 0 collects: moments of all images, features and logits of those that are kept."""
+    """What process 0 collects: features and logits of the images that are kept."""
 
     seconds_between_saves = 600.0
     """A state may be gigabytes: it holds the features behind precision and recall."""
 
     def __init__(self, skip_broken: bool):
         self._skip_broken, self.broken = skip_broken, dict[str, str]()
-        self.moments = {name: Moments() for name in KINDS}
         self._kept: dict[str, list[Tensor]] = {}
 
     def add(self, piece: dict[str, Any]) -> None:
         self.broken |= piece["broken"]
-        for name in KINDS:
-            self.moments[name].add(piece[name])
         for name, values in piece["kept"].items():
             self._kept.setdefault(name, []).append(values)
 
@@ -136,16 +163,13 @@ class _Found:
         return {name: torch.cat(parts) for name, parts in self._kept.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        moments = {name: each.state_dict() for name, each in self.moments.items()}
-        return {"broken": self.broken, "moments": moments, "kept": self._kept}
+        return {"broken": self.broken, "kept": self._kept}
 
     def load_state_dict(self, saved: dict[str, Any]) -> bool:
         # What could not be read may be readable now; only who leaves it out goes on without another look.
         if saved["broken"] and not self._skip_broken:
             return False
         self.broken, self._kept = saved["broken"], saved["kept"]
-        for name, each in self.moments.items():
-            each.load_state_dict(saved["moments"][name])
         return True
 
     def wants_saving(self, finished: bool) -> bool:
@@ -160,8 +184,9 @@ def _seen(
     networks: tuple[Extractor, Extractor],
     indices: np.ndarray,
     kept: np.ndarray,
+    moments: _Moments,
 ) -> Iterator[dict[str, Any]]:
-    """This process's batches: features of the images and of their reconstructions, and of the `kept` ones what else."""
+    """This process's batches: of the `kept` images features and what else; `moments` takes the features of all."""
     network, precise = networks
     found: dict[str, str] = {}
     for batch in loader.stream(
@@ -173,18 +198,20 @@ def _seen(
         indices=indices,
         share=(rank(), world()),
     ):
-        piece: dict[str, Any] = {"broken": dict(found), "kept": {}, **dict.fromkeys(KINDS, torch.empty(0, 0))}
+        piece: dict[str, Any] = {"broken": dict(found), "kept": {}}
         found.clear()
         if len(batch.index):
             pixels = batch.images.to(device())
-            tokens_BN = tokenizer.encode(to_float(pixels))
-            decoded = to_uint8(tokenizer.decode(tokens_BN, tokenizer.grid(*pixels.shape[2:])))
+            # As the stage tokenize does, so that these are the tokens that a model learned.
+            tokens_BN = tokenizer.encode(to_float(pixels), precision=params.tokenize.precision)
+            grid = tokenizer.grid(*pixels.shape[2:])
+            decoded = to_uint8(tokenizer.decode(tokens_BN, grid, precision=params.reference.precision))
             rows = torch.from_numpy(kept[batch.index.numpy()])
             if rows.any():
                 piece["kept"] |= {"index": batch.index[rows], "tokens": tokens_BN.cpu()[rows].int()}
             for name, shown in zip(KINDS, (pixels, decoded), strict=True):
                 layers = network(shown)
-                piece[name] = layers.features
+                moments.of[name].add(layers.features)
                 if rows.any():
                     own = precise is network
                     near = layers.features[rows] if own else precise(shown[rows.to(shown.device)]).features

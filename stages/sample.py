@@ -54,7 +54,15 @@ def run() -> None:
         barrier()
         found = _Found()
         size = params.sample.batch_size
-        collect("sample", params.sample.count, size, lambda first: _drawn(params, method, classes, first), found, state)
+        collect(
+            "sample",
+            params.sample.count,
+            size,
+            lambda first: _drawn(params, method, classes, first),
+            found,
+            state,
+            unit=params.unit,
+        )
         if rank() == 0:
             index = torch.arange(params.sample.count)
             labels = index % classes if classes else torch.zeros_like(index)

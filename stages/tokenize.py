@@ -61,6 +61,7 @@ def run() -> None:
                     "classes": list(listed.classes),
                     "images": params.images.model_dump(mode="json"),
                     "holdout": params.tokenize.holdout,
+                    "precision": params.tokenize.precision,
                     "manifest": {"name": listed.name, "digest": inputs["manifest"]},
                     "vqgan_digest": inputs["vqgan"],
                     "skipped": found.broken,
@@ -127,20 +128,21 @@ def _encoded(
         indices=range(first, len(source)),
         share=(rank(), world()),
     ):
-        parts = [_tokens(tokenizer, part, mirrors) for part in batch.images.split(params.tokenize.batch_size)]
+        how = params.tokenize
+        parts = [_tokens(tokenizer, part, mirrors, how.precision) for part in batch.images.split(how.batch_size)]
         labels, index = (column.repeat_interleave(mirrors) for column in (batch.labels, batch.index))
         unreadable = dict(found)
         found.clear()
         yield shards.Split(torch.cat(parts), labels, index), unreadable
 
 
-def _tokens(tokenizer: Tokenizer, pixels: Tensor, mirrors: int) -> Tensor:
+def _tokens(tokenizer: Tokenizer, pixels: Tensor, mirrors: int, precision: str) -> Tensor:
     """Those of images (B, 3, S, S), each followed by its mirror image: (mirrors B, N)."""
     if not len(pixels):
         return torch.empty(0, math.prod(tokenizer.grid(pixels.shape[2], pixels.shape[3])), dtype=torch.int32)
     shown = to_float(pixels.to(device()))
     views = (shown, shown.flip(3))[:mirrors]
-    return torch.stack([tokenizer.encode(view).int().cpu() for view in views], dim=1).flatten(0, 1)
+    return torch.stack([tokenizer.encode(view, precision=precision).int().cpu() for view in views], dim=1).flatten(0, 1)
 
 
 def _previews(params: Params, source: loader.ImageSource) -> dict[str, Tensor]:

@@ -3,8 +3,10 @@
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from vqlcmd import methods
@@ -13,13 +15,14 @@ from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
 from vqlcmd.live import Pictures, columns
 from vqlcmd.loggers import LOGGERS
-from vqlcmd.methods import save_method
+from vqlcmd.methods import load_method, read_params, save_method
 from vqlcmd.params import RunParams, Train, load_run
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths, pipeline, resume
+from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.distributed import barrier, device, rank, world
-from vqlcmd.runtime.errors import DataError
-from vqlcmd.runtime.files import replace_folder, write_json, write_tsv
+from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.files import replace_folder, sha256, write_json, write_tsv
 from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
 
@@ -27,6 +30,9 @@ NOT_RESULTS = ("save_every", "sample_every", "logger")
 """Of the section `train`: how a run is kept and watched, which no result depends on."""
 ROWS = 4
 """Of the grid of samples while it runs: the first ones that the stage `sample` draws, by the same random numbers."""
+
+SHAPE = ("method", "s", "weighting", "self_conditioning", "embedding", "embedding_dim", "schedule", "network")
+"""What a student has in common with its teacher, whose weights it begins with."""
 
 
 def run() -> None:
@@ -38,7 +44,9 @@ def run() -> None:
     codebook_KD = shards.read_codebook(paths.TOKENS)
     split = streaming.open_split(paths.TOKENS, "train", device(), paths.token_memory())
     if not len(split):
-        raise DataError(f"{paths.TOKENS} holds no images for training: lower tokenize.holdout and run `dvc repro`")
+        raise DataError(
+            f"{paths.TOKENS} holds no {params.unit} for training: lower tokenize.holdout and run `dvc repro`"
+        )
     heldout = shards.read_split(paths.TOKENS, "heldout").to(device())
     classes = shards.class_count(header, params.train.use_classes, params.guidance)
     share = params.train.batch_size // world()
@@ -61,6 +69,11 @@ def run() -> None:
     settings = params.model_part().model_dump(mode="json")
     for key in NOT_RESULTS:
         del settings["train"][key]
+    digest = None
+    if params.distill.teacher is not None:
+        frozen, digest = _teacher(params, params.distill.teacher, header, classes)
+        method.learn_from(frozen, params.distill.steps)
+        settings["distill"]["sha256"] = digest
     this = resume.Run("train", settings, header, pipeline.code(params.model_dump(), "train"))
     writer = rank() == 0
     with (
@@ -73,7 +86,7 @@ def run() -> None:
 
         def keep(name: str, average: Method) -> None:
             if writer:
-                save_method(kept / f"{name}.safetensors", average, params, header, codebook_KD, state.edits)
+                save_method(kept / f"{name}.safetensors", average, params, header, codebook_KD, state.edits, digest)
 
         def watch(rows: list[dict[str, float]]) -> None:
             if writer:
@@ -103,12 +116,46 @@ def run() -> None:
             keep=keep,
             watch=watch,
             show=show,
+            unit=params.unit,
         )
         keep("model", teacher)
         if writer:
             _check_kept(kept, params.train, apart=len(heldout) > 0)
             replace_folder(kept, paths.MODEL.parent)
         state.finish()
+
+
+def _teacher(params: RunParams, folder: str, header: dict[str, Any], classes: int) -> tuple[Method, str]:
+    """The frozen model in `distill.teacher`, and the SHA-256 of its file. DataError or ConfigError where none fits."""
+    path = paths.main_checkout() / Path(folder).expanduser() / paths.MODEL.name
+    if not path.is_file():
+        raise ConfigError(f"distill.teacher is {folder}, but {path} is no file: copy a finished data/model there")
+    if path.resolve() == (paths.main_checkout() / paths.MODEL).resolve():
+        raise ConfigError(f"distill.teacher is {folder}, which this stage writes: name a copy elsewhere")
+    digest = sha256(path)
+    if params.distill.sha256 not in (None, digest):
+        raise DataError(
+            f"{path} has SHA-256 {digest}, but distill.sha256 is {params.distill.sha256}: "
+            "get the file again, or correct it"
+        )
+    teacher, about = load_method(path, device())
+    belongs.check_belong(belongs.model(path, about), belongs.tokens(paths.TOKENS, header))
+    its = read_params(about)
+    for key in (each for each in SHAPE if hasattr(its, each)):
+        if getattr(its, key) != getattr(params, key):
+            raise ConfigError(
+                f"{key} is {_said(getattr(params, key))}, and {_said(getattr(its, key))} of the teacher {path}, "
+                "whose weights the student begins with: make them the same"
+            )
+    if len(about["class_names"]) != classes:
+        raise ConfigError(
+            f"{path} has {len(about['class_names'])} classes, and train.use_classes makes it {classes}: change that"
+        )
+    return teacher, digest
+
+
+def _said(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 @torch.no_grad()
@@ -147,7 +194,7 @@ def _check_kept(kept: Path, settings: Train, *, apart: bool) -> None:
 def _reasons(row: dict[str, float]) -> dict[str, str]:
     """Why a number of `row` is null."""
     if math.isnan(row["heldout_loss"]):
-        return {"heldout_loss_null": "no image is held out: tokenize.holdout is 0, or too small for so few images"}
+        return {"heldout_loss_null": shards.NONE_HELD_OUT}
     return {}
 
 

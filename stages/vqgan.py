@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from vqlcmd.costs import fitting
+from vqlcmd.efficientnet import EfficientNetLite0, weights_file
+from vqlcmd.evaluation.frechet import reconstruction_distance
 from vqlcmd.images import loader, manifest
 from vqlcmd.images.copies import first_of
 from vqlcmd.loggers import LOGGERS
@@ -24,10 +26,12 @@ from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer_fit.fit import build, fit
 from vqlcmd.tokenizer_fit.perceptual import NETWORKS
 from vqlcmd.tokenizer_fit.pictures import Pictures, open_pictures
-from vqlcmd.tokenizer_fit.quality import statistics
+from vqlcmd.tokenizer_fit.quality import at_once, reconstructions, statistics
 from vqlcmd.tokenizer_fit.recipe import described
 from vqlcmd.tokens import shards
 
+FEATURES = "efficientnet"
+"""In whose features images and reconstructions are compared, where `perceptual_network` says that it is at hand."""
 SHOWN = 64
 """Images that are judged at every row of metrics/tokenizer.tsv, at most."""
 PICTURES = 8
@@ -49,8 +53,8 @@ def _read(params: Params, checkpoint: str, key: str) -> tuple[vqgan.VQGAN, dict[
     path = download.fetch(checkpoint, paths.cache(), settings.sha256) if url else Path(checkpoint).expanduser()
     if path.resolve() == paths.VQGAN.resolve():
         raise ConfigError(f"{key} is {checkpoint}, which this stage writes: name a copy elsewhere")
-    config = Path(settings.config).expanduser() if settings.config else None
-    tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256, settings.pixel_range)
+    config, used = (Path(name).expanduser() if name else None for name in (settings.config, settings.used_codes))
+    tokenizer, provenance = convert.read(path, settings.format, config, settings.sha256, settings.pixel_range, used)
     shape = tokenizer.architecture
     factor = shape.downsampling
     if params.images.size % factor:
@@ -68,14 +72,22 @@ def _take(params: Params, checkpoint: str) -> None:
     assumed = provenance.get("assumed", {})
     write_json(paths.METRICS / "vqgan.json", {"fitted": False, "assumed": assumed})
     write_tsv(paths.METRICS / "tokenizer.tsv", [{"step": 0}])
-    side, codes = params.images.size // tokenizer.architecture.downsampling, tokenizer.architecture.n_embed
+    side, codes = params.images.size // tokenizer.architecture.downsampling, tokenizer.codes
     print(f"vqgan: {provenance['file']} as {provenance['format']}, {side} x {side} tokens of {codes} codes")
     if "codes" in provenance:
-        print(f"vqgan: the file lists {codes} of its {provenance['codes']} codes as used, and only these are tokens")
+        print(f"vqgan: {_relation(tokenizer, provenance)}")
     for name, taken in assumed.items():
         print(f"vqgan: warning: neither tensors nor a configuration tell {name}; taken for it: {taken}")
     if params.vqgan.sha256 is None:
         print(f"vqgan: to have it checked from now on, set vqgan.sha256: {provenance['sha256']}")
+
+
+def _relation(tokenizer: vqgan.VQGAN, provenance: dict[str, Any]) -> str:
+    """How tokens and codes are related where there are fewer tokens."""
+    where = provenance.get("used_codes", provenance)["file"]
+    if tokenizer.merge is not None:
+        return f"{where} merges {provenance['codes']} codes into {tokenizer.codes} tokens"
+    return f"{where} lists {tokenizer.codes} of {provenance['codes']} codes as used, and only these are tokens"
 
 
 def _fit(params: Params) -> None:
@@ -90,6 +102,11 @@ def _fit(params: Params) -> None:
         raise ConfigError(
             f"vqgan.init is {settings.init}, whose codes are a convolution's choice (Gumbel), not the nearest ones, "
             "which cannot be trained here: take it as it is, as vqgan.checkpoint, or name another one"
+        )
+    if tokenizer.merge is not None:
+        raise ConfigError(
+            f"vqgan.used_codes is {settings.used_codes}, which merges codes into tokens, and such a tokenizer cannot "
+            "be trained here: take it as it is, as vqgan.checkpoint, or set it to null"
         )
     perceptual = NETWORKS[settings.fit.perceptual_network]()
     if perceptual is not None:
@@ -136,6 +153,9 @@ def _fit(params: Params) -> None:
         )
         if rank() == 0:
             numbers = statistics(kept, judged.to(device()), perceptual)
+            distance = (
+                {f"fid_{FEATURES}": _distance(kept, judged)} if settings.fit.perceptual_network == FEATURES else {}
+            )
             provenance = {
                 "dataset": listed.name,
                 "manifest": inputs["manifest"],
@@ -147,10 +167,18 @@ def _fit(params: Params) -> None:
             vqgan.save(kept, paths.VQGAN, provenance)
             write_tsv(paths.METRICS / "tokenizer.tsv", rows)
             about = {"fitted": True, "images": len(training), "judged": len(judged), "held_out": apart}
-            write_json(paths.METRICS / "vqgan.json", about | numbers)
+            write_json(paths.METRICS / "vqgan.json", about | numbers | distance)
             print(f"vqgan: reconstructions at every row of metrics/tokenizer.tsv are in {album}")
         barrier()
         state.finish()
+
+
+def _distance(tokenizer: vqgan.VQGAN, images: Tensor) -> float | None:
+    """Fréchet distance of the images (uint8) to their reconstructions, in the features of EfficientNet-Lite0."""
+    network = EfficientNetLite0(weights_file()).eval().to(device())
+    batches = (part.to(device()) for part in images.split(at_once(images)))
+    pairs = ((part, reconstructions(tokenizer, part, quantised=True)) for part in batches)
+    return reconstruction_distance(pairs, lambda part: network(part)[0])
 
 
 def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, Tensor, bool]:

@@ -65,6 +65,7 @@ TINY: dict[str, Any] = {
         "save_every": 5,
         "logger": "none",
     },
+    "distill": {"teacher": None, "sha256": None, "steps": 16},
 }
 
 
@@ -85,11 +86,17 @@ def model_params(**overrides: Any) -> ModelParams:
     return params(**overrides).model_part()
 
 
-def sampling(steps: int = 5, sampler: str = "ancestral", guidance: float = 0.0, **own: Any) -> Sampling:
+def sampling(
+    steps: int = 5, sampler: str = "ancestral", guidance: float = 0.0, precision: str = "float32", **own: Any
+) -> Sampling:
     """A short way to say how; every method's own knobs as in params.yaml, so that any method can read its own."""
-    knobs = params().sample.model_dump(exclude={"count", "batch_size"})
+    knobs = params().sample.model_dump(exclude={"count", "batch_size", "precision"})
     return Sampling(
-        steps, sampler, guidance, {key: own.get(key, v) for each in knobs.values() for key, v in each.items()}
+        steps,
+        sampler,
+        guidance,
+        {key: own.get(key, v) for each in knobs.values() for key, v in each.items()},
+        precision,
     )
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vqlcmd.precision import FLOAT32
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
@@ -26,11 +27,11 @@ class Shades:
             raise ConfigError(f"{height} x {width} pixels are no whole patches of {HIGH} x {WIDE}")
         return height // HIGH, width // WIDE
 
-    def encode(self, images_BCHW: Tensor, /) -> Tensor:
+    def encode(self, images_BCHW: Tensor, /, *, precision: str = FLOAT32) -> Tensor:
         means_BN = F.avg_pool2d(images_BCHW, (HIGH, WIDE)).mean(dim=1).flatten(1)
         return (means_BN[..., None] - self.greys_K).abs().argmin(dim=2)
 
-    def decode(self, tokens_BN: Tensor, grid: tuple[int, int], /) -> Tensor:
+    def decode(self, tokens_BN: Tensor, grid: tuple[int, int], /, *, precision: str = FLOAT32) -> Tensor:
         greys_BHW = self.greys_K[tokens_BN].view(-1, *grid)
         pixels_BHW = greys_BHW.repeat_interleave(HIGH, 1).repeat_interleave(WIDE, 2)
         return pixels_BHW[:, None].expand(-1, 3, -1, -1)

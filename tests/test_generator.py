@@ -59,6 +59,7 @@ def test_a_bare_sample_is_what_the_pipeline_draws_with_the_parameters_of_trainin
         ("lcmd", {"steps": 1}),
         ("lcmd", {"sampler": "ddim"}),
         ("lcmd", {"guidance": 0.0}),
+        ("lcmd", {"precision": "bf16"}),
         ("maskgit", {"temperature": 50.0}),
         ("mdlm", {"sampler": "halton"}),
         ("vq_diffusion", {"truncation": 1e-6}),
@@ -80,6 +81,7 @@ def test_an_option_takes_the_place_of_what_was_trained_with(saved: Make, name: s
         ("maskgit", {"temperature": -1.0}, "temperature is -1.0, but must be greater than or equal to 0"),
         ("maskgit", {"sampler": "ddim"}, "sampler ddim is not one of MaskGIT's"),
         ("lcmd", {"steps": 0}, "steps is 0, but must be 1 or more"),
+        ("lcmd", {"precision": "float16"}, "precision is 'float16', but must be one of float32, tf32, bf16"),
         ("lcmd", {"guidance": -1.0}, "guidance is -1, but must be a number from 0"),
     ],
 )
@@ -89,6 +91,32 @@ def test_what_the_model_cannot_do_is_one_line(saved: Make, name: str, options: d
     with pytest.raises(ConfigError) as caught:
         model.sample([0, 1], **options)
     assert str(caught.value).startswith(says)
+
+
+def test_the_precision_asked_for_is_that_of_the_decoder_too_and_never_of_the_encoder(
+    saved: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = saved(method="lcmd", **OPTIONS), list[tuple[str, str | None]]()
+    for verb in ("encode", "decode"):
+        work = getattr(model.tokenizer, verb)
+        monkeypatch.setattr(
+            model.tokenizer,
+            verb,
+            lambda *args, verb=verb, work=work, **how: seen.append((verb, how.get("precision"))) or work(*args, **how),
+        )
+    image, hole = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.arange(64).view(8, 8) < 32
+    for asked, used in (("bf16", "bf16"), (None, "float32")):
+        seen.clear()
+        model.sample([0], precision=asked)
+        model.inpaint(image, hole, 1, 1, precision=asked)
+        assert seen == [("decode", used), ("encode", None), ("decode", used)]
+
+
+def test_a_model_from_before_there_was_a_choice_samples_in_float32(saved: Make) -> None:
+    model = saved(method="lcmd", **OPTIONS)
+    assert model.about["sampling"].pop("precision") == "float32"
+    assert model.sampling().precision == "float32"
+    assert saved(method="lcmd", **OPTIONS, sample={"precision": "bf16"}).sampling().precision == "bf16"
 
 
 def test_in_painting_starts_from_the_same_values_but_guides_only_to_a_class(

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from tests.factory import ROOT, params
-from vqlcmd.params import ModelParams, Params, load_params
+from vqlcmd.params import ModelParams, Params, load_params, load_run
 from vqlcmd.runtime.errors import ConfigError
 
 FILE = ROOT / "presets" / "digits.yaml"
@@ -39,7 +39,7 @@ def load(folder: Path, changes: dict[str, Any]) -> Params:
 
 
 def test_params_yaml_of_this_repository_is_read() -> None:
-    found = load_params(ROOT / "params.yaml")
+    found = load_run(ROOT / "params.yaml")
     assert type(found.lambda_rec) is float
     assert type(found.train_steps) is int
     assert found.schedule.log_snr_min < found.schedule.log_snr_max

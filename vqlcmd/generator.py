@@ -45,6 +45,7 @@ class Generator(Trained):
         steps: int | None = None,
         guidance: float | None = None,
         sampler: str | None = None,
+        precision: str | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
         **own: Any,
@@ -53,9 +54,9 @@ class Generator(Trained):
 
         A class is its number from 0, or its name. Image i depends on (seed, i) and its class, not on how many are made
         at once. What is None is as in training; `own` are the method's own knobs: MaskGIT's `temperature`,
-        VQ-Diffusion's `truncation`.
+        VQ-Diffusion's `truncation`. `precision` is float32, tf32 or bf16: of the network, and of the decoder.
         """
-        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, **own)
+        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, precision=precision, **own)
         key: int = self.about["params"]["seed"] if seed is None else seed
         at_once: int = batch_size or self.about["sampling"]["batch_size"]
         labels = self._labels(classes, how.guidance)
@@ -66,7 +67,7 @@ class Generator(Trained):
             label = labels[rows] if isinstance(labels, Tensor) else None
             rng = CounterRNG(key, "sample", rows)
             tokens = self.method.sample(label, rng, how)
-            images.append(to_uint8(self.tokenizer.decode(tokens, self.grid)).cpu())
+            images.append(to_uint8(self.tokenizer.decode(tokens, self.grid, precision=how.precision)).cpu())
         return torch.cat(images)
 
     @torch.no_grad()
@@ -80,6 +81,7 @@ class Generator(Trained):
         steps: int | None = None,
         guidance: float | None = None,
         sampler: str | None = None,
+        precision: str | None = None,
         seed: int | None = None,
         whole_tokens: bool = False,
         **own: Any,
@@ -87,12 +89,13 @@ class Generator(Trained):
         """`count` images (n, 3, S, S) uint8 that differ from `image` (3, S, S) uint8 in `hole` (S, S) bool alone.
 
         A token is drawn anew where any of its pixels lies in the hole; with `whole_tokens` the images take all pixels
-        of these tokens, which shows their edges. Beside them: what is kept of the image, the rest grey. Without
+        of these tokens, which shows their edges. Beside them: what is kept of the image, the rest grey. The image
+        becomes tokens in float32, whatever the `precision` of the network and of the decoder. Without
         `class_`, a model with classes uses its null class. ConfigError where the hole leaves nothing, or everything.
         """
         # The usual guidance needs a class; who names none has not asked for any.
         guidance = 0.0 if guidance is None and class_ is None else guidance
-        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, **own)
+        how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, precision=precision, **own)
         self.method.check(how, infill=True)
         key: int = self.about["params"]["seed"] if seed is None else seed
         if guidance and class_ is None:
@@ -118,7 +121,7 @@ class Generator(Trained):
         known = torch.where(open_N, -1, tokens).expand(count, -1)
         rng = CounterRNG(key, "inpaint", torch.arange(count, device=self.device))
         drawn = self.method.sample(label, rng, how, known)
-        painted = to_uint8(self.tokenizer.decode(drawn, self.grid)).cpu()
+        painted = to_uint8(self.tokenizer.decode(drawn, self.grid, precision=how.precision)).cpu()
         patches = [pixels // tokens for pixels, tokens in zip((height, width), self.grid, strict=True)]
         blocks = open_N.cpu().view(self.grid).repeat_interleave(patches[0], 0).repeat_interleave(patches[1], 1)
         lost = blocks if whole_tokens else hole.cpu()

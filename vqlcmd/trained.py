@@ -10,7 +10,8 @@ from vqlcmd.diffusion.method import Method
 from vqlcmd.params import Sampling
 from vqlcmd.params.errors import rule
 from vqlcmd.params.saved import part
-from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.precision import FLOAT32, PRECISIONS
+from vqlcmd.runtime.errors import ConfigError, shown_repr
 
 
 class _Knobs(dict[str, Any]):
@@ -32,7 +33,13 @@ class Trained:
         self.method, self.about, self.device = method, about, device
 
     def sampling(
-        self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None, **own: Any
+        self,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        precision: str | None = None,
+        **own: Any,
     ) -> Sampling:
         """How the model samples, but for what is given; `own` are knobs of its method. ConfigError: one line."""
         usual = self.about["sampling"]
@@ -53,6 +60,10 @@ class Trained:
             usual["sampler"] if sampler is None else sampler,
             usual["guidance"] if guidance is None else guidance,
             _Knobs(knobs),
+            precision or usual.get("precision") or FLOAT32,
         )
+        if how.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise ConfigError(f"precision is {shown_repr(how.precision)}, but must be one of {known}")
         self.method.check(how)
         return how

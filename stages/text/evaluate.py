@@ -111,7 +111,7 @@ def _written(tokens_BN: np.ndarray, symbols: Vocabulary, known: set[str], ngrams
 def _perplexity(model: Autoregressive, tokens_BN: torch.Tensor, batch_size: int) -> float | None:
     """exp of the language model's nats per token, over all blocks (B, N); None for none."""
     nats = list[torch.Tensor]()
-    with Progress("evaluate", len(tokens_BN)) as progress:
+    with Progress("evaluate", len(tokens_BN), unit="blocks") as progress:
         for first in range(0, len(tokens_BN), batch_size):
             rows = torch.arange(first, min(first + batch_size, len(tokens_BN)))
             part = tokens_BN[rows].long().to(device())
@@ -127,7 +127,7 @@ def _exp(nats: float | None) -> float | None:
 def _copied(chosen: dict[str, list[list[int]]], training_BN: np.ndarray) -> dict[str, list[Run]]:
     """The longest run of each row that stands in the training text, blocks (B, N) one behind the other."""
     automaton = SuffixAutomaton(list(itertools.chain.from_iterable(chosen.values())))
-    with Progress("copied runs", training_BN.size) as progress:
+    with Progress("copied runs", training_BN.size, unit="tokens") as progress:
 
         def text() -> Iterator[int]:
             flat = training_BN.ravel()

@@ -41,6 +41,7 @@ def run() -> None:
             state=state,
             stop=stop,
             micro_batch=paths.micro_batch(),
+            unit=params.unit,
         )
         nats = list[torch.Tensor]()
         for first in range(0, len(heldout), settings.batch_size):

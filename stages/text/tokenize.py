@@ -24,7 +24,7 @@ def run() -> None:
     listed = corpus.read(paths.MANIFESTS / f"{params.dataset}.json")
     symbols = vocabulary.load(paths.VOCABULARY)
     length = params.tokenize.block
-    with Progress("tokenize", len(listed.files)) as progress:
+    with Progress("tokenize", len(listed.files), unit="files") as progress:
 
         def files():
             for number, text in enumerate(corpus.texts(listed, paths.text_root())):

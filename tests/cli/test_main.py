@@ -1,5 +1,6 @@
 """The command line: fast help, one-line errors, and the exit codes it promises."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,25 @@ def test_the_users_errors_are_one_line_and_exit_status_1(
     assert says in printed
 
 
+@pytest.mark.parametrize(
+    "command", [*STAGES, "report", "compare a b", "plan", "scan a .", "table list", "table run methods", "table show x"]
+)
+def test_in_a_wrong_folder_a_command_says_where_it_belongs_and_leaves_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages asked for a preset, `table list` printed nothing, and `scan` made folders among somebody's pictures."""
+    from typer.testing import CliRunner
+
+    from vqlcmd.cli.main import app
+
+    (tmp_path / "holiday.png").touch()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command.split())
+    assert isinstance(done.exception, ConfigError), done.output
+    assert re.search("in the root of (one|a checkout)|in a checkout's root", str(done.exception))
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.png"]
+
+
 def test_a_process_of_its_own_ends_likewise(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").touch()
     done = vqlcmd(tmp_path, "train")
@@ -181,14 +201,14 @@ def test_options_of_sampling_reach_the_model_and_the_others_are_left_to_it(
     ending = ".png" if command == ["gallery"] else ""
     for name, options in {
         f"a{ending}": [],
-        f"b{ending}": ["--temperature=2", "--truncation", "0.5", "--steps=3", "--seed=4"],
+        f"b{ending}": ["--temperature=2", "--truncation", "0.5", "--steps=3", "--seed=4", "--precision=bf16"],
     }.items():
         done = CliRunner().invoke(app, [*command, str(tmp_path / name), *options], catch_exceptions=False)
         assert done.exit_code == 0
     told = [{key: value for key, value in how.items() if value is not None} for how in seen]
     asked = {"guidance": 0.5} if command == ["gallery"] else {}
     assert told[0] == asked
-    assert told[1] == {**asked, "temperature": 2.0, "truncation": 0.5, "steps": 3, "seed": 4}
+    assert told[1] == {**asked, "temperature": 2.0, "truncation": 0.5, "steps": 3, "seed": 4, "precision": "bf16"}
 
 
 def test_scan_writes_a_manifest_and_says_what_comes_next(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ def test_a_finished_run_is_of_its_own_parameters(finished: Path, capsys: pytest.
     text = capsys.readouterr().out
     assert "fid_proxy" in text
     assert "metrics/grid.png" in text
+    # How many images the numbers are of, where they are few.
+    assert "50 generated)" in " ".join(text.split())
+    assert "biased upwards" in text
 
 
 def test_in_a_fresh_clone_it_says_that_no_run_was_made_here(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

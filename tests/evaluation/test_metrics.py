@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vqlcmd.evaluation.extractors import extractor
 from vqlcmd.evaluation.fidelity import register_proxy
+from vqlcmd.evaluation.frechet import frechet_distance
 from vqlcmd.evaluation.metrics.class_accuracy import class_accuracy
-from vqlcmd.evaluation.metrics.fid import frechet_distance
 from vqlcmd.evaluation.metrics.inception_score import inception_score
 from vqlcmd.evaluation.metrics.kid import kernel_distance
 from vqlcmd.evaluation.metrics.precision_recall import precision_recall

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqlcmd.evaluation.metrics.fid import frechet_distance
+from vqlcmd.evaluation.frechet import frechet_distance, reconstruction_distance
 from vqlcmd.evaluation.moments import Moments, Statistics, read_statistics
 from vqlcmd.runtime.errors import DataError
 
@@ -35,6 +35,22 @@ def test_mean_and_covariance_are_numpys_whatever_the_batches(size: int) -> None:
     np.testing.assert_allclose(found.mean.numpy(), exact.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.covariance.numpy(), np.cov(exact, rowvar=False), rtol=1e-9, atol=1e-9)
     assert found.count == 300
+
+
+@pytest.mark.parametrize("cuts", [[300], [0, 300], [1, 2, 299], [100, 200], [300, 300]])
+def test_moments_of_parts_merge_into_those_of_the_whole(cuts: list[int]) -> None:
+    """Parts of one image, and of none, too."""
+    values, moments = features(), Moments()
+    for part in torch.tensor_split(values, cuts):
+        own = Moments()
+        own.add(part)
+        moments.merge(own)
+        own.add(features(5) + 3)
+    found, whole = moments.statistics(), collected(values, 300)
+    assert found is not None
+    assert found.count == 300
+    torch.testing.assert_close(found.mean, whole.mean, rtol=1e-13, atol=0)
+    torch.testing.assert_close(found.covariance, whole.covariance, rtol=1e-10, atol=1e-10)
 
 
 def test_a_run_that_goes_on_ends_bit_for_bit_as_one_that_was_not_interrupted() -> None:
@@ -98,3 +114,17 @@ def test_files_that_are_missing_or_something_else_are_named(tmp_path: Path) -> N
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"no \.npz file"):
             read_statistics(path)
+
+
+def test_equal_reconstructions_are_at_distance_0_and_shifted_ones_at_the_square_of_the_shift() -> None:
+    images = torch.randint(0, 200, (6, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def distance(moved: int, size: int) -> float | None:
+        return reconstruction_distance(
+            ((part, part + moved) for part in images.split(size)), lambda part: part.flatten(1).double()[:, :2]
+        )
+
+    assert distance(0, 6) == pytest.approx(0, abs=1e-6)
+    assert distance(3, 6) == pytest.approx(2 * 3**2, rel=1e-6)
+    assert distance(3, 2) == pytest.approx(2 * 3**2, rel=1e-6)
+    assert reconstruction_distance([(images[:1], images[:1])], lambda part: part.flatten(1)) is None

@@ -16,7 +16,7 @@ from stages import evaluate, reference
 from tests.conftest import TINY, inside, merge, run_stages, write_params
 from vqlcmd.evaluation import distances
 from vqlcmd.evaluation.extractors import Layers, extractor
-from vqlcmd.evaluation.metrics.fid import frechet_distance
+from vqlcmd.evaluation.frechet import frechet_distance
 from vqlcmd.evaluation.metrics.precision_recall import precision_recall
 from vqlcmd.evaluation.moments import Moments, Statistics
 from vqlcmd.images import loader, manifest

@@ -261,4 +261,4 @@ def test_the_knobs_of_sampling_are_those_of_the_parameters_and_of_the_chosen_met
     assert own.keys() == methods.knobs().keys()
     for name in METHODS:
         chosen = params(method=name, sample_steps=7, guidance=1.5, sample=own).sampling()
-        assert chosen == Sampling(7, "ancestral", 1.5, own.get(name, {}))
+        assert chosen == Sampling(7, "ancestral", 1.5, own.get(name, {}), "float32")

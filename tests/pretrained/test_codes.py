@@ -113,4 +113,4 @@ def test_a_list_of_used_codes_that_is_none_is_refused(tmp_path: Path, used: Tens
 def test_the_stage_says_that_only_some_codes_are_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path / "a.ckpt", {**naive.Model().w.held, "quantize.used": USED})
     run_stages(prepare(tmp_path / "run", {"vqgan": {"checkpoint": str(path)}}), "vqgan")
-    assert "lists 8 of its 24 codes as used" in capsys.readouterr().out
+    assert "lists 8 of 24 codes as used" in capsys.readouterr().out

@@ -121,25 +121,6 @@ def test_places_without_a_checkpoint_are_named(tmp_path: Path) -> None:
     refused(ConfigError, tmp_path / "folder", "without vqgan.safetensors or diffusion_pytorch_model.safetensors")
 
 
-def test_images_are_encoded_and_decoded_without_tf32_and_the_setting_comes_back() -> None:
-    """cuDNN takes TF32 for convolutions unless told otherwise."""
-    seen: list[bool] = []
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    tokenizer = seeded(TINY)
-    for part in (tokenizer.encoder, tokenizer.decoder):
-        part.register_forward_hook(lambda *_: seen.extend(backend.allow_tf32 for backend in backends))
-    try:
-        for backend in backends:
-            backend.allow_tf32 = True
-        tokenizer.decode(tokenizer.encode(normal(1, 3, 8, 8)))
-        assert seen == [False] * 4
-        assert [backend.allow_tf32 for backend in backends] == [True, True]
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
-
-
 @pytest.mark.parametrize(
     "change",
     [{"sha256": "abc"}, {"sha256": "g" * 64}, {"format": "vqvae"}, {"config": 3}],

@@ -81,10 +81,19 @@ def test_a_body_that_is_cut_or_no_body_is_one_line(raw: Raw, tmp_path: Path, hea
     assert fetch(raw.url, tmp_path).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("status", ["500 \x1b[2J", f"404 {'x' * 60_000}", "abc", "304 Not Modified"])
-def test_an_answer_without_a_file_is_one_line(raw: Raw, tmp_path: Path, status: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("500 \x1b[2J", "the server answers 500"),
+        (f"404 {'x' * 60_000}", "the server answers 404"),
+        ("304 Not Modified", "the server answers 304"),
+        ("abc", "cannot be reached"),
+    ],
+    ids=range(4),
+)
+def test_an_answer_without_a_file_is_one_line(raw: Raw, tmp_path: Path, status: str, words: str) -> None:
     raw.says("Content-Length: 8", status=status)
-    line(raw, tmp_path)
+    assert words in line(raw, tmp_path)
 
 
 def place(url: str, cache: Path, ending: str) -> Path:

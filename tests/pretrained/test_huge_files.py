@@ -1,5 +1,6 @@
 """Files that say that they are huge, or are nested beyond measure: one line within seconds, and nothing is built."""
 
+import dataclasses
 import io
 import json
 import pickle
@@ -16,11 +17,12 @@ import torch
 
 from tests.checkpoints import tamings
 from tests.tokenizers import SMALL, seeded
-from vqlcmd.pretrained import convert
+from vqlcmd.pretrained import convert, inference
 from vqlcmd.pretrained.pickles import PICKLE_BYTES
 from vqlcmd.runtime.errors import DataError, UserError
 from vqlcmd.runtime.safetensors_file import HEADER_BYTES, load_weights
 from vqlcmd.tokenizer import vqgan
+from vqlcmd.tokenizer.vqgan import Architecture
 
 SECONDS = 8
 """Of the processor: what is refused here took a minute, or the process."""
@@ -201,6 +203,8 @@ HUGE: list[tuple[str, Any]] = [
     ("variant", {"groups": 10**9}),
     ("variant", {"biases": "x"}),
     ("variant", {"shortcut": "x"}),
+    ("variant", {"merged": 10**9}),
+    ("variant", {"merged": 7}),
     ("variant", 7),
     ("more", 7),
 ]
@@ -220,6 +224,27 @@ def test_an_architecture_that_is_not_the_tensors_is_refused_before_it_is_built(
     refused(path, "copy it again")
     with pytest.raises(DataError, match="disagree"):
         vqgan.load(path)
+
+
+def test_more_blocks_than_there_can_be_weights_for_are_counted_and_not_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the bounds of an architecture there is room for thousands of blocks, which take seconds to build."""
+    large = dataclasses.replace(SMALL, num_res_blocks=64)
+    held = dict(seeded(SMALL).state_dict())
+
+    def built(architecture: Architecture) -> None:
+        raise AssertionError(f"{architecture.resnet_blocks} blocks were built")
+
+    monkeypatch.setattr(vqgan, "VQGAN", built)
+    monkeypatch.setattr(inference, "VQGAN", built)
+    for refuse in (lambda: vqgan.build(large, held), lambda: inference.expected(large, len(held))):
+        with pytest.raises(DataError, match=rf"^{large.resnet_blocks} residual blocks take 6 tensors each, and there"):
+            refuse()
+    # As many as there may be: the count alone refuses nothing that could be whole.
+    vqgan.raise_if_too_few(SMALL, 6 * SMALL.resnet_blocks)
+    with pytest.raises(DataError):
+        vqgan.raise_if_too_few(SMALL, 6 * SMALL.resnet_blocks - 1)
 
 
 def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path) -> None:

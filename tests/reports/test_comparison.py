@@ -101,6 +101,19 @@ def test_the_commands_table_has_what_differs(repository: Path, capsys: pytest.Ca
     assert (repository / "both.html").is_file()
 
 
+def test_numbers_that_are_not_of_the_parameters_here_do_not_pass_for_theirs(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While training runs, and after Ctrl-C, metrics/ has the numbers of the run before."""
+    print_comparison(["base", "workspace"], Path("both.html"))
+    for text in (capsys.readouterr().out, (repository / "both.html").read_text(encoding="utf-8")):
+        assert "workspace: No run was made here" in text
+    print_comparison(["base", "workspace"], None, lambda: ["data/samples is older than params.yaml: drop 0.2 -> 0"])
+    assert "workspace: data/samples is older than params.yaml: drop 0.2 -> 0" in capsys.readouterr().out
+    print_comparison(["base", "wide-drop"], None)
+    assert "No run was made" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("names", "out", "error", "says"),
     [

@@ -40,6 +40,23 @@ def test_a_benchmark_runs_and_prints_ratios_as_markdown(name: str, capsys: pytes
 
 
 @pytest.mark.slow
+# Whoever is not installed is named and left out; what others warn of is not ours.
+@pytest.mark.filterwarnings("ignore")
+def test_peers_that_are_there_are_compared_and_the_others_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    ratios = importlib.import_module("benchmarks.peers.__main__").main(tiny=True)
+    printed = capsys.readouterr().out
+    assert ratios["FID, 100 x 8"] > 0
+    assert ratios["records, one .npy per image"] > 0
+    assert ratios["encoder, 16"] > 0
+    for package, name in {
+        "taming": "encode, taming",
+        "diffusers": "encode, diffusers",
+        "transformers": "generate, 16",
+    }.items():
+        assert (name in ratios) != (f"{package} is not installed" in printed), printed
+
+
+@pytest.mark.slow
 # torch.compile warns of what it does itself.
 @pytest.mark.filterwarnings("ignore:.*is not a leaf Tensor:UserWarning")
 def test_a_step_with_a_compiled_network_is_compared_with_one_without() -> None:

@@ -145,6 +145,21 @@ def test_the_table_of_all_methods_on_the_first_page_is_that_of_the_results() -> 
         assert here[row.strip()] == [fid, precision, recall, accuracy, nats, nfe]
 
 
+def test_the_first_page_says_that_dvcs_curves_need_the_internet_and_names_a_way_without() -> None:
+    """Without a network they are missing from the page, and no message says so. test_dvc.py looks into that page."""
+    text = " ".join(README.split())
+    (sentence,) = re.findall(r"The page of `dvc plots` [^.]*\.", text)
+    assert "(Vega) from the Internet; without a network there are only its pictures" in sentence
+    assert re.search(r"vqlcmd compare .* --html x\.html +# .* in one offline page", README)
+
+
+def test_no_message_sends_anybody_to_a_remote_that_is_not_there() -> None:
+    """The repository has none, and `dvc pull` ends in an error of its own."""
+    assert "remote" not in (ROOT / ".dvc" / "config").read_text(encoding="utf-8")
+    files = [*(ROOT / "vqlcmd").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
+    assert [file.name for file in files if "dvc pull" in file.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.slow
 def test_the_table_of_experiments_shows_what_was_varied_while_rows_are_queued(tmp_path: Path) -> None:
     """All columns at once are 3,071 characters wide then, and DVC cuts at the terminal's width."""

@@ -33,7 +33,7 @@ NEUTRAL = (
 )
 # Rooms of vqlcmd/, from the ground up: a room imports from lower floors only.
 FLOORS = [
-    "runtime rng lr_schedule torchvision_guard",
+    "runtime rng lr_schedule torchvision_guard precision",
     "params loggers images tokenizer tokens figures efficientnet",
     "tokenizer_fit pretrained diffusion evaluation experiments live text text_metrics",
     "methods training trained",
@@ -51,7 +51,11 @@ CHECKED_ONLY = {
     "stages.vqgan": {"train.logger"},
 }
 # Methods of Params that read more than one key.
-READERS = {"sampling": {"sampler", "sample_steps", "guidance", "sample"}, "language_model": {"reference"}}
+READERS = {
+    "sampling": {"sampler", "sample_steps", "guidance", "sample"},
+    "language_model": {"reference"},
+    "unit": set(),
+}
 MOST_FILES = 14
 
 
@@ -160,7 +164,7 @@ def test_what_a_stage_needs_another_one_makes_or_git_has() -> None:
 @pytest.mark.parametrize("name", PIPELINES)
 def test_what_a_stage_made_is_no_part_of_an_experiments_identity(name: str, tmp_path: Path) -> None:
     """A table of text would have run its rows again and again: one stage reads what another one leaves in metrics/."""
-    values = read_yaml(ROOT / ("presets/text.yaml" if "text" in name else "params.yaml"))
+    values = read_yaml(ROOT / "presets" / ("text.yaml" if "text" in name else "digits.yaml"))
     (tmp_path / "dvc.yaml").write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     for path in ("metrics/bound.json", "data/tokens/header.json", f"data/manifests/{values['dataset']}.json"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,10 @@
 """presets/*.yaml: whole parameter files, the same keys in all, and at the paper's scale what the paper prints."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +59,32 @@ def test_tests_lean_on_a_preset_and_not_on_params_yaml() -> None:
     assert reading == {"test_params.py", "test_presets.py"}, "these look at params.yaml itself"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pictures", "text"])
+def test_tests_of_parameters_pass_beside_somebodys_own(name: str, tmp_path: Path) -> None:
+    """Whoever follows the first page has a params.yaml that is not the demo's, and runs `make check`."""
+    for folder in ("vqlcmd", "stages", "tests", "presets", "tables", "docs", "pipelines", "data/manifests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("dvc.yaml", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, tmp_path / file)
+    text = preset(name).read_text(encoding="utf-8")
+    assert "train_steps:" in text
+    (tmp_path / "params.yaml").write_text(re.sub("train_steps: .*", "train_steps: 3", text), encoding="utf-8")
+    chosen = ["tests/test_params.py", "tests/repository/test_presets.py", "tests/repository/test_pipeline.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *chosen],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_params_yaml_has_the_keys_of_the_presets() -> None:
-    assert keys(read_yaml(ROOT / "params.yaml")) == keys(read_yaml(preset("digits")))
+    values = read_yaml(ROOT / "params.yaml")
+    assert keys(values) == keys(read_yaml(preset("text" if values["domain"] == "text" else "digits")))
 
 
 @pytest.mark.parametrize("name", PAPER)

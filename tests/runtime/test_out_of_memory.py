@@ -36,11 +36,23 @@ def too_much_for_a_child() -> None:
     raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
+def too_much_for_a_child_elsewhere() -> None:
+    """The system says it in the language of its user; the number is the same."""
+    raise OSError(errno.ENOMEM, "Nicht genügend Hauptspeicher verfügbar")
+
+
 def too_much_for_a_worker() -> None:
     raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
 
-TOO_MUCH = [too_much_for_a_cpu, too_much_for_numpy, too_much_for_a_gpu, too_much_for_a_mapping, too_much_for_a_child]
+TOO_MUCH = [
+    too_much_for_a_cpu,
+    too_much_for_numpy,
+    too_much_for_a_gpu,
+    too_much_for_a_mapping,
+    too_much_for_a_child,
+    too_much_for_a_child_elsewhere,
+]
 
 
 @pytest.mark.parametrize("run", TOO_MUCH)
@@ -100,11 +112,19 @@ def test_pipes_that_the_system_does_not_open_are_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_command_line_names_what_the_system_refuses_a_process() -> None:
-    for number in (errno.ENOMEM, errno.EAGAIN, errno.ENFILE, errno.EMFILE):
-        line = one_line(OSError(number, os.strerror(number)))
-        assert line is not None
-        assert line.endswith(", then run the same command again")
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (errno.EAGAIN, "no more processes may be started; set VQLCMD_WORKERS=0, or raise the limit"),
+        (errno.ENFILE, "too many files are open on this machine; end other programs"),
+        (errno.EMFILE, "too many files are open; raise the limit"),
+    ],
+)
+def test_the_command_line_names_what_the_system_refuses_a_process(number: int, line: str) -> None:
+    said = one_line(OSError(number, os.strerror(number)))
+    assert said is not None
+    assert said.startswith(line)
+    assert said.endswith(", then run the same command again")
 
 
 def test_every_stage_has_a_knob() -> None:

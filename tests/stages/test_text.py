@@ -143,7 +143,7 @@ def test_nothing_held_out_runs_through_and_says_why_numbers_are_missing(copy: Pa
     run(copy, *STAGES[1:])
     found = metrics(copy)
     assert found["bits_per_character"] is None
-    assert "no image is held out" in found["bits_per_character_null"]
+    assert "nothing is held out" in found["bits_per_character_null"]
     assert found["heldout"]["words_known"] is None
     assert found["words_known"] is not None
 

@@ -31,7 +31,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_an_interrupted_run_goes_on_with_what_is_encoded(
-    ready: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+    ready: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"crop": "ten_crop", "tokenize": {"batch_size": 20, "shard_images": 33}}
     tokenize(ready, "zip", **settings)
@@ -50,7 +50,9 @@ def test_an_interrupted_run_goes_on_with_what_is_encoded(
             tokenize(ready, "zip", **settings)
     assert encoded == [20] * 3
     assert not (ready / "data" / "tokens").exists()
+    assert "goes on after" not in capsys.readouterr().out
     tokenize(ready, "zip", **settings)
+    assert "tokenize: goes on after 6 of 12 images" in capsys.readouterr().out
     assert encoded == [20] * 6, "three batches more"
     assert digests(ready) == expected
     assert not list(ready.glob(".state/tokenize/*"))

@@ -9,7 +9,7 @@ from tests.tokenizers import QUICK, TINY, blobs
 from vqlcmd.tokenizer.pixels import to_float
 from vqlcmd.tokenizer_fit.adversary import build, gradient_ratio, hinge, smallest_side, verdict
 from vqlcmd.tokenizer_fit.fit import build as build_vqgan
-from vqlcmd.tokenizer_fit.objective import Objective, continuous
+from vqlcmd.tokenizer_fit.objective import Objective, quantised
 
 
 def test_the_hinge_loss_is_one_without_an_opinion_and_zero_beyond_the_margins():
@@ -53,20 +53,29 @@ def test_a_ratio_of_gradients_has_no_gradient_and_a_bound():
     assert gradient_ratio(100 * first, torch.zeros(2)) == 1e4
 
 
-def test_the_adaptive_weight_makes_both_gradients_equal_at_the_last_layer():
-    vqgan = build_vqgan(TINY, 0)
-    settings = QUICK.model_copy(update={**FULL, "adversarial": 1.0, "l1": 0.0, "codebook": 0.0})
-    critic = build(8, 1, seed=0)
-    x_BCSS = to_float(blobs(4))
-    coded = continuous(vqgan, x_BCSS, settings)
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_the_loss_and_its_gradients_are_those_of_the_sum_written_down(adaptive: bool):
+    vqgan, critic, x_BCSS = build_vqgan(TINY, 0), build(8, 1, seed=0), to_float(blobs(4))
+    settings = QUICK.model_copy(update={**FULL, "adversarial": 0.7, "l1": 0.5, "codebook": 0.0})
+    given = settings.discriminator.model_copy(update={"adaptive": adaptive})
+    settings = settings.model_copy(update={"discriminator": given})
+    learned, last = list(vqgan.parameters()), vqgan.decoder.get_parameter("conv_out.weight")
+    coded = quantised(vqgan, x_BCSS, settings)
     y_BCSS = vqgan.decode_latents(coded.q)
-    _, terms = Objective(vqgan, settings, None, critic)(x_BCSS, y_BCSS, coded, 1.0)
-    last = vqgan.decoder.get_parameter("conv_out.weight")
-    norms = [
-        torch.autograd.grad(term, last, retain_graph=True)[0].norm()
-        for term in (terms["l2"], terms["adversarial_weight"] * terms["adversarial"])
-    ]
-    assert norms[0] == pytest.approx(norms[1].item(), rel=0.05)
-    fixed = settings.model_copy(update={"discriminator": settings.discriminator.model_copy(update={"adaptive": False})})
-    _, terms = Objective(vqgan, fixed, None, critic)(x_BCSS, vqgan.decode_latents(coded.q), coded, 1.0)
-    assert terms["adversarial_weight"] == 1
+
+    reconstruction = settings.l2 * (y_BCSS - x_BCSS).square().mean() + 0.5 * (y_BCSS - x_BCSS).abs().mean()
+    adversarial = verdict(critic(y_BCSS))
+    norms = [torch.autograd.grad(term, last, retain_graph=True)[0].norm() for term in (reconstruction, adversarial)]
+    weight = (norms[0] / norms[1]).detach() if adaptive else torch.tensor(1.0)
+    written = reconstruction + 0.7 * 0.25 * weight * adversarial + settings.commitment * coded.terms["commitment"]
+    expected = torch.autograd.grad(written, learned, retain_graph=True, allow_unused=True)
+
+    loss, terms = Objective(vqgan, settings, None, critic)(x_BCSS, y_BCSS, coded, 0.25)
+    assert loss.item() == pytest.approx(written.item(), rel=1e-3)
+    assert terms["adversarial_weight"].item() == pytest.approx(weight.item(), rel=1e-2)
+    found = torch.autograd.grad(loss, learned, allow_unused=True)
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert (one - other).norm() <= 1e-2 * other.norm() + 1e-7
+    assert all(parameter.grad is None for parameter in critic.parameters())

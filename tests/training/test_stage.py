@@ -57,7 +57,7 @@ def test_the_last_row_is_a_metric_and_says_why_a_number_is_null(copy: Path) -> N
     finish(copy, "train")
     row = json.loads((copy / "metrics/train.json").read_text(encoding="utf-8"))
     assert row["heldout_loss"] is None
-    assert "no image is held out" in row["heldout_loss_null"]
+    assert "nothing is held out" in row["heldout_loss_null"]
     assert all(np.isnan(curves(copy)["heldout_loss"]))
 
 

@@ -136,22 +136,25 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
     """Curves of the embeddings in a table's rows, and distance matrices of those whose models are in this clone."""
     check_picture(out)
     found = runner.curves(name, preset, seed)
+    tables, without = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        tables, missing = {}, []
         for row, result in found.items():
             try:
                 model = runner.fetch_model(result["revision"], Path(folder))
+                tables[row] = load_method(model, torch.device("cpu"))[0].table
             except DataError as error:
-                missing.append(str(error))
-                continue
-            tables[row] = load_method(model, torch.device("cpu"))[0].table
+                without[row] = str(error)
     drawn = {
         row: {key: result["curves"][key] for key in SHOWN if key in result["curves"]} for row, result in found.items()
     }
     figures.collapse(drawn, tables, out)
-    print(f"{out}: {len(found)} rows of {name}, seed {seed}")
-    if missing:
-        print(f"without the distances of {len(missing)} of them: {missing[0]}")
+    rows = runner.load(name).rows
+    print(f"{out}: {len(found)} of {len(rows)} rows of {name}, seed {seed}")
+    for row in rows:
+        if row not in found:
+            print(f"left out: {row}, which has not run with seed {seed}")
+        elif row in without:
+            print(f"without its distances: {row}, since {without[row]}")
 
 
 def _load(folder: str | Path, state: str | None) -> Generator:

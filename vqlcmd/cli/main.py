@@ -5,6 +5,7 @@ import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -129,6 +130,13 @@ def scan(
     print(f"Next:\n  git add {path} && git commit -m 'Data set {name}'\n  dvc exp run -S dataset={name}")
 
 
+def _reports() -> ModuleType:
+    """What reports on runs of the domain of params.yaml."""
+    from vqlcmd.params import load_run
+
+    return import_module(REPORTS[load_run().domain if Path("params.yaml").is_file() else "images"])
+
+
 @app.command()
 def report(
     html: Annotated[
@@ -137,10 +145,7 @@ def report(
 ) -> None:
     """Print the metrics of the last run, and where its pictures are."""
     require_checkout("report")
-    from vqlcmd.params import load_run
-
-    domain = load_run().domain if Path("params.yaml").is_file() else "images"
-    import_module(REPORTS[domain]).print_report(html)
+    _reports().print_report(html)
 
 
 @app.command()
@@ -160,13 +165,15 @@ def compare(
         )
     from vqlcmd.cli.report import print_comparison
 
-    print_comparison(revisions, html)
+    print_comparison(revisions, html, _reports().stale)
 
 
 @app.command()
 def plan(
     preset: Annotated[str | None, typer.Option(help="presets/NAME.yaml instead of params.yaml.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="How many images, where no scan has counted them.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="How many images, or blocks of text, where no scan has counted them.")
+    ] = None,
     classes: Annotated[int | None, typer.Option(min=0, help="How many classes they have.")] = None,
     gpu: Annotated[str | None, typer.Option(help="A GPU by its published rates, such as h100: arithmetic.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,

@@ -32,6 +32,9 @@ TEXT = ".txt"
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
 Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
+Precision = Annotated[
+    str | None, typer.Option(help="float32, tf32 or bf16: of the network, and of the decoder of images.")
+]
 SampleSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of the random numbers.")]
 
 
@@ -68,6 +71,7 @@ def sample(
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: Sampler = None,
+    precision: Precision = None,
     seed: SampleSeed = None,
     model: Model = DATA,
     state: State = None,
@@ -82,7 +86,8 @@ def sample(
             named = ", ".join(sorted(f"--{name.strip('_')}" for name in given))
             raise ConfigError(f"{named}: needs --out DIR; without options this is the pipeline's stage")
         raise typer.Exit(run_stage("sample"))
-    how = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed, **knobs.given(context)}
+    how: dict[str, Any] = {"steps": steps, "guidance": guidance, "sampler": sampler, "precision": precision}
+    how |= {"seed": seed, **knobs.given(context)}
     if out.suffix == TEXT:
         from vqlcmd.cli.export import sample_text
 
@@ -110,6 +115,7 @@ def inpaint(
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: Sampler = None,
+    precision: Precision = None,
     seed: SampleSeed = None,
     whole_tokens: Annotated[
         bool, typer.Option("--whole-tokens", help="Take all pixels of a token that is drawn anew, not the white alone.")
@@ -123,6 +129,7 @@ def inpaint(
         "steps": steps,
         "guidance": guidance,
         "sampler": sampler,
+        "precision": precision,
         "seed": seed,
         "whole_tokens": whole_tokens,
     }
@@ -136,6 +143,7 @@ def gallery(
     rows: Annotated[int, typer.Option(min=1, help="Rows for each scale, other seeds each.")] = 8,
     steps: Steps = None,
     sampler: Sampler = None,
+    precision: Precision = None,
     seed: SampleSeed = None,
     model: Model = DATA,
     state: State = None,
@@ -143,7 +151,7 @@ def gallery(
     """One picture of samples of a model, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
     from vqlcmd.cli.export import draw_gallery
 
-    how = {"steps": steps, "sampler": sampler, "seed": seed}
+    how: dict[str, Any] = {"steps": steps, "sampler": sampler, "precision": precision, "seed": seed}
     draw_gallery(model, out, guidance, rows, state=state, **how, **knobs.given(context))
 
 

@@ -11,11 +11,14 @@ from rich.table import Table
 
 from vqlcmd.costs import gpus
 from vqlcmd.costs.plan import Data, Plan, plan
+from vqlcmd.costs.text_plan import TextPlan, text_plan
 from vqlcmd.images import manifest
-from vqlcmd.params import Params, load_params
+from vqlcmd.params import Params, TextParams, load_run
+from vqlcmd.precision import BF16, FLOAT32, PRECISIONS, TF32, computing
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.distributed import device
 from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.text import corpus, vocabulary
 
 PUBLISHED = {
     "ffhq": (70_000, 0),
@@ -24,8 +27,14 @@ PUBLISHED = {
     "imagenet": (1_281_167, 1000),
 }
 """Images and classes of the presets' data sets as their authors give them, for plans before a scan."""
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
-REACHED = {("cpu", "float32"): 0.7, ("cpu", "bf16"): 0.2, ("cuda", "float32"): 0.5, ("cuda", "bf16"): 0.4}
+REACHED = {
+    ("cpu", FLOAT32): 0.7,
+    ("cpu", TF32): 0.7,
+    ("cpu", BF16): 0.2,
+    ("cuda", FLOAT32): 0.5,
+    ("cuda", TF32): 0.4,
+    ("cuda", BF16): 0.4,
+}
 """Share of the rate of a bare matrix product that networks reach. CPU: seen on a two-core Xeon. GPU: a guess."""
 SECONDS = 0.5
 UNCOUNTED = "Reading picture files and whatever is no matrix product is not counted."
@@ -59,15 +68,15 @@ def print_plan(
         raise ConfigError(f"--count {count} is of GPUs that one does not sit at: say --gpu NAME too")
     elsewhere = _published(gpu, count or 1) if gpu else None
     path = Path("presets") / f"{preset}.yaml" if preset else Path("params.yaml")
-    params = load_params(path)
-    data, source = _data(params, images, classes)
-    made = plan(params, data)
+    params = load_run(path)
+    if isinstance(params, TextParams):
+        made, what = _text(params, images)
+    elif isinstance(params, Params):
+        made, what = _pictures(params, images, classes)
+    else:
+        raise ConfigError(f"{path}: `domain` is {params.domain}, of which nothing is known that a plan needs")
     console = Console(highlight=False)
-    console.print(
-        f"[bold]{path}[/bold]: {params.method} on {params.dataset}, {data.images:,} images ({source}), "
-        f"{made.sizes.classes or 'no'} classes, {params.images.size} pixels as {made.sizes.tokens} tokens "
-        f"of {made.sizes.codes:,} codes"
-    )
+    console.print(f"[bold]{path}[/bold]: {params.method} on {params.dataset}, {what} of {made.sizes.codes:,} codes")
     console.print(_work(made))
     machine = elsewhere or _machine()
     if params.train.batch_size % machine.devices:
@@ -79,6 +88,34 @@ def print_plan(
     console.print(_disk(made, machine))
     console.print(_time(made, machine))
     console.print(machine.words)
+
+
+def _pictures(params: Params, images: int | None, classes: int | None) -> tuple[Plan, str]:
+    data, source = _data(params, images, classes)
+    made = plan(params, data)
+    return made, (
+        f"{data.images:,} images ({source}), {made.sizes.classes or 'no'} classes, {params.images.size} pixels as "
+        f"{made.sizes.tokens} tokens"
+    )
+
+
+def _text(params: TextParams, blocks: int | None) -> tuple[TextPlan, str]:
+    path, block = paths.MANIFESTS / f"{params.dataset}.json", params.tokenize.block
+    source = "as --images says"
+    if blocks is None:
+        if not path.exists():
+            raise ConfigError(f"{path} is missing: scan {params.dataset} with --text, or say --images COUNT of blocks")
+        count = sum(file.bytes for file in corpus.read(path).files)
+        blocks, source = count // block, f"as many as the {count:,} bytes of {path} make without any reduction"
+    if paths.VOCABULARY.exists():
+        codes = vocabulary.load(paths.VOCABULARY).codes
+    elif params.text.vocabulary == vocabulary.Bytes.name:
+        codes = vocabulary.Bytes().codes
+    else:
+        raise ConfigError(
+            f"{paths.VOCABULARY} is missing, which says how many symbols there are: `dvc repro vocabulary`"
+        )
+    return text_plan(params, blocks, codes), f"{blocks:,} blocks ({source}) of {block} tokens"
 
 
 def _data(params: Params, images: int | None, classes: int | None) -> tuple[Data, str]:
@@ -99,7 +136,7 @@ def _machine() -> Machine:
     import psutil
 
     kind, on_gpu = device().type, torch.cuda.is_available()
-    rates = {(kind, precision): _rate(kind, dtype) for precision, dtype in DTYPES.items()}
+    rates = {(kind, precision): _rate(kind, precision) for precision in PRECISIONS}
     devices = max(torch.cuda.device_count(), 1)
     name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     return Machine(
@@ -115,7 +152,7 @@ def _machine() -> Machine:
 
 def _published(name: str, count: int) -> Machine:
     gpu = gpus.find(name)
-    rates = {("cuda", "float32"): gpu.float32, ("cuda", "bf16"): gpu.bf16}
+    rates = {("cuda", FLOAT32): gpu.float32, ("cuda", TF32): gpu.tf32, ("cuda", BF16): gpu.bf16}
     return Machine(
         kind="cuda",
         devices=count,
@@ -134,44 +171,45 @@ def _rates(rates: dict[tuple[str, str], float]) -> str:
     )
 
 
-def _rate(kind: str, dtype: torch.dtype) -> float:
+def _rate(kind: str, precision: str) -> float:
     """FLOP/s of the best of many matrix products; on a CPU of one thread's, times the threads."""
     # Short products of one thread: some of them run undisturbed on a busy machine too.
     side, threads, best = (512 if kind == "cpu" else 8192), torch.get_num_threads(), 0.0
     wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
     torch.set_num_threads(1)
     try:
+        dtype = torch.bfloat16 if precision == BF16 else torch.float32
         one, other = (torch.randn(side, side, device=kind).to(dtype) for _ in range(2))
-        torch.mm(one, other)
-        wait()
-        end = time.perf_counter() + SECONDS
-        while time.perf_counter() < end:
-            start = time.perf_counter()
+        with computing(precision, kind):
             torch.mm(one, other)
             wait()
-            best = max(best, 2 * side**3 / (time.perf_counter() - start))
+            end = time.perf_counter() + SECONDS
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                torch.mm(one, other)
+                wait()
+                best = max(best, 2 * side**3 / (time.perf_counter() - start))
     finally:
         torch.set_num_threads(threads)
     return best * (threads if kind == "cpu" else 1)
 
 
-def _work(made: Plan) -> Table:
-    table = _table("Parameters, and FLOPs an image (T is 10^12, P 10^15, E 10^18)", "what", "amount", "note")
+def _work(made: Plan | TextPlan) -> Table:
+    table = _table(f"Parameters, and FLOPs {made.one} (T is 10^12, P 10^15, E 10^18)", "what", "amount", "note")
     costs, batch = made.costs, made.params.train.batch_size
     passes = costs.training / costs.forward
     table.add_row("network", f"{costs.parameters:,}", "parameters, with the table of embeddings")
-    table.add_row("tokenizer", f"{made.tokenizer_parameters:,}", "parameters, as the section vqgan describes it")
     table.add_row("one pass of the network", _si(costs.forward), "")
     table.add_row(
         "training", _si(costs.training), f"{passes:.1f} passes; a step of {batch}: {_si(batch * costs.training)}"
     )
     table.add_row("sampling", _si(costs.sampling), f"{costs.nfe} calls of the network")
-    table.add_row("encoding", _si(made.encode), f"{made.views} of them for each picture")
-    table.add_row("decoding", _si(made.decode), "")
+    for what, amount, note in made.rows():
+        table.add_row(what, f"{amount:,}" if note.startswith("parameters") else _si(amount), note)
     return table
 
 
-def _memory(made: Plan, machine: Machine) -> Table:
+def _memory(made: Plan | TextPlan, machine: Machine) -> Table:
     where = "GPU memory" if machine.kind == "cuda" else "memory"
     memory, batch = made.memory(machine.kind == "cpu"), made.params.train.batch_size // machine.devices
     fits = min(memory.images(machine.memory), batch)
@@ -180,23 +218,25 @@ def _memory(made: Plan, machine: Machine) -> Table:
     table.add_row("weights, gradients", _bytes(memory.weights + memory.gradients), "")
     table.add_row("two moments, moving average", _bytes(memory.moments + memory.average), "")
     note = "in float32; in bf16 less" if made.params.train.precision == "bf16" else ""
-    table.add_row("activations, an image", _bytes(memory.per_image), note)
+    table.add_row(f"activations, {made.one}", _bytes(memory.per_image), note)
     table.add_row(
-        f"all, with {batch} images", _bytes(memory.fixed + batch * memory.per_image), "a process's share of a batch"
+        f"all, with {batch} {made.params.unit}",
+        _bytes(memory.fixed + batch * memory.per_image),
+        "a process's share of a batch",
     )
     advice = "all of them" if fits == batch else f"set VQLCMD_MICRO_BATCH={fits}" if fits else "not even one"
-    table.add_row("images that fit at once", str(fits), advice)
+    table.add_row(f"{made.params.unit} that fit at once", str(fits), advice)
     table.add_row("tokens", _bytes(made.disk()["data/tokens"]), "where they do not fit, they are streamed")
     table.add_row(
         "distances of embeddings",
         _bytes(made.statistics_memory()),
         f"of {made.sizes.codes:,} codes, at each row of train.tsv",
     )
-    table.add_row("evaluate, at its end", _bytes(made.evaluation_memory()), "features of real and generated images")
+    table.add_row("evaluate, at its end", _bytes(made.evaluation_memory()), f"of real and generated {made.params.unit}")
     return table
 
 
-def _disk(made: Plan, machine: Machine) -> Table:
+def _disk(made: Plan | TextPlan, machine: Machine) -> Table:
     free = "" if machine.disk is None else f", of which {_bytes(machine.disk)} are free here"
     table = _table(f"Disk{free}", "what", "amount", "note")
     files = made.disk()
@@ -215,7 +255,7 @@ def _disk(made: Plan, machine: Machine) -> Table:
     return table
 
 
-def _time(made: Plan, machine: Machine) -> Table:
+def _time(made: Plan | TextPlan, machine: Machine) -> Table:
     where = "this machine" if machine.disk is not None else "such a machine"
     table = _table(f"Time on {where}: arithmetic, not a measurement", "stage", "FLOPs", "precision", "time")
     for stage, work in made.work().items():

@@ -1,6 +1,7 @@
 """The last run's metrics as a table, its pictures, and a line for each that is older than what lies here now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -44,12 +45,17 @@ def print_report(html: Path | None = None) -> None:
         print(f"{html}: the page")
 
 
-def print_comparison(names: Sequence[str], html: Path | None) -> None:
-    """What differs between revisions, on the terminal; `html`: a page with curves and pictures, beside."""
+def print_comparison(names: Sequence[str], html: Path | None, older: Callable[[], Iterable[str]] = stale) -> None:
+    """What differs between revisions, on the terminal; `html`: a page with curves and pictures, beside.
+
+    Of what lies here, `older` says what is not of the present parameters and data.
+    """
     page.check_ending(html)
     if len(set(names)) < len(names):
         raise ConfigError(f"{', '.join(names)}: a name stands there twice; name different revisions")
     made = compare([revision.read(name) for name in names])
+    if revision.WORKSPACE in names:
+        made = replace(made, remarks=[*(f"{revision.WORKSPACE}: {line}" for line in older()), *made.remarks])
     console = Console()
     if made.varied:
         console.print(_beside("Parameters that differ", "parameter", names, made.varied))

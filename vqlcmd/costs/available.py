@@ -30,7 +30,7 @@ def require_images(what: str, knob: str, fixed: int, each: int, images: int, dev
     beside = f"{gigabytes(fixed)}, and " if fixed else ""
     raise ConfigError(
         f"{what} takes at least {gigabytes(fixed + images * each)}: {beside}{gigabytes(each)} for each of {images:,} "
-        f"images at once; {gigabytes(free)} are free: {remedy}"
+        f"at once; {gigabytes(free)} are free: {remedy}"
     )
 
 

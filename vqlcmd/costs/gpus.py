@@ -1,7 +1,7 @@
 """GPUs that one does not sit at: memory and peak rates as NVIDIA publishes them, dense, for `vqlcmd plan --gpu`.
 
 Data sheets print tensor-core rates with 2:4 sparsity; here is their half. float32 is that of the CUDA cores, since
-PyTorch multiplies float32 matrices without TF32 unless it is told to. bf16 adds up in float32.
+PyTorch multiplies float32 matrices without TF32 unless it is told to. TF32 and bf16 add up in float32.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,20 @@ class Gpu:
 
     memory: float
     float32: float
+    tf32: float
     bf16: float
     source: str
 
 
 GPUS = {
-    "a100-40": Gpu(40e9, 19.5 * TERA, 312 * TERA, "NVIDIA A100 Tensor Core GPU data sheet, 40 GB"),
-    "a100": Gpu(80e9, 19.5 * TERA, 312 * TERA, "NVIDIA A100 Tensor Core GPU data sheet, 80 GB"),
-    "h100": Gpu(80e9, 67 * TERA, 989.5 * TERA, "NVIDIA H100 Tensor Core GPU data sheet, SXM"),
-    "h200": Gpu(141e9, 67 * TERA, 989.5 * TERA, "NVIDIA H200 Tensor Core GPU data sheet, SXM"),
-    "l4": Gpu(24e9, 30.3 * TERA, 121 * TERA, "NVIDIA L4 Tensor Core GPU data sheet"),
-    "l40s": Gpu(48e9, 91.6 * TERA, 362 * TERA, "NVIDIA L40S data sheet"),
-    "3090": Gpu(24e9, 35.6 * TERA, 71 * TERA, "NVIDIA Ampere GA102 architecture white paper"),
-    "4090": Gpu(24e9, 82.6 * TERA, 165.2 * TERA, "NVIDIA Ada GPU architecture white paper"),
+    "a100-40": Gpu(40e9, 19.5 * TERA, 156 * TERA, 312 * TERA, "NVIDIA A100 Tensor Core GPU data sheet, 40 GB"),
+    "a100": Gpu(80e9, 19.5 * TERA, 156 * TERA, 312 * TERA, "NVIDIA A100 Tensor Core GPU data sheet, 80 GB"),
+    "h100": Gpu(80e9, 67 * TERA, 494.7 * TERA, 989.5 * TERA, "NVIDIA H100 Tensor Core GPU data sheet, SXM"),
+    "h200": Gpu(141e9, 67 * TERA, 494.7 * TERA, 989.5 * TERA, "NVIDIA H200 Tensor Core GPU data sheet, SXM"),
+    "l4": Gpu(24e9, 30.3 * TERA, 60 * TERA, 121 * TERA, "NVIDIA L4 Tensor Core GPU data sheet"),
+    "l40s": Gpu(48e9, 91.6 * TERA, 183 * TERA, 362 * TERA, "NVIDIA L40S data sheet"),
+    "3090": Gpu(24e9, 35.6 * TERA, 35.6 * TERA, 71 * TERA, "NVIDIA Ampere GA102 architecture white paper"),
+    "4090": Gpu(24e9, 82.6 * TERA, 82.6 * TERA, 165.2 * TERA, "NVIDIA Ada GPU architecture white paper"),
 }
 
 

@@ -14,6 +14,7 @@ from vqlcmd.costs.available import FLOAT, gigabytes, require_images
 from vqlcmd.costs.flops import MethodCosts, Sizes
 from vqlcmd.methods import read_params
 from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.precision import FLOAT32
 from vqlcmd.runtime.errors import ConfigError
 
 
@@ -49,7 +50,7 @@ def model_costs(about: Mapping[str, Any], how: Sampling | None = None) -> Method
     """Those of a trained model, by what its file says about itself. Those of sampling need to be told how."""
     return method_costs(
         read_params(about),
-        how or Sampling(1, "", 0.0, {}),
+        how or Sampling(1, "", 0.0, {}, FLOAT32),
         tokens=about["tokens"],
         codes=about["codes"],
         codebook_dim=about["params"]["embedding_dim"],
@@ -94,7 +95,7 @@ def require_training(costs: MethodCosts, images: int, device: torch.device) -> N
     )
     raise ConfigError(
         f"training takes at least {gigabytes(fixed + images * each)}: {gigabytes(fixed)} for {costs.parameters:,} "
-        f"parameters and {gigabytes(each)} for each of {images:,} images at once; {gigabytes(free)} are free: {remedy}"
+        f"parameters and {gigabytes(each)} for each of {images:,} at once; {gigabytes(free)} are free: {remedy}"
     )
 
 

@@ -16,6 +16,7 @@ from vqlcmd.evaluation.distances import CHUNK
 from vqlcmd.evaluation.proxy_classifier import DIMENSIONS, ProxyClassifier
 from vqlcmd.images.crops import Recipe
 from vqlcmd.params import Params
+from vqlcmd.precision import PRECISIONS
 from vqlcmd.pretrained.described import without_weights
 from vqlcmd.tokenizer import Tokenizer
 from vqlcmd.tokens.streaming import BYTES_BESIDE_TOKENS
@@ -62,10 +63,20 @@ class Plan:
     decode: int
     """FLOPs of the tokenizer, an image."""
 
+    one = "an image"
+
     @property
     def sizes(self) -> Sizes:
         """What shapes the network."""
         return self.costs.sizes
+
+    def rows(self) -> list[tuple[str, float, str]]:
+        """What else computes: (what, FLOPs or parameters, note)."""
+        return [
+            ("tokenizer", self.tokenizer_parameters, "parameters, as the section vqgan describes it"),
+            ("encoding", self.encode, f"{self.views} of them for each picture"),
+            ("decoding", self.decode, ""),
+        ]
 
     @property
     def views(self) -> int:
@@ -150,21 +161,23 @@ class Plan:
         pairs = generated**2 + generated * kept + 4 * kept**2
         return {
             "vqgan": Work(self._fit()),
-            "tokenize": Work(self.sequences * self.encode, shared=True),
+            "tokenize": Work(self.sequences * self.encode, params.tokenize.precision, shared=True),
             "train": Work(
                 params.train_steps * params.train.batch_size * self.costs.training,
                 params.train.precision,
                 shared=True,
             ),
-            "sample": Work(count * self.costs.sampling, shared=True),
+            "sample": Work(count * self.costs.sampling, params.sample.precision, shared=True),
             "bound": Work(held * self.costs.bound),
             "reference": Work(
                 self.real * (self.encode + self.decode + 2 * look)
                 + 2 * kept * extra
                 + (proxy if params.evaluate.features == "proxy" else 0),
+                # Tokens have one precision and features another: counted in the more exact of the two.
+                min(params.tokenize.precision, params.reference.precision, key=PRECISIONS.index),
                 shared=True,
             ),
-            "evaluate, images": Work(count * (self.decode + look) + generated * extra),
+            "evaluate, images": Work(count * (self.decode + look) + generated * extra, params.evaluate.precision),
             "evaluate, distances": Work(2 * near * pairs),
         }
 

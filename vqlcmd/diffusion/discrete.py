@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vqlcmd.diffusion import collapse, losses
-from vqlcmd.diffusion.guidance import guided, with_known_tokens
+from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
 from vqlcmd.diffusion.markov import Kernel, kl, one_hot, sample_categorical
 from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.transformer import Transformer
@@ -149,7 +149,7 @@ class DiscreteDiffusion(Discrete):
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
         """Tokens (B, N) int64 for classes (B,), in `how.steps` strides over the chain."""
         self.check(how)
-        predict = with_known_tokens(guided(self.logits, how.guidance, null=self.classes), known)
+        predict = with_known_tokens(guided(precise(self.logits, how), how.guidance, null=self.classes), known)
         device, size, last = rng.rows.device, len(rng.rows), self.kernel.timesteps
         times_SB = torch.linspace(last, 0, how.steps + 1, device=device).round().long()[:, None].expand(-1, size)
         x_BN = self.kernel.prior(rng.uniform("prior", self.tokens), rng.uniform("prior_code", self.tokens))

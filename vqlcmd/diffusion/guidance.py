@@ -7,6 +7,9 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from vqlcmd.params import Sampling
+from vqlcmd.precision import computing
+
 Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(states (B, N) or (B, N, D), times (B,), classes (B,) or None) -> logits (B, N, K)."""
 
@@ -29,9 +32,19 @@ def guided(predict: Predict, weight: float, null: int) -> Predict:
     """log P ~ (1 + w) log P(. | z, c) - w log P(. | z, null): at w = 0 the conditional model itself, at no extra cost.
 
     Logits differ from log-probabilities by a constant per token, which the softmax that follows removes. Every sampler
-    calls its network through this, so that `watching` sees it.
+    calls its network through this, so that `watching` sees it, and through `precise` inside.
     """
     return _watched(_guided(predict, weight, null) if weight else predict)
+
+
+def precise(predict: Predict, how: Sampling) -> Predict:
+    """`predict` with the network's products in `how.precision`; what a sampler makes of the logits is float32."""
+
+    def predict_precisely(z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        with computing(how.precision, z.device):
+            return predict(z, t, label)
+
+    return predict_precisely
 
 
 def _watched(predict: Predict) -> Predict:

@@ -97,6 +97,13 @@ class Method(nn.Module, ABC):
                 f"{name} draws tokens in raster order and cannot hold others fixed: choose another method"
             )
 
+    def learn_from(self, teacher: Any, steps: int) -> None:
+        """From now on `forward` distils `teacher`, a frozen model like this one, whose sampler takes `steps` steps.
+
+        This model begins with its weights. ConfigError where this method cannot be distilled.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot be distilled, only LCMD can: set distill.teacher to null")
+
     def finish_step(self) -> None:
         """Called once after the `forward` calls of a training step, before the optimiser: nothing to do for most."""
 

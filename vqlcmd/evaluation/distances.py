@@ -6,7 +6,7 @@ Shapes: n rows, m others, D features.
 import torch
 from torch import Tensor
 
-from vqlcmd.tokenizer.pixels import full_precision
+from vqlcmd.precision import full_precision
 
 CHUNK = 1500
 """Rows of distances at a time."""

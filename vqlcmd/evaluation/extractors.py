@@ -14,9 +14,9 @@ from torch import Tensor
 from vqlcmd.evaluation.fidelity import register_efficientnet, register_proxy
 from vqlcmd.evaluation.networks import NETWORKS, weights_of
 from vqlcmd.params import Evaluate
+from vqlcmd.precision import FLOAT32, computing, deterministic
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import sha256
-from vqlcmd.tokenizer.pixels import full_precision
 
 
 class Layers(NamedTuple):
@@ -30,7 +30,7 @@ class Layers(NamedTuple):
 class Extractor:
     """Maps uint8 images (B, 3, S, S) to their `Layers`.
 
-    `name` is one of `networks.NETWORKS`; `digest` is the SHA-256 of the weights file.
+    `name` is one of `networks.NETWORKS`; `digest` is the SHA-256 of the weights file; `precision` that of products.
     """
 
     name: str
@@ -38,16 +38,17 @@ class Extractor:
     network: Any
     device: torch.device
     has_logits: bool
+    precision: str
 
     def __call__(self, images: Tensor) -> Layers:
         assert images.dtype == torch.uint8, images.dtype
         assert images.dim() == 4, images.shape
         assert images.shape[1] == 3, images.shape
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.no_grad(), exact, full_precision():
+        with torch.no_grad(), deterministic(), computing(self.precision, self.device):
             layers = self.network.convert_features_tuple_to_dict(self.network(images.to(self.device)))
         source = NETWORKS[self.name]
-        return Layers(layers[source.features].cpu(), layers[source.logits].cpu() if self.has_logits else None)
+        logits = layers[source.logits].float().cpu() if self.has_logits else None
+        return Layers(layers[source.features].float().cpu(), logits)
 
     def collect(self, batches: Iterable[Tensor]) -> Layers:
         """The same for all batches of a set, joined along the first axis. Raises DataError if there is no batch."""
@@ -58,7 +59,9 @@ class Extractor:
         return Layers(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
 
 
-def extractor(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
+def extractor(
+    name: str, weights: Path | None = None, device: torch.device | str = "cpu", precision: str = FLOAT32
+) -> Extractor:
     """The network `name` of `networks.NETWORKS` with weights from a file, a package or torch-fidelity's download.
 
     The proxy classifier always needs its file, and gives logits only if it was trained on classes. Raises ConfigError
@@ -86,17 +89,17 @@ def extractor(name: str, weights: Path | None = None, device: torch.device | str
         raise DataError(f"{weights}: not the weights of {network.registered}") from error
     module = module.requires_grad_(False).eval().to(device)
     has_logits = network.logits is not None and getattr(module, "labelled", True)
-    return Extractor(name, sha256(weights), module, torch.device(device), has_logits)
+    return Extractor(name, sha256(weights), module, torch.device(device), has_logits, precision)
 
 
 def extractors(
-    settings: Evaluate, weights: Callable[[str], Path | None], device: torch.device | str
+    settings: Evaluate, weights: Callable[[str], Path | None], device: torch.device | str, precision: str
 ) -> tuple[Extractor, Extractor]:
     """That of the Fréchet distance and the Inception Score, and that of precision and recall: one where they agree.
 
-    `weights` gives the file for a name, or None; errors as in `extractor`.
+    `weights` gives the file for a name, or None; `precision` is that of the stage; errors as in `extractor`.
     """
-    first = extractor(settings.features, weights(settings.features), device)
+    first = extractor(settings.features, weights(settings.features), device, precision)
     if settings.precision_features == settings.features:
         return first, first
-    return first, extractor(settings.precision_features, weights(settings.precision_features), device)
+    return first, extractor(settings.precision_features, weights(settings.precision_features), device, precision)

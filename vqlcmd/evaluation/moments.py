@@ -39,11 +39,21 @@ class Moments:
             size = batch.shape[1]
             self._mean, self._scatter = (torch.zeros(*shape, dtype=torch.float64) for shape in ((size,), (size, size)))
         mean = batch.mean(dim=0)
-        centred, away = batch - mean, mean - self._mean
-        total = self.count + len(batch)
-        self._scatter += centred.T @ centred
-        self._scatter += torch.outer(away, away) * (self.count * len(batch) / total)
-        self._mean += away * (len(batch) / total)
+        centred = batch - mean
+        self._join(len(batch), mean, centred.T @ centred)
+
+    def merge(self, other: "Moments") -> None:
+        """Those of the images that `other` was given, as if they had come here."""
+        if not self.count:
+            self.count, self._mean, self._scatter = other.count, other._mean.clone(), other._scatter.clone()
+        elif other.count:
+            self._join(other.count, other._mean, other._scatter)
+
+    def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        away, total = mean - self._mean, self.count + count
+        self._scatter += scatter
+        self._scatter += torch.outer(away, away) * (self.count * count / total)
+        self._mean += away * (count / total)
         self.count = total
 
     def statistics(self) -> Statistics | None:

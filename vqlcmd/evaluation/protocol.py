@@ -8,6 +8,7 @@ import torch
 from vqlcmd.evaluation.comparison import SEED, Comparison
 from vqlcmd.evaluation.extractors import Extractor
 from vqlcmd.evaluation.metrics.inception_score import SPLITS
+from vqlcmd.precision import FLOAT32
 from vqlcmd.torchvision_guard import guard_torchvision
 
 
@@ -15,9 +16,9 @@ def protocol(
     of: str,
     comparison: Comparison,
     networks: tuple[Extractor, Extractor],
-    statistics: Mapping[str, str] | None,
+    reference: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Of the numbers named `of`. `statistics`: name and digest of the file that stands for the real images, if any."""
+    """Of the numbers named `of`. `reference` is what the reference says about itself."""
     guard_torchvision()
     import torch_fidelity
 
@@ -33,12 +34,15 @@ def protocol(
         "kid": settings.kid.model_dump(),
         "kid_seed": SEED,
         "neighbours": settings.neighbours,
+        "precision": settings.precision,
         "precision_extractor": networks[1].name,
         "precision_generated_images": len(comparison.generated.precision_features),
         "precision_real_images": len(comparison.real.precision_features),
         "precision_weights_sha256": networks[1].digest,
         "real_images": comparison.real.count,
-        "statistics": statistics,
+        "reference_precision": reference["made_from"]["reference"].get("precision", FLOAT32),
+        # Name and digest of the file that stands for the real images, if any.
+        "statistics": reference["statistics"],
         "to_uint8": "round((x+1)*127.5)",
         "torch": torch.__version__,
         "torch_fidelity": torch_fidelity.__version__,

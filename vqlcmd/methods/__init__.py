@@ -14,7 +14,7 @@ import vqlcmd
 from vqlcmd.diffusion.method import Method
 from vqlcmd.params import ModelParams, RunParams, saved
 from vqlcmd.params.errors import rule
-from vqlcmd.params.types import Section
+from vqlcmd.params.types import Precision, Section
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import ConfigError, DataError, shown, shown_repr
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
@@ -67,17 +67,24 @@ def save_method(
     header: dict[str, Any],
     codebook_KD: Tensor,
     edits: Sequence[dict[str, Any]] = (),
+    teacher: str | None = None,
 ) -> None:
     """Write the weights of `method` with all that is needed to build it again, and how to sample unless told.
 
-    `header` is that of its tokens; `edits` are the changes across which its training was resumed.
+    `header` is that of its tokens; `edits` are the changes across which its training was resumed; `teacher` is the
+    SHA-256 of the file of the model that it learned from.
     """
-    about = described(method, params, header, codebook_KD, edits)
+    about = described(method, params, header, codebook_KD, edits, teacher)
     save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
 
 
 def described(
-    method: Method, params: RunParams, header: dict[str, Any], codebook_KD: Tensor, edits: Sequence[dict[str, Any]] = ()
+    method: Method,
+    params: RunParams,
+    header: dict[str, Any],
+    codebook_KD: Tensor,
+    edits: Sequence[dict[str, Any]] = (),
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """What the file of a model says about it."""
     return {
@@ -93,6 +100,7 @@ def described(
         "class_names": header["classes"] if method.classes else [],
         "vqgan_digest": header["vqgan_digest"],
         "tokens_digest": belongs.header_digest(header),
+        **({"teacher_digest": teacher} if teacher else {}),
         **({"resumed_across": list(edits)} if edits else {}),
     }
 
@@ -108,6 +116,8 @@ class _Usual(BaseModel):
     guidance: Annotated[float, Field(ge=0)]
     own: dict[str, Any]
     batch_size: Annotated[int, Field(ge=1, le=2**16)]
+    precision: Precision | None = None
+    """None in files from before there was a choice, which sampled in float32."""
 
 
 class _About(BaseModel):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vqlcmd.diffusion import collapse, losses
 from vqlcmd.diffusion.discrete import SHARES, Discrete
-from vqlcmd.diffusion.guidance import guided
+from vqlcmd.diffusion.guidance import guided, precise
 from vqlcmd.diffusion.markov import sample_categorical
 from vqlcmd.diffusion.transformer import KVCache
 from vqlcmd.params import ModelParams, Sampling
@@ -47,7 +47,7 @@ class Autoregressive(Discrete):
         def following(x_BN: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
             return self.network(self.embedding(x_BN), t, label, memory)
 
-        predict = guided(following, how.guidance, null=self.classes)
+        predict = guided(precise(following, how), how.guidance, null=self.classes)
         t = torch.zeros(size, device=rng.rows.device)
         u_BN = rng.uniform("step", self.tokens)
         x_BN = torch.full((size, 1), self.codes, device=rng.rows.device)

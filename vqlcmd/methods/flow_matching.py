@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vqlcmd.diffusion import losses
 from vqlcmd.diffusion.discrete import Discrete
-from vqlcmd.diffusion.guidance import guided, with_known_tokens
+from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
 from vqlcmd.diffusion.markov import one_hot, sample_categorical
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.params.types import Section
@@ -143,7 +143,7 @@ class FlowMatching(Discrete):
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
         """Tokens (B, N) int64 for classes (B,), in `how.steps` steps from the source to the data."""
         self.check(how)
-        predict = with_known_tokens(guided(self.logits, how.guidance, null=self.classes), known)
+        predict = with_known_tokens(guided(precise(self.logits, how), how.guidance, null=self.classes), known)
         chance, corrector = SAMPLERS[how.sampler], how.own["corrector"]
         x_BN = self.source.draw(rng.uniform("prior", self.tokens))
         for index, (tau, later) in enumerate(pairwise(torch.linspace(0, 1, how.steps + 1, dtype=torch.float64))):

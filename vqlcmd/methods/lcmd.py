@@ -5,31 +5,49 @@ Shapes: B images, N tokens, D embedding size, K codes. Sections 3 to 6 of docs/m
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from vqlcmd.diffusion import collapse, gaussian, losses
 from vqlcmd.diffusion.consistency import STEPS, Noised
+from vqlcmd.diffusion.distillation import Guide, consistency
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
-from vqlcmd.diffusion.guidance import guided, with_known_tokens
+from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
 from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.diffusion.transformer import Transformer
 from vqlcmd.diffusion.weighting import WEIGHTINGS
 from vqlcmd.params import ModelParams, Sampling
 from vqlcmd.rng import CounterRNG
+from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.machine import autocast
 
-Step = Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, CounterRNG], Tensor]
 
-SAMPLERS: dict[str, Step] = {
-    "ancestral": lambda schedule, z, psi_hat, s, t, rng: gaussian.ancestral_step(
-        schedule, z, psi_hat, s, t, rng.normal("step", *z.shape[1:])
+@dataclass(frozen=True)
+class Sampler:
+    """How to step from z_t to z_s, and whether tokens are read off at the clean end or already one step before it."""
+
+    step: Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, CounterRNG], Tensor]
+    looks_at_the_end: bool = True
+
+
+SAMPLERS = {
+    "ancestral": Sampler(
+        lambda schedule, z, psi_hat, s, t, rng: gaussian.ancestral_step(
+            schedule, z, psi_hat, s, t, rng.normal("step", *z.shape[1:])
+        )
     ),
-    "ddim": lambda schedule, z, psi_hat, s, t, rng: gaussian.ddim_step(schedule, z, psi_hat, s, t),
+    "ddim": Sampler(lambda schedule, z, psi_hat, s, t, rng: gaussian.ddim_step(schedule, z, psi_hat, s, t)),
+    "consistency": Sampler(
+        lambda schedule, z, psi_hat, s, t, rng: gaussian.diffuse(
+            schedule, psi_hat, s, rng.normal("step", *z.shape[1:])
+        ),
+        looks_at_the_end=False,
+    ),
 }
 
 
@@ -74,9 +92,14 @@ class LCMD(Method):
         self.self_conditioning = params.self_conditioning
         # Made last, and only where it is used: without it, weights start and train as if there were no such thing.
         self.previous = _no_effect(params.embedding_dim) if params.self_conditioning else None
+        self.guide: Guide | None = None
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Self) -> dict[str, Tensor]:
         """The loss terms with a weight above 0, per image: {name: (B,)}. `teacher` is the EMA of this model."""
+        if self.guide is not None:
+            label = self.drop_classes(label, rng)
+            u = rng.stratified("time", self.batch_size)
+            return {"cd": consistency(self.guide, self.network, teacher.network, tokens_BN, label, u, rng)}
         psi_BND = self.embedding(tokens_BN)
         rng = rng.prefetch(**self._draws(psi_BND.shape[2]))
         label = self.drop_classes(label, rng)
@@ -109,6 +132,18 @@ class LCMD(Method):
             terms["warp"] = self.weighting.error(t, losses.cross_entropy(student_t.detach(), tokens_BN))
         return terms
 
+    def learn_from(self, teacher: Any, steps: int) -> None:
+        """Consistency distillation of the teacher's DDIM sampler, in its own space: the table stays as it is."""
+        if self.previous is not None:
+            raise ConfigError("a model with self-conditioning cannot be distilled: set distill.teacher to null")
+        self.load_state_dict(teacher.state_dict())
+        for fixed in (self.embedding, self.weighting):
+            fixed.requires_grad_(False)
+        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=self.table.device)
+        times = teacher.weighting.steps(u)
+        self.guide = Guide(teacher.network, teacher.embedding, teacher.psi_hat, teacher.schedule, times)
+        self.weights = {"cd": 1.0}
+
     @torch.no_grad()
     def teacher_logits(
         self, now: Noised, s: Tensor, label: Tensor | None, rng: CounterRNG, before: Tensor | None
@@ -126,22 +161,22 @@ class LCMD(Method):
 
     @torch.no_grad()
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
-        """Tokens (B, N) int64 for classes (B,), after `how.steps` steps and one last look at the clean end."""
+        """Tokens (B, N) int64 for classes (B,), read off at the last look, the one of `nfe`."""
         self.check(how)
-        predict = with_known_tokens(guided(self.network, how.guidance, null=self.classes), known)
-        step, size = SAMPLERS[how.sampler], len(rng.rows)
+        predict = with_known_tokens(guided(precise(self.network, how), how.guidance, null=self.classes), known)
+        sampler, size = SAMPLERS[how.sampler], len(rng.rows)
         u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=rng.rows.device)
         times = self.weighting.steps(u)
-        times_SB = times[:, None].expand(-1, size)
+        times_SB = times[: self._looks(how), None].expand(-1, size)
         z, before = rng.normal("prior", self.tokens, self.table.shape[1]), None
         for index, (t, s) in enumerate(pairwise(times_SB)):
             psi_hat = self.psi_hat(predict(self._input(z, before), t, label))
-            z, before = step(self.schedule, z, psi_hat, s, t, rng.with_step(index)), psi_hat
+            z, before = sampler.step(self.schedule, z, psi_hat, s, t, rng.with_step(index)), psi_hat
         return predict(self._input(z, before), times_SB[-1], label).argmax(dim=2)
 
     def nfe(self, how: Sampling) -> int:
         """Passes through the network that one image costs."""
-        return (how.steps + 1) * (2 if how.guidance else 1)
+        return self._looks(how) * (2 if how.guidance else 1)
 
     @torch.no_grad()
     def bound(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, levels: int) -> Tensor:
@@ -204,6 +239,10 @@ class LCMD(Method):
         """Logits at z; with self-conditioning those of a second look, which knows the first one."""
         first = None if self.previous is None else self.psi_hat(self.network(z_BND, t, label))
         return self.network(self._input(z_BND, first), t, label)
+
+    def _looks(self, how: Sampling) -> int:
+        """Times at which a sampler asks for a prediction."""
+        return how.steps + SAMPLERS[how.sampler].looks_at_the_end
 
     def alpha_bar(self, u: Tensor) -> Tensor:
         return self.schedule.alpha(self.schedule.between(u)) ** 2

@@ -5,13 +5,13 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
 from vqlcmd.params.errors import lines
 from vqlcmd.params.images import Evaluate, Images, Reference, Tokenize
-from vqlcmd.params.sections import Discrete, Network, Schedule, Train
+from vqlcmd.params.sections import Discrete, Distill, Network, Schedule, Train
 from vqlcmd.params.text import Text, TextEvaluate, TextReference, TextTokenize
 from vqlcmd.params.types import (
     Batch,
@@ -19,6 +19,7 @@ from vqlcmd.params.types import (
     Dimension,
     LogSnr,
     NonNegative,
+    Precision,
     Section,
     Seed,
     Share,
@@ -36,6 +37,7 @@ class Sample(Section):
 
     count: Count
     batch_size: Batch
+    precision: Precision
 
     @classmethod
     @functools.cache
@@ -79,6 +81,7 @@ class ModelParams(Section):
     discrete: Discrete
     network: Network
     train: Train
+    distill: Distill
 
     @model_validator(mode="after")
     def _schedule_has_the_shift(self) -> "ModelParams":
@@ -93,16 +96,23 @@ class ModelParams(Section):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample; `own` are the knobs of the method itself. A method refuses a sampler that it does not have."""
+    """How to sample; `own` are the knobs of the method itself. A method refuses a sampler that it does not have.
+
+    `precision` is that of the network's products; what images are decoded in is up to who decodes them.
+    """
 
     steps: int
     sampler: str
     guidance: float
     own: Mapping[str, Any]
+    precision: str
 
 
 class RunParams(ModelParams):
     """What every domain has: how a model of tokens is trained, sampled and bounded, whatever the tokens stand for."""
+
+    unit: ClassVar[str] = "sequences"
+    """What a row of N tokens is of, in words for people."""
 
     domain: Annotated[str, one_of("vqlcmd.params:DOMAINS")]
     weights: str
@@ -115,7 +125,7 @@ class RunParams(ModelParams):
     def sampling(self) -> Sampling:
         """The knobs of sampling together, with those of the chosen method."""
         own = self.sample.model_dump().get(self.method, {})
-        return Sampling(self.sample_steps, self.sampler, self.guidance, own)
+        return Sampling(self.sample_steps, self.sampler, self.guidance, own, self.sample.precision)
 
     @model_validator(mode="after")
     def _trainable(self) -> "RunParams":
@@ -134,6 +144,8 @@ class RunParams(ModelParams):
 
 class Params(RunParams):
     """All of params.yaml where the tokens are those of images."""
+
+    unit = "images"
 
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     images: Images
@@ -164,6 +176,8 @@ class Params(RunParams):
 class TextParams(RunParams):
     """All of params.yaml where the tokens are those of text."""
 
+    unit = "blocks"
+
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     text: Text
     tokenize: TextTokenize
@@ -183,6 +197,7 @@ class TextParams(RunParams):
             "embedding_dim": self.reference.proxy.embedding_dim,
             "network": self.reference.proxy.network,
             "train": self.train.model_copy(update=known | usual | watched),
+            "distill": self.distill.model_copy(update={"teacher": None, "sha256": None}),
         }
         return self.model_part().model_copy(update=update)
 

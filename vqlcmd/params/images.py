@@ -10,6 +10,7 @@ from vqlcmd.params.types import (
     Count,
     Extractor,
     Metric,
+    Precision,
     Rate,
     Section,
     Seed,
@@ -43,6 +44,7 @@ class Tokenize(Section):
     holdout: Share
     shard_images: Count
     batch_size: Batch
+    precision: Precision
 
 
 class ProxyFit(Section):
@@ -61,6 +63,7 @@ class Reference(Section):
     limit: Count | None
     statistics: str | None
     batch_size: Batch
+    precision: Precision
     proxy: ProxyFit
 
 
@@ -89,3 +92,4 @@ class Evaluate(Section):
     kid: Kid
     nearest: Nearest
     batch_size: Batch
+    precision: Precision

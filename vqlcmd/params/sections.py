@@ -15,7 +15,9 @@ from vqlcmd.params.types import (
     Positive,
     Rate,
     Section,
+    Sha256,
     Share,
+    Steps,
     Whole,
     one_of,
 )
@@ -93,6 +95,14 @@ class Train(Section):
         if len(set(self.ema)) < len(self.ema):
             raise ValueError(f"ema {self.ema} must be different decays: remove one")
         return self
+
+
+class Distill(Section):
+    """Learning from a frozen teacher in place of the method's own loss."""
+
+    teacher: str | None
+    sha256: Sha256 | None
+    steps: Steps
 
 
 def first_chains() -> dict[str, str]:

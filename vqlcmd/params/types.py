@@ -94,5 +94,7 @@ Decays = Annotated[
     list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1, max_length=16)
 ]
 Metric = Annotated[str, AfterValidator(_metric)]
+Precision = Literal["float32", "tf32", "bf16"]
+"""Of products, of matrices and in convolutions: vqlcmd/precision.py."""
 Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]
 """Networks whose features metrics rest on, and which end their names."""

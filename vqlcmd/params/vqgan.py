@@ -71,6 +71,7 @@ class Vqgan(Section):
     init: str | None
     sha256: Sha256 | None
     config: str | None
+    used_codes: str | None
     format: Literal["auto", "own", "taming", "ldm", "llamagen", "unleashing", "maskgit", "diffusers"]
     pixel_range: Literal["auto", "unit", "symmetric"]
     seed: Seed
@@ -85,7 +86,8 @@ class Vqgan(Section):
 
     def taken(self) -> dict[str, str | None]:
         """What decides on a tokenizer that is taken, for a later comparison; of places, a name and a digest alone."""
-        places = {"checkpoint": _place(self.checkpoint), "config": _place(self.config)}
+        keys = ("checkpoint", "config", "used_codes")
+        places = {key: _place(getattr(self, key)) for key in keys}
         return {**places, "format": self.format, "pixel_range": self.pixel_range}
 
 

@@ -1,20 +1,16 @@
 """A tokenizer that somebody else trained -> our VQGAN: its layout recognised, its architecture read from shapes."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from vqlcmd.pretrained import authors_config, inference
-from vqlcmd.pretrained.families import CODEBOOK, IGNORED, LAYOUTS, PROJECTION, USED, prefix, recognise
+from vqlcmd.pretrained import authors_config, inference, used_codes
+from vqlcmd.pretrained.families import CODEBOOK, IGNORED, LAYOUTS, USED, prefix, recognise
 from vqlcmd.pretrained.tensors import about, read_tensors
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.paths import experiment_remedy
-from vqlcmd.tokenizer.blocks import Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN, build, load
 
 FOLDER_FILES = ("vqgan.safetensors", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -28,13 +24,15 @@ def read(
     config: Path | None = None,
     digest: str | None = None,
     pixel_range: str = "auto",
+    used: Path | None = None,
 ) -> tuple[VQGAN, dict[str, Any]]:
     """The tokenizer of a checkpoint file, or of a diffusers folder, frozen; and where it comes from.
 
     `kind` is one of LAYOUTS, `own` or `auto`; `config` is the authors' configuration, looked for beside the file
-    where None; `digest` a SHA-256 to insist on; `pixel_range` is `unit`, `symmetric`, or `auto` where files tell it.
-    Under `assumed` the origin has what nobody told and tensors do not show, under `codes` the whole codebook's size
-    where only some of its codes are in use.
+    where None; `digest` a SHA-256 to insist on; `pixel_range` is `unit`, `symmetric`, or `auto` where files tell it;
+    `used` a file with the codes in use, or the token of each code: `used_codes.read_codes`.
+    Under `assumed` the origin has what nobody told and tensors do not show, under `codes` the number of codes where
+    there are fewer tokens, under `used_codes` the file that says so.
     ConfigError and DataError, in one line, where file, layout, configuration and digest do not fit together.
     """
     path = _weights(source)
@@ -45,6 +43,10 @@ def read(
     header = about(path)
     header = header if header.get("kind") == "VQGAN" else {}
     if header or kind == "own":
+        if used:
+            raise ConfigError(
+                f"vqgan.used_codes is {used}, but {path} is a file that this project wrote: set it to null"
+            )
         return _own(path, header, kind, pixel_range), {**origin, "format": "own", "origin": header.get("provenance")}
     if config and not config.is_file():
         raise ConfigError(
@@ -57,8 +59,10 @@ def read(
     if place:
         authors_config.raise_if_unsupported(claimed, place)
         origin["config"] = {"file": place.name, "sha256": sha256(place)}
+    if used:
+        origin["used_codes"] = {"file": used.name, "sha256": sha256(used) if used.is_file() else None}
     try:
-        vqgan, told = _convert(path, kind, claimed, pixel_range)
+        vqgan, told = _convert(path, kind, claimed, pixel_range, used)
     except ConfigError as error:
         raise ConfigError(f"{path}{f' with {place}' if place else ''}: {error}") from None
     return vqgan, {**origin, **told}
@@ -93,12 +97,19 @@ def _own(path: Path, header: dict[str, Any], kind: str, pixel_range: str) -> VQG
     return vqgan
 
 
-def _convert(path: Path, kind: str, claimed: dict[str, Any], pixel_range: str) -> tuple[VQGAN, dict[str, Any]]:
+def _convert(
+    path: Path, kind: str, claimed: dict[str, Any], pixel_range: str, beside: Path | None
+) -> tuple[VQGAN, dict[str, Any]]:
+    values = used_codes.read_codes(beside) if beside else None
     file = read_tensors(path)
     try:
         start = prefix(file.shapes)
         theirs = {name[len(start) :]: shape for name, shape in file.shapes.items() if name.startswith(start)}
         used = theirs.get(USED)
+        if used is not None and beside:
+            raise ConfigError(
+                f"vqgan.used_codes is {beside}, but the file has a list of its own, {USED}: set it to null"
+            )
         theirs = {name: shape for name, shape in theirs.items() if not IGNORED.match(name)}
         name = recognise(theirs) if kind == "auto" else kind
         layout = LAYOUTS[name]
@@ -130,30 +141,13 @@ def _convert(path: Path, kind: str, claimed: dict[str, Any], pixel_range: str) -
     if broken:
         raise DataError(f"{path} holds numbers that are not finite, in {broken[0]}: download it again")
     told = {"format": name, "assumed": inference.unsaid(layout, claimed, architecture, guess)}
-    if used is not None:
+    if used is not None or beside:
         told["codes"] = architecture.n_embed
-        codes = file.read([start + USED])[start + USED]
-        architecture, weights = _in_use(path, architecture, weights, codes)
+    if used is not None:
+        listed = file.read([start + USED])[start + USED]
+        architecture, weights = used_codes.listed(architecture, weights, listed, f"{path}: {USED}")
+    if beside and values is not None:
+        architecture, weights = used_codes.chosen(architecture, weights, values, beside)
     if architecture.variant.unit_codes:
         weights[CODEBOOK] = F.normalize(weights[CODEBOOK], dim=1)
     return build(architecture, weights), told
-
-
-def _in_use(
-    path: Path, architecture: Architecture, weights: dict[str, Tensor], used: Tensor
-) -> tuple[Architecture, dict[str, Tensor]]:
-    """The tokenizer with the `used` codes alone, in their order. DataError where these are no codes."""
-    codes = used.long()
-    whole = used.ndim == 1 and torch.equal(codes.float(), used)
-    if (
-        not whole
-        or not 2 <= len(codes.unique()) == len(codes)
-        or codes.min() < 0
-        or codes.max() >= architecture.n_embed
-    ):
-        raise DataError(
-            f"{path}: {USED} is no list of different codes below {architecture.n_embed}: download the file again"
-        )
-    names = (CODEBOOK, PROJECTION, PROJECTION.replace("weight", "bias"))
-    chosen = {name: weights[name][codes] for name in names if name in weights}
-    return dataclasses.replace(architecture, n_embed=len(codes)), weights | chosen

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vqlcmd.precision import FLOAT32
 from vqlcmd.reports.revision import Revision, as_text
 from vqlcmd.reports.stale import HOW_IT_RUNS
 from vqlcmd.runtime.errors import ConfigError
@@ -20,6 +21,8 @@ MEASURED_BY = (
     "neighbours",
     "kid",
     "inception_score_splits",
+    "precision",
+    "reference_precision",
     "statistics",
     "text",
     "blocks",
@@ -27,6 +30,8 @@ MEASURED_BY = (
     "language_model",
 )
 """Of the protocol, what two numbers must share to be compared."""
+UNSAID = {"precision": FLOAT32, "reference_precision": FLOAT32}
+"""What held where a protocol from before says nothing of it."""
 IN_A_LABEL = 3
 """Parameters, at most; where more differ, a run goes by its name."""
 LONGEST = 60
@@ -107,7 +112,7 @@ def _remarks(runs: Sequence[Revision]) -> list[str]:
         for run, made in zip(runs, protocols, strict=True)
         if not made
     ]
-    known = [made for made in protocols if made]
+    known = [UNSAID | made for made in protocols if made]
     different = [key for key in MEASURED_BY if any(made.get(key) != known[0].get(key) for made in known[1:])]
     if different:
         values = "; ".join(f"{key} {', '.join(_short(made.get(key)) for made in known)}" for key in different)

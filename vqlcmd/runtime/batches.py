@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from vqlcmd.runtime import launcher
-from vqlcmd.runtime.distributed import any_rank, broadcast_object, in_order, rank, world
+from vqlcmd.runtime.distributed import any_rank, broadcast_object, gather, in_order, rank, world
 from vqlcmd.runtime.errors import Interrupted
 from vqlcmd.runtime.progress import Progress
 from vqlcmd.runtime.resume import State
@@ -35,20 +35,41 @@ class Collector(Protocol[T]):
         ...
 
 
-def collect(
-    title: str, total: int, each: int, pieces: Callable[[int], Iterator[U]], collector: Collector[U], state: State
-) -> None:
-    """Work through images 0 .. total - 1 in batches of `each`, from the start or from where the same run stopped.
+class Local(Protocol):
+    """What every process keeps of its own batches, and no message carries before a state is saved."""
 
-    `pieces(first)` makes this process's batches of those from `first` on: numbers r, r + W, ... of W processes. Raises
-    Interrupted once a stop is asked for and the state is saved.
+    def state_dict(self) -> Any:
+        """All that was taken."""
+        ...
+
+    def load_state_dict(self, saved: list[Any]) -> None:
+        """Go on from what each process of the stopped run had kept, which may have been more or fewer of them."""
+
+
+def collect(
+    title: str,
+    total: int,
+    each: int,
+    pieces: Callable[[int], Iterator[U]],
+    collector: Collector[U],
+    state: State,
+    local: Local | None = None,
+    unit: str = "images",
+) -> None:
+    """Work through 0 .. total - 1 of `unit` in batches of `each`, from the start or from where the same run stopped.
+
+    `pieces(first)` makes this process's batches of those from `first` on: numbers r, r + W, ... of W processes, and may
+    leave in `local` what process 0 need not see of each. Raises Interrupted once a stop is asked for and the state is
+    saved.
     """
     saved = state.load() if rank() == 0 else None
     done = broadcast_object(saved["done"] if saved and collector.load_state_dict(saved["collected"]) else 0)
+    if local is not None and done:
+        local.load_state_dict(broadcast_object(saved["local"] if saved else []))
     saved_at = time.monotonic()
-    with launcher.graceful() as stop, Progress(title, total, quiet=rank() > 0) as progress:
+    with launcher.graceful() as stop, Progress(title, total, unit=unit, quiet=rank() > 0) as progress:
         if done and rank() == 0:
-            print(f"{title}: goes on after {done} of {total} images", flush=True)
+            print(f"{title}: goes on after {done} of {total} {unit}", flush=True)
         for gathered in in_order(pieces(done), -(-(total - done) // each)):
             for piece in gathered:
                 collector.add(piece)
@@ -56,8 +77,12 @@ def collect(
             progress.update(done, done - before)
             stopping = any_rank(stop()) and done < total
             late = time.monotonic() - saved_at > collector.seconds_between_saves
-            if rank() == 0 and (stopping or late or collector.wants_saving(done == total)):
-                state.save({"done": done, "collected": collector.state_dict()})
+            saving = rank() == 0 and (stopping or late or collector.wants_saving(done == total))
+            kept = []
+            if local is not None and (saving := any_rank(saving)):
+                kept = gather(local.state_dict())
+            if rank() == 0 and saving:
+                state.save({"done": done, "collected": collector.state_dict(), "local": kept})
                 saved_at = time.monotonic()
             if stopping:
-                raise Interrupted(f"stopped after {done} of {total} images; the same command goes on from there")
+                raise Interrupted(f"stopped after {done} of {total} {unit}; the same command goes on from there")

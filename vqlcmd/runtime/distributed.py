@@ -129,6 +129,15 @@ def broadcast_object(value: T) -> T:
     return held[0]
 
 
+def gather(value: T) -> list[T]:
+    """What every process has, in the order of their numbers, on process 0; an empty list on the others."""
+    if world() == 1:
+        return [value]
+    everyone: list[T] = [value] * world()
+    distributed.gather_object(value, everyone if rank() == 0 else None)
+    return everyone if rank() == 0 else []
+
+
 def in_order(parts: Iterator[T], total: int) -> Iterator[list[T]]:
     """Of `total` pieces of work, of which process r of W does numbers r, r + W, ...: W at a time, on process 0.
 
@@ -139,6 +148,4 @@ def in_order(parts: Iterator[T], total: int) -> Iterator[list[T]]:
         if world() == 1:
             yield mine
             continue
-        everyone: list[list[T]] = [[] for _ in range(world())]
-        distributed.gather_object(mine, everyone if rank() == 0 else None)
-        yield [part for each in everyone for part in each]
+        yield [part for each in gather(mine) for part in each]

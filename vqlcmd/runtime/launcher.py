@@ -35,7 +35,7 @@ WORKER_LOST = re.compile(r"^DataLoader worker \(pid.*(killed by signal: (Killed|
 KNOBS = {
     "vqgan": "lower vqgan.fit.batch_size, or set VQLCMD_WORKERS=0",
     "tokenize": "lower tokenize.batch_size, or set VQLCMD_WORKERS=0",
-    "train": "set VQLCMD_MICRO_BATCH to fewer images at once, which changes no result, or lower train.batch_size",
+    "train": "set VQLCMD_MICRO_BATCH to fewer at once, which changes no result, or lower train.batch_size",
     "sample": "lower sample.batch_size",
     "bound": "lower bound.batch_size",
     "reference": "lower reference.batch_size, or set VQLCMD_WORKERS=0",

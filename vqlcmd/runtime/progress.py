@@ -13,13 +13,13 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts to `total`; `update(done, images, figures)` may be called as often as one likes."""
+    """Counts to `total`; `update(done, more, figures)` may be called as often as one likes. `unit` is of the rate."""
 
-    def __init__(self, title: str, total: int, *, quiet: bool = False):
-        self.title, self.total, self.quiet = title, total, quiet
+    def __init__(self, title: str, total: int, *, unit: str = "images", quiet: bool = False):
+        self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self._started = self._printed = time.monotonic()
         self._first: int | None = None
-        self._images = 0.0
+        self._seen = 0.0
         self._bar: Bar | None = None
         self._task = None
 
@@ -39,14 +39,14 @@ class Progress:
         elif kind is None and not self.quiet:
             print(f"{self.title}: {self.total} done in {_clock(time.monotonic() - self._started)}", flush=True)
 
-    def update(self, done: int, images: float = 0, figures: Mapping[str, float] | None = None) -> None:
-        """`done` of total are done; `images` more images went through since the last call."""
+    def update(self, done: int, more: float = 0, figures: Mapping[str, float] | None = None) -> None:
+        """`done` of total are done; `more` of the unit went through since the last call."""
         self._first = done - 1 if self._first is None else self._first
-        self._images += images
+        self._seen += more
         now = time.monotonic()
-        rate = self._images / max(now - self._started, 1e-9)
+        rate = self._seen / max(now - self._started, 1e-9)
         text = [f"{name} {value:.4g}" for name, value in (figures or {}).items()]
-        text += [f"{rate:.0f} images/s"] if self._images else []
+        text += [f"{rate:.0f} {self.unit}/s"] if self._seen else []
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, figures=" · ".join(text))
         elif not self.quiet and now - self._printed >= SECONDS_BETWEEN_LINES:

@@ -119,6 +119,6 @@ def _about(domain: str, model: Trained) -> dict[str, Any]:
 
 def _copy(source: Path, target: Path) -> None:
     if not source.is_file():
-        raise DataError(f"{source} is missing: `dvc repro` makes it, `dvc pull` fetches it")
+        raise DataError(f"{source} is missing: `dvc repro` makes it")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)

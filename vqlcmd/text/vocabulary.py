@@ -222,7 +222,7 @@ class Vocabulary:
 def load(path: Path) -> Vocabulary:
     """The vocabulary in a file. DataError where it is missing, or none."""
     if not path.is_file():
-        raise DataError(f"{path} is missing: `dvc repro` makes it, `dvc pull` fetches it")
+        raise DataError(f"{path} is missing: `dvc repro` makes it")
     values = read_json(path, REMEDY)
     try:
         if not isinstance(values, dict) or values.get("format") != FORMAT:

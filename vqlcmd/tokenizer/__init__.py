@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vqlcmd.precision import FLOAT32
 from vqlcmd.runtime.errors import DataError, shown
 from vqlcmd.runtime.safetensors_file import read_about
 
@@ -34,11 +35,11 @@ class Tokenizer(Protocol):
         """Rows and columns of the tokens of images with so many pixels. ConfigError where they do not fit."""
         ...
 
-    def encode(self, images_BCHW: Tensor, /) -> Tensor:
+    def encode(self, images_BCHW: Tensor, /, *, precision: str = FLOAT32) -> Tensor:
         """Images float32 in [-1, 1] to tokens: int64 [B, N], row by row from the top left."""
         ...
 
-    def decode(self, tokens_BN: Tensor, grid: tuple[int, int], /) -> Tensor:
+    def decode(self, tokens_BN: Tensor, grid: tuple[int, int], /, *, precision: str = FLOAT32) -> Tensor:
         """Tokens int64 [B, N] on a grid to images float32 [B, C, H, W] in [-1, 1]."""
         ...
 

@@ -26,6 +26,7 @@ MOST = {
     "mid_blocks": 64,
     "extra_blocks": 64,
     "latent_kernel": 63,
+    "merged": 2**16,
 }
 """Far beyond any tokenizer, but small enough that a file which declares more cannot keep the machine busy."""
 MOST_LEVELS = 14
@@ -64,9 +65,11 @@ class Variant:
     """The network's own pixels are from 0 to 1."""
     tanh_out: bool = False
     """After the decoder's last convolution."""
+    merged: int = 0
+    """Tokens that the codes are merged into, each decoded as the first of its codes; 0: every code is a token."""
 
     def __post_init__(self) -> None:
-        for name, least in (("groups", 1), ("mid_blocks", 1), ("extra_blocks", 0), ("latent_kernel", 1)):
+        for name, least in (("groups", 1), ("mid_blocks", 1), ("extra_blocks", 0), ("latent_kernel", 1), ("merged", 0)):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= MOST[name]:
                 rule = f"a whole number from {least} to {MOST[name]} is needed"
@@ -127,6 +130,9 @@ class Architecture:
             raise ConfigError(
                 f"vqgan.n_embed is {shown_repr(self.n_embed)}: tokens are 16-bit; choose a number from 2 to 65536"
             )
+        if self.variant.merged == 1 or self.variant.merged >= self.n_embed:
+            rule = f"their number must be from 2 to {self.n_embed - 1}, below that of the codes"
+            raise ConfigError(f"the tokenizer's codes are merged into {self.variant.merged} tokens: {rule}")
         if not self.variant.quant_convs and self.z_channels != self.embed_dim:
             rule = "must be equal where no convolution stands between them"
             raise ConfigError(f"vqgan.z_channels {self.z_channels} and vqgan.embed_dim {self.embed_dim} {rule}")

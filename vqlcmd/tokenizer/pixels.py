@@ -1,25 +1,7 @@
-"""Pixels as bytes and as numbers, and the precision in which they are computed."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+"""Pixels as bytes and as numbers."""
 
 import torch
 from torch import Tensor
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Float32 products as such on CUDA: TF32, which cuDNN takes by default, keeps 10 bits and changes nearest codes."""
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
 
 
 def to_float(pixels: Tensor) -> Tensor:

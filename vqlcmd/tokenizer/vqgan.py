@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqlcmd.precision import FLOAT32, computing
 from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.machine import autocast
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokenizer.blocks import TAMING, Architecture, Unit, Variant, decoder, encoder
-from vqlcmd.tokenizer.pixels import full_precision
 
 SEARCH_ROWS = 4096
+MERGE = "merge.table"
+"""The one tensor of whole numbers."""
 TENSORS_A_BLOCK = 6
 """Two norms and two convolutions without biases."""
 
@@ -71,6 +73,37 @@ class GumbelQuantizer(Quantizer):
         return self.proj(z_BDHW).argmax(dim=1).flatten(1)
 
 
+class Merge(nn.Module):
+    """Codes to fewer tokens and back: a table has the token of each code, and a token stands for its first code."""
+
+    def __init__(self, codes: int, tokens: int) -> None:
+        super().__init__()
+        self.count = tokens
+        self.register_buffer("table", torch.zeros(codes, dtype=torch.int64))
+        self.table: Tensor
+
+    def tokens(self, codes: Tensor) -> Tensor:
+        """The tokens of codes, of any shape."""
+        return self.table[codes]
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """The first codes of tokens, of any shape."""
+        return self.first[tokens]
+
+    @property
+    def first(self) -> Tensor:
+        """int64 [tokens]; the number of codes for a token that has none."""
+        places = torch.arange(len(self.table), device=self.table.device)
+        none = places.new_full((self.count,), len(self.table))
+        return none.scatter_reduce(0, self.table, places, "amin")
+
+    def raise_if_wrong(self) -> None:
+        """DataError where the table names other tokens than there are, or leaves one without a code."""
+        least, most = int(self.table.min()), int(self.table.max())
+        if least < 0 or most >= self.count or bool((self.first == len(self.table)).any()):
+            raise DataError(f"merge.table is no table of its codes' {self.count} tokens: make it again")
+
+
 class VQGAN(nn.Module):
     """Images in [-1, 1] to tokens and back. Keys of the state_dict are taming's, arithmetic is the architecture's.
 
@@ -90,16 +123,18 @@ class VQGAN(nn.Module):
             self.quant_conv = nn.Conv2d(architecture.z_channels, architecture.embed_dim, 1)
             self.post_quant_conv = nn.Conv2d(architecture.embed_dim, architecture.z_channels, 1)
         self.unit = Unit() if variant.unit_codes else nn.Identity()
+        self.merge = Merge(architecture.n_embed, variant.merged) if variant.merged else None
 
     @property
     def codebook(self) -> Tensor:
-        """[K, embed_dim]."""
-        return self.quantize.embedding.weight
+        """What tokens are decoded as: [K, embed_dim]."""
+        weight = self.quantize.embedding.weight
+        return weight if self.merge is None else weight[self.merge.first]
 
     @property
     def codes(self) -> int:
-        """K."""
-        return self.architecture.n_embed
+        """K, the number of tokens."""
+        return self.architecture.variant.merged or self.architecture.n_embed
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of images with so many pixels. ConfigError where `downsampling` divides not."""
@@ -113,26 +148,36 @@ class VQGAN(nn.Module):
 
     def latents(self, images_BCSS: Tensor) -> Tensor:
         """What is quantised: float32 [B, embed_dim, H, W], also under autocast, since 16 bits change nearest codes."""
-        factor, (height, width) = self.architecture.downsampling, images_BCSS.shape[2:]
-        assert height % factor == width % factor == 0, f"{factor} does not divide {height} x {width}"
         with autocast(images_BCSS.device.type, enabled=False):
-            return self.unit(self.quant_conv(self.encoder(images_BCSS.float())))
+            return self._latents(images_BCSS)
 
     def decode_latents(self, z_BDHW: Tensor) -> Tensor:
         """Codes, or latents, to images [B, C, S, S], not clamped; gradients pass."""
         return self.decoder(self.post_quant_conv(z_BDHW))
 
     @torch.no_grad()
-    def encode(self, images_BCSS: Tensor) -> Tensor:
-        """Images in [-1, 1] to the indices of their codes: int64 [B, N], row by row from the top left."""
-        with full_precision(), autocast(images_BCSS.device.type, enabled=False):
-            return self.quantize.tokens(self.latents(images_BCSS))
+    def encode(self, images_BCSS: Tensor, precision: str = FLOAT32) -> Tensor:
+        """Images in [-1, 1] to the indices of their codes: int64 [B, N], row by row from the top left.
+
+        `precision` is the encoder's; the nearest code is searched in float32.
+        """
+        with computing(precision, images_BCSS.device):
+            z_BDHW = self._latents(images_BCSS).float()
+        with computing(FLOAT32, images_BCSS.device):
+            codes_BN = self.quantize.tokens(z_BDHW)
+            return codes_BN if self.merge is None else self.merge.tokens(codes_BN)
 
     @torch.no_grad()
-    def decode(self, indices_BN: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, indices_BN: Tensor, grid: tuple[int, int] | None = None, precision: str = FLOAT32) -> Tensor:
         """Indices [B, N] on a grid, a square one unless told, to images float32 [B, C, S, S], clamped to [-1, 1]."""
-        with full_precision():
-            return self.decode_latents(self.quantize.lookup(indices_BN, grid)).float().clamp(-1, 1)
+        codes_BN = indices_BN if self.merge is None else self.merge.codes(indices_BN)
+        with computing(precision, indices_BN.device):
+            return self.decode_latents(self.quantize.lookup(codes_BN, grid)).float().clamp(-1, 1)
+
+    def _latents(self, images_BCSS: Tensor) -> Tensor:
+        factor, (height, width) = self.architecture.downsampling, images_BCSS.shape[2:]
+        assert height % factor == width % factor == 0, f"{factor} does not divide {height} x {width}"
+        return self.unit(self.quant_conv(self.encoder(images_BCSS.float())))
 
 
 def save(vqgan: VQGAN, path: Path, provenance: Mapping[str, Any]) -> None:
@@ -163,12 +208,15 @@ def build(architecture: Architecture, tensors: Mapping[str, Tensor]) -> VQGAN:
     Building takes time and memory by the architecture, not by the weights, so the number of these is compared first.
     """
     raise_if_too_few(architecture, len(tensors))
-    other = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
-    if other:
-        raise DataError(f"{shown(other[0])} is {tensors[other[0]].dtype}, not float32")
+    for name, tensor in tensors.items():
+        kind = torch.int64 if name == MERGE else torch.float32
+        if tensor.dtype != kind:
+            raise DataError(f"{shown(name)} is {tensor.dtype}, not {str(kind).removeprefix('torch.')}")
     with torch.device("meta"):
         vqgan = VQGAN(architecture)
     vqgan.load_state_dict(tensors, assign=True)
+    if vqgan.merge is not None:
+        vqgan.merge.raise_if_wrong()
     return vqgan.eval().requires_grad_(False)
 
 

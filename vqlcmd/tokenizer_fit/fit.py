@@ -104,6 +104,8 @@ def fit(
     stateful |= {"average": average} if settings.ema else {}
     stateful |= {"critic": critic, "critic_optimizer": critic_optimizer} if critic else {}
     first = _resume(state, stateful, random)
+    if first and distributed.rank() == 0:
+        print(f"vqgan: goes on from step {first}", flush=True)
 
     quantise_from = 0 if has_codes else math.floor(settings.continuous_fraction * settings.steps)
     settled_from = settings.steps - math.floor(settings.decoder_only_fraction * settings.steps)

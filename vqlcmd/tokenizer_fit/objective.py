@@ -84,31 +84,41 @@ class Objective:
         """The loss, and its terms unweighted. `adversarial` is the share of that term's full weight at this step."""
         settings = self._settings
         terms: dict[str, Tensor] = {}
+        balanced = self._discriminator is not None and bool(adversarial)
+        # Each network is gone back through once: what follows starts from the gradients at the pictures.
+        seen_BCSS = y_BCSS.detach().requires_grad_() if balanced else y_BCSS
         weights = {"l2": settings.l2, "l1": settings.l1, "perceptual": settings.perceptual}
         if settings.l2:
-            terms["l2"] = F.mse_loss(y_BCSS, x_BCSS)
+            terms["l2"] = F.mse_loss(seen_BCSS, x_BCSS)
         if settings.l1:
-            terms["l1"] = F.l1_loss(y_BCSS, x_BCSS)
+            terms["l1"] = F.l1_loss(seen_BCSS, x_BCSS)
         if self._perceptual is not None:
-            terms["perceptual"] = self._perceptual(y_BCSS, x_BCSS).mean()
+            terms["perceptual"] = self._perceptual(seen_BCSS, x_BCSS).mean()
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        if self._discriminator is not None and adversarial:
-            terms["adversarial"] = verdict(self._discriminator(y_BCSS).float())
-            weight = torch.ones_like(loss)
-            if settings.discriminator.adaptive:
-                weight = self._balance(loss, terms["adversarial"])
-            loss = loss + settings.adversarial * adversarial * weight * terms["adversarial"]
+        if self._discriminator is not None and balanced:
+            terms["adversarial"] = verdict(self._discriminator(seen_BCSS).float())
+            slopes = [torch.autograd.grad(term, seen_BCSS)[0] for term in (loss, terms["adversarial"])]
+            weight = self._balance(y_BCSS, slopes) if settings.discriminator.adaptive else torch.ones_like(loss)
+            share = settings.adversarial * adversarial * weight
             terms["adversarial_weight"] = weight
+            loss = _with_gradient(loss + share * terms["adversarial"], y_BCSS, slopes[0] + share * slopes[1])
         for name, weight in (("commitment", settings.commitment), ("codebook", settings.codebook)):
             if name in coded.terms:
                 terms[name] = coded.terms[name]
                 loss = loss + weight * coded.terms[name]
         return loss, terms
 
-    def _balance(self, reconstruction: Tensor, adversarial: Tensor) -> Tensor:
-        """Ratio of the terms' gradients at the decoder's last weights, of all processes' pictures: taming's lambda."""
-        gradients = [
-            torch.autograd.grad(term, self._last, retain_graph=True)[0] for term in (reconstruction, adversarial)
-        ]
+    def _balance(self, y_BCSS: Tensor, slopes: list[Tensor]) -> Tensor:
+        """Ratio of the terms' gradients at the decoder's last weights, of all processes' pictures: taming's lambda.
+
+        `slopes` are their gradients at the pictures.
+        """
+        gradients = [torch.autograd.grad(y_BCSS, self._last, slope, retain_graph=True)[0] for slope in slopes]
         distributed.average(gradients)
         return gradient_ratio(*gradients)
+
+
+def _with_gradient(value: Tensor, at: Tensor, slope: Tensor) -> Tensor:
+    """The number `value`, whose gradient at `at` is `slope`."""
+    line = (at * slope.detach()).sum()
+    return value.detach() + (line - line.detach())

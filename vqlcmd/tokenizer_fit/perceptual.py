@@ -38,10 +38,10 @@ class EfficientNetDistance(nn.Module):
         self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.blocks = nn.Sequential(*network._blocks[: LAYERS[-1] + 1])
         self.eval().requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        features = self._features(torch.cat([x, y]))
-        pairs = (feature_BCHW.chunk(2) for feature_BCHW in features)
+        pairs = zip(self._features(x), self._features(y), strict=True)
         return torch.stack([feature_distance(*pair) for pair in pairs]).mean(dim=0)
 
     def _features(self, x: Tensor) -> list[Tensor]:

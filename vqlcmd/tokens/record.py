@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import webdataset
 
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.tokens.header import MOST_CODES
@@ -27,6 +26,9 @@ def write_record(path: Path, number: int, tokens: np.ndarray, labels: np.ndarray
     """
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < MOST_CODES:
         raise DataError(f"{path}: tokens from {tokens.min()} to {tokens.max()} do not fit into 16 bits, 0 to 65535")
+    # Brings the loaders of PyTorch, and who only reads needs none of them.
+    import webdataset
+
     with webdataset.TarWriter(str(path), mtime=0) as writer:  # type: ignore[no-untyped-call]
         record = {"tokens.npy": tokens.astype(np.uint16), "cls.npy": labels, "index.npy": index}
         writer.write({"__key__": f"{number:06}", **record})
@@ -60,7 +62,8 @@ def parse_npy(contents: bytes, dtype: str, shape: tuple[int | None, ...], name: 
     length = int.from_bytes(contents[len(MAGIC) : start], "little")
     text = contents[start : start + length]
     sides = ", ".join(r"(\d{1,12})" if side is None else f"({side})" for side in shape)
-    wanted = rf"\{{'descr': '{dtype}', 'fortran_order': False, 'shape': \({sides}{',' * (len(shape) == 1)}\), \}} *\n"
+    sides += "," * (len(shape) == 1)
+    wanted = rf"\{{'descr': '{re.escape(dtype)}', 'fortran_order': False, 'shape': \({sides}\), \}} *\n"
     found = re.fullmatch(wanted.encode(), text)
     if not contents.startswith(MAGIC) or found is None:
         raise ValueError(f"{name} does not hold {dtype} {shape}")

@@ -22,8 +22,8 @@ from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 from vqlcmd.tokens.header import FORMAT, check_codes, checked_file, listed_split, read_header, shard_name
 from vqlcmd.tokens.record import parse_npy, read_record, write_record
 
-NONE_HELD_OUT = "no image is held out: tokenize.holdout is 0, or too small for so few images"
-"""Why a number of held-out images is null."""
+NONE_HELD_OUT = "nothing is held out: tokenize.holdout is 0, or too small for so little data"
+"""Why a number of held-out images, or of blocks of text, is null."""
 CODEBOOK, PREVIEWS = "codebook.npy", "previews.safetensors"
 
 

@@ -8,7 +8,7 @@ one does, on any number of processes. An image meets only images of its window; 
 import itertools
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,13 @@ WINDOWS_IN_MEMORY = 4
 """The one in use, one before it for a batch that spans two, the next one being read, and its shards before joining."""
 
 
+class Window(NamedTuple):
+    """Shard numbers, and the position in the epoch of the image after its last one."""
+
+    shards: list[int]
+    end: int
+
+
 class StreamedSplit:
     """Windows of about `window_images` images each, on `device`; the next one is read while the last one is used."""
 
@@ -34,7 +41,7 @@ class StreamedSplit:
         self._window_images, self._size = window_images, listed["images"]
         self._reader = ThreadPoolExecutor(max_workers=1)
         self._windows: dict[tuple[int, int, int], Future[Split]] = {}
-        self._plans: dict[tuple[int, int], list[list[int]]] = {}
+        self._plans: dict[tuple[int, int], list[Window]] = {}
 
     def __len__(self) -> int:
         return self._size
@@ -46,15 +53,14 @@ class StreamedSplit:
         epochs, offsets = positions // len(self), positions % len(self)
         pieces = []
         for epoch in epochs.unique().tolist():
-            here, start = offsets[epochs == epoch], 0
-            for number, window in enumerate(self._plan(seed, epoch)):
-                count = sum(self._listed[shard]["images"] for shard in window)
-                inside = here[(here >= start) & (here < start + count)] - start
-                if len(inside):
-                    held = self._window(seed, epoch, number)
-                    inside = inside.to(self._device)
-                    pieces.append((held.tokens[inside].long(), held.labels[inside]))
-                start += count
+            here = offsets[epochs == epoch]
+            ends = torch.tensor([window.end for window in self._plan(seed, epoch)])
+            # Rows of a batch follow each other, so these are one window or two.
+            for number in torch.bucketize(here, ends, right=True).unique().tolist():
+                start = int(ends[number - 1]) if number else 0
+                inside = (here[(here >= start) & (here < ends[number])] - start).to(self._device)
+                held = self._window(seed, epoch, number)
+                pieces.append((held.tokens[inside].long(), held.labels[inside]))
         tokens, labels = (torch.cat(column) for column in zip(*pieces, strict=True))
         return tokens, labels, rows.to(self._device)
 
@@ -62,18 +68,18 @@ class StreamedSplit:
         """Tokens (n, N) int64 and classes (n,) of the first images, at most one shard's."""
         return shards.read_shards(self._directory, self._header, self._listed[:1]).to(self._device).first(count)
 
-    def _plan(self, seed: int, epoch: int) -> list[list[int]]:
-        """Shard numbers of each window of an epoch."""
+    def _plan(self, seed: int, epoch: int) -> list[Window]:
+        """The windows of an epoch."""
         if (seed, epoch) not in self._plans:
             generator = torch.Generator().manual_seed(address(seed, "shards", epoch))
-            windows: list[list[int]] = [[]]
-            held = 0
+            windows, start = [Window([], 0)], 0
             for shard in torch.randperm(len(self._listed), generator=generator).tolist():
-                if windows[-1] and held + self._listed[shard]["images"] > self._window_images:
-                    windows.append([])
-                    held = 0
-                windows[-1].append(shard)
-                held += self._listed[shard]["images"]
+                images = self._listed[shard]["images"]
+                if windows[-1].shards and windows[-1].end - start + images > self._window_images:
+                    start = windows[-1].end
+                    windows.append(Window([], start))
+                windows[-1].shards.append(shard)
+                windows[-1] = windows[-1]._replace(end=windows[-1].end + images)
             self._plans = {key: plan for key, plan in self._plans.items() if key[1] >= epoch - 1}
             self._plans[seed, epoch] = windows
         return self._plans[seed, epoch]
@@ -91,7 +97,7 @@ class StreamedSplit:
         return self._windows[wanted].result()
 
     def _read(self, seed: int, epoch: int, number: int) -> Split:
-        listed = [self._listed[shard] for shard in self._plan(seed, epoch)[number]]
+        listed = [self._listed[shard] for shard in self._plan(seed, epoch)[number].shards]
         split = shards.read_shards(self._directory, self._header, listed)
         generator = torch.Generator().manual_seed(address(seed, "window", epoch, number))
         order = torch.randperm(len(split), generator=generator)
@@ -107,8 +113,8 @@ def open_split(directory: Path, name: str, device: torch.device, memory: int) ->
         return shards.read_split(directory, name).to(device)
     window = max(memory // WINDOWS_IN_MEMORY // each, 1)
     print(
-        f"{name}: {images} images of {each} bytes are more than the {memory / 1e6:.0f} MB for tokens: "
-        f"streamed in windows of about {window} images",
+        f"{name}: {images} sequences of {each} bytes are more than the {memory / 1e6:.0f} MB for tokens: "
+        f"streamed in windows of about {window} sequences",
         flush=True,
     )
     return StreamedSplit(directory, name, window, device)

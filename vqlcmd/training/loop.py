@@ -35,6 +35,7 @@ def train(
     keep: Callable[[str, Method], None] = lambda name, average: None,
     watch: Callable[[list[dict[str, float]]], None] = lambda rows: None,
     show: Callable[[int, Method], None] = lambda step, average: None,
+    unit: str = "sequences",
 ) -> tuple[Method, list[dict[str, float]]]:
     """Train `method` in place; returns its moving average and the curves, a row per `log_every` steps.
 
@@ -43,7 +44,7 @@ def train(
     together, for a device that cannot hold this process's share at once; their gradients add up. `keep` gets the
     average at each of `train.snapshots`, as "snapshots/STEP", and at the end the others of `train.ema`, as "ema-DECAY",
     and the one of the lowest held-out loss, as "best"; `watch` gets all rows whenever there is a new one, `show` the
-    average at each `train.sample_every` steps and at the end.
+    average at each `train.sample_every` steps and at the end. `unit` names what is trained on.
     """
     averages = {decay: copy.deepcopy(method).eval().requires_grad_(False) for decay in settings.ema}
     teacher = averages[settings.ema[0]]
@@ -83,7 +84,7 @@ def train(
         method.eval()
         for _ in range(2):
             backward(first, *pieces[0])
-    with Progress("train", steps, quiet=distributed.rank() > 0) as progress:
+    with Progress("train", steps, unit=unit, quiet=distributed.rank() > 0) as progress:
         for step in range(first, steps):
             stopping = distributed.any_rank_later(stop)
             torch.manual_seed(address(seed, "dropout", step, distributed.rank()))

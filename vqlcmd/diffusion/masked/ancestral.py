@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from vqlcmd.diffusion.guidance import guided
+from vqlcmd.diffusion.guidance import guided, precise
 from vqlcmd.diffusion.markov import sample_categorical
 from vqlcmd.diffusion.masked.model import Masked
 from vqlcmd.params import Sampling
@@ -45,7 +45,7 @@ class Ancestral:
         self, model: Masked, label: Tensor | None, rng: CounterRNG, how: Sampling, x_BN: Tensor, known: Tensor | None
     ) -> Tensor:
         """Tokens (B, N) int64 from states (B, N) with what is `known` in place."""
-        predict = guided(model.logits, how.guidance, null=model.classes)
+        predict = guided(precise(model.logits, how), how.guidance, null=model.classes)
         no_time = torch.zeros(len(x_BN), device=x_BN.device)
         times = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64)
         for index, (m_t, m_s) in enumerate(pairwise(model.share_masked(times).tolist())):

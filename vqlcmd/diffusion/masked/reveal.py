@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqlcmd.diffusion.guidance import guided
+from vqlcmd.diffusion.guidance import guided, precise
 from vqlcmd.diffusion.markov import sample_categorical
 from vqlcmd.diffusion.masked.model import Masked
 from vqlcmd.params import Sampling
@@ -74,7 +74,7 @@ class Reveal:
             # One step alone is the last one: full guidance, and no noise on the choice.
             progress = index / (how.steps - 1) if how.steps > 1 else 1.0
             at = rng.with_step(index)
-            predict = guided(model.logits, how.guidance * progress, null=model.classes)
+            predict = guided(precise(model.logits, how), how.guidance * progress, null=model.classes)
             log_p_BNK = predict(x_BN, t, label).log_softmax(dim=2)
             drawn_BN = sample_categorical(log_p_BNK.exp(), at.uniform("step", model.tokens))
             log_p_BN = log_p_BNK.gather(2, drawn_BN[..., None])[..., 0]

@@ -1,15 +1,11 @@
 """Fréchet distance (FID): how far mean and covariance of the features are from those of the real images."""
 
-import numpy as np
-
 from vqlcmd.evaluation.comparison import Comparison, Measure
-from vqlcmd.evaluation.moments import Statistics
-from vqlcmd.torchvision_guard import guard_torchvision
+from vqlcmd.evaluation.frechet import frechet_distance
 
 FEATURES = "features"
 ENOUGH = 2048
 """Samples from which a Fréchet distance is commonly reported: as many as Inception has features."""
-_ROUNDING = 1e-5
 
 
 def measure(comparison: Comparison) -> dict[str, Measure]:
@@ -31,18 +27,3 @@ def _caution(comparison: Comparison) -> str:
         f"few images ({' and '.join(few)}) for {size:,} features: biased upwards; "
         "compare with sets of the same size only"
     )
-
-
-def frechet_distance(generated: Statistics, real: Statistics) -> float:
-    """|mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of two sets' statistics.
-
-    Only a value that is negative by rounding becomes 0. It is biased upwards by few images, so it compares sets of
-    equal size only; torch-fidelity, `metric_fid`.
-    """
-    guard_torchvision()
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-
-    one, two = ({"mu": each.mean.numpy(), "sigma": each.covariance.numpy()} for each in (generated, real))
-    distance = fid_statistics_to_metric(one, two, verbose=False)[KEY_METRIC_FID]
-    spread = float(np.trace(one["sigma"]) + np.trace(two["sigma"]))
-    return 0.0 if -_ROUNDING * spread <= distance < 0 else distance

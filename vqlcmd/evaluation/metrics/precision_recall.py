@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vqlcmd.evaluation import distances as pieces
 from vqlcmd.evaluation.comparison import Comparison, Measure
-from vqlcmd.tokenizer.pixels import full_precision
+from vqlcmd.precision import full_precision
 
 FEATURES = "precision_features"
 FEW = 1000

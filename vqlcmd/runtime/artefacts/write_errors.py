@@ -32,9 +32,8 @@ OF_THE_PROCESS = {
         "no more processes may be started",
         "set VQLCMD_WORKERS=0, or raise the limit, `ulimit -u` shows it",
     ),
-    errno.ENOMEM: ("out of memory", "end other programs"),
 }
-"""What the system refuses to a process, whatever the file."""
+"""What the system refuses to a process, whatever the file. For memory, `launcher.of_memory` knows what to turn."""
 NOT_WRITTEN = re.compile(r"inline_container|PytorchStreamWriter|os error (\d+)|requested and \d+ written")
 """What torch, safetensors and numpy say where a write fails: no OSError, or one without a number."""
 LONGEST_PATH = 300

@@ -1,0 +1,1 @@
+"""What is measured once and not by `make bench`: each says how in its first lines."""
