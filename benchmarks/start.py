@@ -1,18 +1,26 @@
-"""How long one waits before anything happens: the command line, the import, and a pipeline with nothing to do."""
+"""How long one waits before anything happens: the command line, the import, a pipeline with nothing to do, the page."""
 
+import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from benchmarks import sizes
 from benchmarks.measure import ROOT, Report, flags, interleaved, milliseconds
+from vqlcmd import methods
+from vqlcmd.pretrained import described
+from vqlcmd.runtime.files import sha256
+from vqlcmd.tokenizer import vqgan
 
 TINY: dict[str, Any] = {
     "train_steps": 5,
@@ -48,6 +56,52 @@ def finished(folder: Path) -> None:
     call("dvc", "repro", folder=folder)
 
 
+def untrained(folder: Path) -> None:
+    """A model of the demo's size: weights do not matter for time."""
+    size = sizes.digits()
+    shape = described.architecture(size.params.vqgan, size.params.images.size)
+    vqgan.save(vqgan.VQGAN(shape), folder / "vqgan.safetensors", {})
+    header = {
+        "tokens": size.tokens,
+        "grid": [4, 4],
+        "classes": [str(number) for number in range(size.classes)],
+        "vqgan_digest": sha256(folder / "vqgan.safetensors"),
+    }
+    table_KD = torch.zeros(size.codes, shape.embed_dim)
+    methods.save_method(folder / "model" / "model.safetensors", size.build(), size.params, header, table_KD)
+
+
+def served(folder: Path) -> None:
+    """`vqlcmd page`, until a page has come from it."""
+    command = [sys.executable, "-m", "vqlcmd.cli.main", "page", "--model", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            with urllib.request.urlopen(server.stdout.readline().split()[0]) as page:
+                assert b"<html" in page.read()
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
+def until_the_page(report: Report) -> None:
+    """The page beside the imports that it cannot do without, of which there is a line where Gradio is not installed."""
+    if importlib.util.find_spec("gradio") is None:
+        report.say("The page was not measured: it needs Gradio, `pip install -e '.[page]'`.")
+        return
+    imports = [f"import {name}" for name in ("gradio", "torch")]
+    works = {each: partial(call, sys.executable, "-c", each) for each in imports}
+    with tempfile.TemporaryDirectory() as name:
+        untrained(Path(name))
+        found = interleaved({**works, "vqlcmd page": partial(served, Path(name))}, 3, warm=1)
+    for each in (*imports, "vqlcmd page"):
+        report.row(
+            command=f"`{each}`",
+            time=milliseconds(found.median(each)) + (" (target < 3 s)" if each == "vqlcmd page" else ""),
+            of_both_imports=report.ratio(each, found.ratio(each, *imports)),
+        )
+
+
 def main(tiny: bool = False) -> dict[str, float]:
     """Seconds, and how many bare interpreters start in that time."""
     report = Report("start", "seconds before anything happens")
@@ -69,6 +123,8 @@ def main(tiny: bool = False) -> dict[str, float]:
             time=milliseconds(found.median(name)) + (" (target < 0.5 s)" if name == "vqlcmd --help" else ""),
             interpreters=report.ratio(name, found.ratio(name, "python -c pass")),
         )
+    if not tiny:
+        until_the_page(report)
     return report.ratios
 
 

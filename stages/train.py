@@ -15,8 +15,8 @@ from vqlcmd.diffusion import transformer
 from vqlcmd.diffusion.method import Method
 from vqlcmd.live import Pictures, columns
 from vqlcmd.loggers import LOGGERS
-from vqlcmd.methods import load_method, save_method
-from vqlcmd.params import ModelParams, RunParams, Train, load_run
+from vqlcmd.methods import load_method, read_params, save_method
+from vqlcmd.params import RunParams, Train, load_run
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import launcher, paths, pipeline, resume
 from vqlcmd.runtime.artefacts import belongs
@@ -140,8 +140,8 @@ def _teacher(params: RunParams, folder: str, header: dict[str, Any], classes: in
         )
     teacher, about = load_method(path, device())
     belongs.check_belong(belongs.model(path, about), belongs.tokens(paths.TOKENS, header))
-    its = ModelParams.model_validate(about["params"], strict=False)
-    for key in SHAPE:
+    its = read_params(about)
+    for key in (each for each in SHAPE if hasattr(its, each)):
         if getattr(its, key) != getattr(params, key):
             raise ConfigError(
                 f"{key} is {_said(getattr(params, key))}, and {_said(getattr(its, key))} of the teacher {path}, "

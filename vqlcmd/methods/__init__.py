@@ -18,6 +18,7 @@ from vqlcmd.params.types import Precision, Section
 from vqlcmd.runtime.artefacts import belongs
 from vqlcmd.runtime.errors import ConfigError, DataError, shown, shown_repr
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
+from vqlcmd.runtime.shapes import shapes_alone
 
 METHODS = {
     "lcmd": "LCMD",
@@ -184,7 +185,7 @@ def _raise_if_other(
     if codebook_KD.ndim != 2 or len(codebook_KD) != about["codes"] or params.network.layers > len(tensors):
         raise DataError(f"{path}: its weights are not those of the network that it describes: {remedy}")
     try:
-        with torch.device("meta"):
+        with shapes_alone():
             table = torch.empty(codebook_KD.shape)
             described = build(params, table, about["tokens"], len(about["class_names"])).state_dict()
     except (RuntimeError, ValueError, ConfigError) as error:
