@@ -7,7 +7,6 @@ itself; what 100 million images would take is arithmetic from there.
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Report, apart, gigabytes, memory, peak_memory
+from benchmarks.measure import Report, apart, computed, gigabytes, memory, peak_memory
 from vqlcmd.runtime.machine import disable_malloc_trim
 from vqlcmd.tokens.shards import ShardWriter, Split
 from vqlcmd.tokens.streaming import StreamedSplit
@@ -41,14 +40,14 @@ def numbers(tokens_BN: Tensor) -> Tensor:
 
 
 def stream(folder: str, window: int, batch: int, steps: int, first: int = 0) -> dict[str, Any]:
-    """Batches `first` to `first + steps` in a process of its own: seconds, bytes held, and a digest of the order."""
+    """Batches `first` to `first + steps` in a process of its own: computing, bytes, a digest of the order."""
     disable_malloc_trim()
     split = StreamedSplit(Path(folder), "train", window, torch.device("cpu"))
-    before, start, digest = memory(), time.perf_counter(), 0
+    before, start, digest = memory(), computed(), 0
     for step in range(first, first + steps):
         for number in numbers(split.batch(0, step, batch)[0]).tolist():
             digest = (digest * 1_000_003 + number + 1) % 2**61
-    seconds = time.perf_counter() - start
+    seconds = computed() - start
     split._reader.shutdown(cancel_futures=True)
     return {"seconds": seconds, "bytes": peak_memory() - before, "digest": digest}
 
@@ -87,9 +86,9 @@ def study(report: Report, images: int, tokens: int, shard: int, window: int, bat
     with tempfile.TemporaryDirectory() as name:
         for size in (images // 4, images):
             folder = Path(name) / str(size)
-            start = time.perf_counter()
+            start = computed()
             write(folder, size, tokens, shard)
-            seconds = time.perf_counter() - start
+            seconds = computed() - start
             steps = size // batch
             found = apart(stream, str(folder), window, batch, steps)
             rate = steps * batch / found["seconds"]
@@ -97,8 +96,8 @@ def study(report: Report, images: int, tokens: int, shard: int, window: int, bat
             report.row(
                 images=f"{size:,}",
                 window=f"{window:,}",
-                written_a_second=f"{size / seconds:,.0f}",
-                read_a_second=f"{rate:,.0f}",
+                written_a_second_of_computing=f"{size / seconds:,.0f}",
+                read_a_second_of_computing=f"{rate:,.0f}",
                 memory=gigabytes(found["bytes"]),
                 disk=f"{disk:.0f} bytes an image",
                 of_100_million=f"{LARGE * disk / 1e9:.0f} GB, {LARGE / rate / 60:.0f} min an epoch",
