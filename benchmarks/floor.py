@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from benchmarks.sizes import Size
+from vqlcmd.diffusion.consistency import STEPS
 
 Back = Callable[[Tensor], Tensor]
 """From the gradient of an output to that of an input."""
@@ -54,12 +55,13 @@ class Floor:
             _both(x, p, self.table.T)
 
     def training_step(self, images: int) -> None:
-        """A step of the size's method. VQ-LCMD: the student at two noise levels at once, the teacher at two in turn."""
+        """A step of the size's method. VQ-LCMD: the student at two times at once, the teacher as often as it looks."""
         if self.size.params.method == "lcmd":
             self.learn(2 * images)
             self.expect(images, learn=True)
-            self.look(images)
-            self.expect(images)
+            for _ in range(STEPS[self.size.params.consistency_step].passes):
+                self.look(images)
+                self.expect(images)
             self.look(images)
         else:
             self.learn(images)

@@ -24,7 +24,7 @@ def test_a_finished_run_is_of_its_own_parameters(finished: Path, capsys: pytest.
     assert "fid_proxy" in text
     assert "metrics/grid.png" in text
     # How many images the numbers are of, where they are few.
-    assert "50 generated)" in " ".join(text.split())
+    assert "50 generated" in " ".join(text.split())
     assert "biased upwards" in text
 
 

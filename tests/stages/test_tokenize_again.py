@@ -22,9 +22,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each call of the encoder had."""
     seen, original = list[int](), vqgan.VQGAN.encode
 
-    def encode(self: vqgan.VQGAN, shown: Tensor) -> Tensor:
+    def encode(self: vqgan.VQGAN, shown: Tensor, precision: str) -> Tensor:
         seen.append(len(shown))
-        return original(self, shown)
+        return original(self, shown, precision)
 
     monkeypatch.setattr(vqgan.VQGAN, "encode", encode)
     return seen

@@ -81,7 +81,7 @@ def test_what_fits_is_read_at_once_and_what_does_not_is_streamed_and_said(
     assert capsys.readouterr().out == ""
     part = open_split(directory, "train", CPU, COUNT * EACH - 1)
     assert isinstance(part, StreamedSplit)
-    assert "103 images" in capsys.readouterr().out
+    assert "103 sequences" in capsys.readouterr().out
     assert len(part) == len(whole) == COUNT
     assert torch.equal(part.first(4)[0], read_split(directory, "train").first(4)[0])
     assert sorted(numbers(part.batch(0, 0, COUNT)[0])) == list(range(COUNT))
