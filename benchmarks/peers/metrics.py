@@ -15,10 +15,10 @@ from vqlcmd.torchvision_guard import guard_torchvision
 BATCH, NEIGHBOURS, CLASSES = 64, 3, 100
 
 
-def streamed(features: torch.Tensor) -> Statistics:
-    """As the stages do: batch by batch, and no feature is kept."""
+def streamed(features: torch.Tensor, batch: int = BATCH) -> Statistics:
+    """Of features (N, D), as the stages do: batch by batch, and no feature is kept."""
     moments = Moments()
-    for part in features.split(BATCH):
+    for part in features.split(batch):
         moments.add(part)
     found = moments.statistics()
     assert found is not None

@@ -52,8 +52,9 @@ def parameters(values: Mapping[str, Any], root: Path = ROOT) -> dict[str, Any]:
 def forget_later_metrics(stage: str, root: Path) -> None:
     """In an experiment's copy of the checkout, remove what stages after `stage` left in metrics/.
 
-    `stage` is as in launcher.main. Until they have run it is of the commit that the experiment started from, and `dvc exp show` would give it to the
-    row that is running. In the checkout itself nothing is removed: `vqlcmd report` says there what is older.
+    `stage` is as in launcher.main. Until they have run it is of the commit that the experiment started from, and
+    `dvc exp show` would give it to the row that is running. In the checkout itself nothing is removed: `vqlcmd report`
+    says there what is older.
     """
     if COPIES not in f"{root.resolve().as_posix()}/":
         return
