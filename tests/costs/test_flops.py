@@ -107,3 +107,69 @@ def test_at_the_papers_size_vq_lcmd_trains_at_seven_or_eight_passes_and_the_othe
 ) -> None:
     found = plan(check_params(overridden(read_yaml(preset("ffhq")), changes), "ffhq"), Data(1, 0)).costs
     assert found.training / found.forward == pytest.approx(passes, rel=0.01)
+
+
+def test_a_plan_of_any_depth_and_any_number_of_steps_is_a_few_small_runs() -> None:
+    """In processor time: a run of 10,000 blocks or 100,000 steps would take minutes."""
+    changes = {"network": {**SHAPE, "layers": 10_000}, "sample_steps": 100_000, "bound": {"levels": 50_000}}
+    start = time.process_time()
+    deep = planned(3, **changes).costs
+    assert deep.forward < deep.training < deep.bound < deep.sampling
+    assert time.process_time() - start < 30
+
+
+def test_planning_leaves_the_global_random_state_alone() -> None:
+    before = torch.random.get_rng_state()
+    found = planned(3)
+    assert found.costs.parameters
+    assert found.work()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_network_that_no_memory_could_hold_is_one_line() -> None:
+    """Past what params.yaml may say; a model's file can still say it."""
+    found = planned(network={**SHAPE, "width": 2048})
+    wide = replace(found.costs.sizes, width=2 * 10**9)
+    network = found.params.network.model_copy(update={"width": 2 * 10**9})
+    costs = MethodCosts(found.params.model_copy(update={"network": network}), found.params.sampling(), 2, wide, 16)
+    with pytest.raises(ConfigError, match=r"width 2,000,000,000 .* lower network.width"):
+        assert costs.parameters
+
+
+@pytest.mark.slow
+def test_inception_costs_what_pytorch_counts_in_torchvisions_network_of_the_same_layers() -> None:
+    from vqlcmd.torchvision_guard import guard_torchvision
+
+    guard_torchvision()
+    from torchvision.models import inception_v3
+
+    counter, _ = counted()
+    with FakeTensorMode(), counter:
+        network = inception_v3(weights=None, num_classes=INCEPTION[1], aux_logits=False, init_weights=False).eval()
+        network(torch.zeros(1, 3, 299, 299))
+    assert counter.get_total_flops() == INCEPTION[2]
+
+
+@pytest.mark.slow
+def test_vgg16_costs_what_pytorch_counts_in_torchvisions_network_without_its_last_layer() -> None:
+    from vqlcmd.torchvision_guard import guard_torchvision
+
+    guard_torchvision()
+    from torchvision.models import vgg16
+
+    counter, _ = counted()
+    with FakeTensorMode(), counter:
+        network = vgg16(weights=None, init_weights=False).eval()
+        network.classifier[6] = torch.nn.Identity()
+        assert network(torch.zeros(1, 3, 224, 224)).shape[1] == VGG16[0]
+    assert counter.get_total_flops() == VGG16[2]
+
+
+def test_efficientnet_costs_what_pytorch_counts_in_its_package() -> None:
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    counter, _ = counted()
+    with FakeTensorMode(), counter:
+        network = package.EfficientNet.from_name("efficientnet-lite0").eval()
+        features = network.extract_features(torch.zeros(1, 3, 224, 224)).mean(dim=(2, 3))
+        assert (features.shape[1], network._fc(features).shape[1]) == EFFICIENTNET[:2]
+    assert counter.get_total_flops() == EFFICIENTNET[2]
