@@ -101,6 +101,7 @@ def test_of_a_codebook_with_used_codes_the_nearest_of_these_counts(tmp_path: Pat
         torch.tensor([]),
         torch.tensor(3),
         torch.tensor([[1, 2]]),
+        torch.tensor([[1, 1], [2, 2]]),
         torch.tensor([1.5, 2.0]),
         torch.tensor([torch.nan, 2.0]),
     ],
