@@ -1,5 +1,6 @@
 """FID, Inception Score, precision and recall of the same features: our functions and torch-fidelity's."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,10 +16,10 @@ from vqlcmd.torchvision_guard import guard_torchvision
 BATCH, NEIGHBOURS, CLASSES = 64, 3, 100
 
 
-def streamed(features: torch.Tensor) -> Statistics:
-    """As the stages do: batch by batch, and no feature is kept."""
+def streamed(features: torch.Tensor, batch: int = BATCH) -> Statistics:
+    """Of features (N, D), as the stages do: batch by batch, and no feature is kept."""
     moments = Moments()
-    for part in features.split(BATCH):
+    for part in features.split(batch):
         moments.add(part)
     found = moments.statistics()
     assert found is not None
@@ -49,7 +50,17 @@ def compare(report: Report, tiny: bool) -> None:
             metric_prc.KEY_METRIC_PRECISION
         ]
 
+    def moments(features: torch.Tensor) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """Of FID: what is done for each set; the trace of its covariance."""
+        return (
+            lambda: streamed(features).covariance.trace(),
+            lambda: metric_fid.fid_features_to_statistics(features)["sigma"].trace(),
+        )
+
+    inception = torch.randn(count // 2, 16 if tiny else 2048, generator=draws)
     rows = {
+        f"moments, {count} x {size}": moments(one),
+        f"moments, {count // 2} x {inception.shape[1]}": moments(inception),
         f"FID, {count} x {size}": (lambda: frechet_distance(streamed(one), streamed(two)), fid_there),
         f"Inception Score, {count} x {CLASSES}": (lambda: inception_score(logits)[0], isc_there),
         f"precision and recall, {count // 2} x {wide}": (

@@ -23,8 +23,8 @@ SIZES = {True: (32, 32, 2), False: (256, 64, 4)}
 """Pixels a side, channels and images at once."""
 
 
-def taming(folder: Path, size: int, channels: int) -> Any:
-    """Its VQModel with random weights, written as its trainer does. Of Lightning it needs one name."""
+def taming_models() -> Any:
+    """taming's module of models. Of Lightning and of its own main program it needs one name each."""
     stand_ins = {
         "pytorch_lightning": {"LightningModule": nn.Module},
         "taming.main": {"instantiate_from_config": lambda _: nn.Identity()},
@@ -33,6 +33,11 @@ def taming(folder: Path, size: int, channels: int) -> Any:
         module: Any = types.ModuleType(name)
         module.__dict__.update(content)
         sys.modules[name] = module
+    return importlib.import_module("taming.models.vqgan")
+
+
+def taming(folder: Path, size: int, channels: int) -> Any:
+    """Its VQModel with random weights, written as its trainer does."""
     shape = {
         "double_z": False,
         "z_channels": channels,
@@ -46,7 +51,7 @@ def taming(folder: Path, size: int, channels: int) -> Any:
         "dropout": 0.0,
     }
     params = {"embed_dim": channels, "n_embed": CODES, "ddconfig": shape, "lossconfig": {"target": "none"}}
-    model = importlib.import_module("taming.models.vqgan").VQModel(**params)
+    model = taming_models().VQModel(**params)
     torch.save({"state_dict": model.state_dict(), "global_step": 1}, folder / "last.ckpt")
     config = {"model": {"target": "taming.models.vqgan.VQModel", "params": params}}
     (folder / "model.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -81,24 +81,14 @@ def study(report: Report, model: Generator, count: int, precisions: Sequence[str
     exact = drawn(model, params, count, params.seed, FLOAT32)
     usual = frechet_distance(statistics(model, params, exact, FLOAT32), real)
 
+    def row(name: str, tokens: Tensor) -> None:
+        fid = frechet_distance(statistics(model, params, tokens, FLOAT32), real)
+        report.row(samples=name, equal_to_float32=equal(tokens, exact), fid=f"{fid:.3f}", change=f"{fid - usual:+.3f}")
+
     report.row(samples=f"float32, {count}", equal_to_float32=equal(exact, exact), fid=f"{usual:.3f}", change="")
     for each in precisions:
-        tokens = drawn(model, params, count, params.seed, each)
-        fid = frechet_distance(statistics(model, params, tokens, FLOAT32), real)
-        report.row(
-            samples=f"{each}, {count}",
-            equal_to_float32=equal(tokens, exact),
-            fid=f"{fid:.3f}",
-            change=f"{fid - usual:+.3f}",
-        )
-    other = drawn(model, params, count, params.seed + 1, FLOAT32)
-    fid = frechet_distance(statistics(model, params, other, FLOAT32), real)
-    report.row(
-        samples=f"float32, {count}, another seed",
-        equal_to_float32=equal(other, exact),
-        fid=f"{fid:.3f}",
-        change=f"{fid - usual:+.3f}",
-    )
+        row(f"{each}, {count}", drawn(model, params, count, params.seed, each))
+    row(f"float32, {count}, another seed", drawn(model, params, count, params.seed + 1, FLOAT32))
     for each in precisions:
         fid = frechet_distance(statistics(model, params, exact, each), real)
         report.row(decoder_and_extractor=each, fid=f"{fid:.3f}", change=f"{fid - usual:+.3f}")

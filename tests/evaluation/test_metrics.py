@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.peers.metrics import streamed
 from vqlcmd.evaluation.extractors import extractor
 from vqlcmd.evaluation.fidelity import register_proxy
 from vqlcmd.evaluation.frechet import frechet_distance
@@ -17,7 +18,6 @@ from vqlcmd.evaluation.metrics.inception_score import inception_score
 from vqlcmd.evaluation.metrics.kid import kernel_distance
 from vqlcmd.evaluation.metrics.precision_recall import precision_recall
 from vqlcmd.evaluation.metrics.repeats import share_of_repeats
-from vqlcmd.evaluation.moments import Moments, Statistics
 from vqlcmd.evaluation.proxy_classifier import fit_proxy, save_proxy
 from vqlcmd.runtime.files import write_json
 
@@ -27,16 +27,7 @@ def normal(n: int, size: int, seed: int) -> Tensor:
 
 
 def distance(generated: Tensor, real: Tensor) -> float:
-    return frechet_distance(*(statistics(features) for features in (generated, real)))
-
-
-def statistics(features: Tensor, size: int = 1000) -> Statistics:
-    moments = Moments()
-    for batch in features.split(size):
-        moments.add(batch)
-    found = moments.statistics()
-    assert found is not None
-    return found
+    return frechet_distance(*(streamed(features, 1000) for features in (generated, real)))
 
 
 def test_the_frechet_distance_of_two_gaussians_is_the_closed_form() -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.peers.metrics import streamed
 from vqlcmd.evaluation.frechet import frechet_distance, reconstruction_distance
-from vqlcmd.evaluation.moments import Moments, Statistics, read_statistics
+from vqlcmd.evaluation.moments import Moments, read_statistics
 from vqlcmd.runtime.errors import DataError
 
 
@@ -18,19 +19,10 @@ def features(n: int = 300, size: int = 12) -> Tensor:
     return 1000 + drawn @ torch.randn(size, size, generator=torch.Generator().manual_seed(1))
 
 
-def collected(values: Tensor, size: int) -> Statistics:
-    moments = Moments()
-    for batch in values.split(size):
-        moments.add(batch)
-    found = moments.statistics()
-    assert found is not None
-    return found
-
-
 @pytest.mark.parametrize("size", [1, 7, 299, 300])
 def test_mean_and_covariance_are_numpys_whatever_the_batches(size: int) -> None:
     values = features()
-    found = collected(values, size)
+    found = streamed(values, size)
     exact = values.double().numpy()
     np.testing.assert_allclose(found.mean.numpy(), exact.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.covariance.numpy(), np.cov(exact, rowvar=False), rtol=1e-9, atol=1e-9)
@@ -46,7 +38,7 @@ def test_moments_of_parts_merge_into_those_of_the_whole(cuts: list[int]) -> None
         own.add(part)
         moments.merge(own)
         own.add(features(5) + 3)
-    found, whole = moments.statistics(), collected(values, 300)
+    found, whole = moments.statistics(), streamed(values, 300)
     assert found is not None
     assert found.count == 300
     torch.testing.assert_close(found.mean, whole.mean, rtol=1e-13, atol=0)
@@ -60,7 +52,7 @@ def test_a_run_that_goes_on_ends_bit_for_bit_as_one_that_was_not_interrupted() -
     second = Moments()
     second.load_state_dict(first.state_dict())
     second.add(values[80:160])
-    whole = collected(values[:160], 80)
+    whole = streamed(values[:160], 80)
     found = second.statistics()
     assert found is not None
     assert torch.equal(found.mean, whole.mean)
@@ -78,7 +70,7 @@ def test_nothing_adds_nothing_and_one_image_has_no_covariance() -> None:
 
 def test_published_statistics_give_the_distance_that_the_images_give(tmp_path: Path) -> None:
     """Files of ADM hold more arrays beside these, and float32 in some."""
-    one, two = collected(features(), 100), collected(features() * 1.1, 100)
+    one, two = streamed(features(), 100), streamed(features() * 1.1, 100)
     path = tmp_path / "VIRTUAL_set.npz"
     np.savez(path, arr_0=np.zeros(3), mu=two.mean.numpy().astype(np.float32), sigma=two.covariance.numpy())
     assert frechet_distance(one, read_statistics(path)) == pytest.approx(frechet_distance(one, two), rel=1e-3)

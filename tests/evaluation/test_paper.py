@@ -228,9 +228,9 @@ def test_with_inception_and_vgg16_the_numbers_are_those_of_torch_fidelity(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     torch.set_num_threads(os.cpu_count() or 1)
     changes = {
-        "sample": {"count": 14, "batch_size": 14},
+        "sample": {"count": 20, "batch_size": 20},
         "reference": {"limit": 16, "batch_size": 16},
-        "evaluate": {**PAPER, "precision_images": 12, "batch_size": 14},
+        "evaluate": {**PAPER, "precision_images": 12, "batch_size": 20},
     }
     write_params(copy, merge(TINY, changes))
     run_stages(copy, "sample", "reference", "evaluate")

@@ -6,9 +6,7 @@ docs/tokenizers.md.
 """
 
 import importlib.util
-import sys
 import tempfile
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +17,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from benchmarks.peers.tokenizer import taming_models
 from tests.factory import normal
 from vqlcmd.pretrained import convert
 from vqlcmd.torchvision_guard import guard_torchvision
@@ -57,19 +56,6 @@ class Agreement(NamedTuple):
     """The share of tokens that are the same."""
     pixels: float
     """The largest difference of a pixel, in the network's own range, of the authors' tokens decoded by both."""
-
-
-def taming() -> Any:
-    """taming's module of models. Of Lightning and of its own main program it needs one name each."""
-    stand_ins = {
-        "pytorch_lightning": {"LightningModule": nn.Module},
-        "taming.main": {"instantiate_from_config": lambda _: nn.Identity()},
-    }
-    for name, content in stand_ins.items():
-        module: Any = types.ModuleType(name)
-        module.__dict__.update(content)
-        sys.modules[name] = module
-    return importlib.import_module("taming.models.vqgan")
 
 
 def diffusers() -> Any:
@@ -127,7 +113,7 @@ def of_taming(folder: Path, codes: int, gumbel: bool = False, used: int | None =
     VQModel draws anything for a latent whose nearest code is not in use.
     """
     torch.manual_seed(0)
-    module, more = taming(), {}
+    module, more = taming_models(), {}
     params = {"embed_dim": 16, "n_embed": codes, "ddconfig": DDCONFIG, "lossconfig": {"target": "none"}}
     if used is not None:
         chosen = torch.randperm(codes)[:used]

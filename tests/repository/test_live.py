@@ -1,7 +1,8 @@
-"""What DVC shows of a training while it runs: the workspace's, and one in a copy of the working tree. Minutes."""
+"""What DVC shows of a training while it runs, in the workspace and in a copy of it, or cannot start. Minutes."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,14 +35,14 @@ def tokenized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shown(folder: Path, executor: str) -> dict[str, Any] | None:
-    """metrics/train.json of the running experiment, as `dvc exp show` has it."""
+def shown(folder: Path, executor: str) -> dict[str, Any]:
+    """{file: values} of the running experiment's metrics, as `dvc exp show` has them."""
     for baseline in json.loads(run(folder, "dvc", "exp", "show", "--json", "--force")):
         for experiment in baseline["experiments"] or []:
             if (experiment["executor"] or {}).get("name") == executor:
                 metrics = experiment["revs"][0]["data"]["metrics"]
-                return (metrics.get("metrics/train.json") or {}).get("data")
-    return None
+                return {name: found["data"] for name, found in metrics.items() if found and "data" in found}
+    return {}
 
 
 @pytest.mark.parametrize(("options", "executor"), [((), "workspace"), (("--temp",), "tempdir")])
@@ -56,11 +57,31 @@ def test_a_running_experiment_shows_its_losses(tokenized: Path, options: tuple[s
         while len(steps) < 2:
             assert process.poll() is None
             assert time.monotonic() < deadline, steps
-            row = shown(tokenized, executor)
+            row = (metrics := shown(tokenized, executor)).get("metrics/train.json")
             if row is not None:
                 assert row["loss"] > 0
                 assert row["heldout_loss"] > 0
                 steps.add(row["step"])
+        # The commit has these two: of another model.
+        baseline = {"metrics/bound.json", "metrics/evaluate.json"}
+        assert baseline & metrics.keys() == (set() if "--temp" in options else baseline)
+        assert "metrics/vqgan.json" in metrics
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def test_an_unknown_method_gives_those_there_are_where_the_tokens_are_made(tokenized: Path) -> None:
+    for options in ((), ("--temp",)):
+        done = subprocess.run(
+            ["dvc", "exp", "run", *options, "-S", "method=foo"],
+            cwd=tokenized,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode != 0
+        said = done.stdout + done.stderr
+        assert re.search(r"method: .*foo.*lcmd.*maskgit", said), said
+        assert "Errno" not in said
+        run(tokenized, "git", "checkout", "--", "params.yaml", "dvc.lock")

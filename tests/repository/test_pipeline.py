@@ -17,7 +17,7 @@ PIPELINES = {
     for name in ("dvc.yaml", "pipelines/text.yaml")
 }
 STAGES = {f"{stage} of {name}": about for name, stages in PIPELINES.items() for stage, about in stages.items()}
-SHARED = ("train", "sample", "bound")
+SHARED = ("method", "train", "sample", "bound")
 # How a stage runs, whether it is let run, and how parameters are read: no edit there changes what a stage makes of the
 # same parameters.
 NEUTRAL = (

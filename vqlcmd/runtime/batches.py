@@ -63,6 +63,8 @@ def collect(
     saved.
     """
     saved = state.load() if rank() == 0 else None
+    if saved and local is not None and "local" not in saved:
+        saved = None  # of a version in which process 0 kept everything
     done = broadcast_object(saved["done"] if saved and collector.load_state_dict(saved["collected"]) else 0)
     if local is not None and done:
         local.load_state_dict(broadcast_object(saved["local"] if saved else []))

@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
-from vqlcmd.runtime import paths
+from vqlcmd.runtime import paths, pipeline
 from vqlcmd.runtime.artefacts import write_errors
 from vqlcmd.runtime.errors import Diverged, Interrupted, UserError, message, shown
 
@@ -35,6 +36,7 @@ WORKER_LOST = re.compile(r"^DataLoader worker \(pid.*(killed by signal: (Killed|
 KNOBS = {
     "vqgan": "lower vqgan.fit.batch_size, or set VQLCMD_WORKERS=0",
     "tokenize": "lower tokenize.batch_size, or set VQLCMD_WORKERS=0",
+    "method": "close other programs: it imports PyTorch and little else",
     "train": "set VQLCMD_MICRO_BATCH to fewer at once, which changes no result, or lower train.batch_size",
     "sample": "lower sample.batch_size",
     "bound": "lower bound.batch_size",
@@ -57,7 +59,7 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
     first = os.environ.get("RANK", "0") == "0"
     try:
         if not parallel:
-            return _work(run) if first else 0
+            return _work(stage, run) if first else 0
         count = _processes()
         if count > 1 and "RANK" not in os.environ:
             return _launch(f"stages.{stage}", count)
@@ -65,7 +67,7 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
 
         distributed.start()
         try:
-            return _work(run)
+            return _work(stage, run)
         finally:
             distributed.stop()
     except (UserError, Diverged) as error:
@@ -102,7 +104,7 @@ def of_memory(error: Exception, remedy: str) -> str | None:
     return None
 
 
-def _work(run: Callable[[], None]) -> int:
+def _work(stage: str, run: Callable[[], None]) -> int:
     from vqlcmd.runtime.machine import disable_malloc_trim
 
     disable_malloc_trim()
@@ -111,6 +113,8 @@ def _work(run: Callable[[], None]) -> int:
         # The launcher passes a Ctrl-C on as SIGTERM; the terminal's own would come a second time.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if os.environ.get("RANK", "0") == "0":
+        pipeline.forget_later_metrics(stage, Path.cwd())
     run()
     return 0
 

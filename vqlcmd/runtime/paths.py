@@ -12,6 +12,7 @@ VOCABULARY = Path("data/vocabulary.json")
 TOKENIZERS = {"images": VQGAN, "text": VOCABULARY}
 """Of each domain: what made its tokens, and reads them."""
 TOKENS = Path("data/tokens")
+METHOD = Path("data/method.txt")
 MODEL = Path("data/model/model.safetensors")
 SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")

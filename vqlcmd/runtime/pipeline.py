@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import vqlcmd
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.yaml_file import read_yaml
 
 ROOT = Path(vqlcmd.__file__).parent.parent
 """Of the checkout whose code is running: an experiment's copy has its own."""
+COPIES = "/.dvc/tmp/exps/"
+"""In the path of such a copy, of `dvc exp run --temp` and of DVC's queue."""
+LONG = "train"
+"""DVC runs a stage again of which only the numbers are missing; this one's stay until it starts."""
 
 
 def digests(values: Mapping[str, Any], stages: Iterable[str] | None = None, root: Path = ROOT) -> dict[str, str]:
@@ -42,6 +47,30 @@ def parameters(values: Mapping[str, Any], root: Path = ROOT) -> dict[str, Any]:
     text = (root / "dvc.yaml").read_text(encoding="utf-8")
     keys = {key for stage in read_yaml(root / "dvc.yaml")["stages"].values() for key in stage.get("params", [])}
     return {key: _at(values, key) for key in sorted(keys | set(re.findall(r"\$\{(\w+)\}", text)))}
+
+
+def forget_later_metrics(stage: str, root: Path) -> None:
+    """In an experiment's copy of the checkout, remove what stages after `stage` left in metrics/.
+
+    `stage` is as in launcher.main. Until they have run it is of the commit that the experiment started from, and
+    `dvc exp show` would give it to the row that is running. In the checkout itself nothing is removed: `vqlcmd report`
+    says there what is older.
+    """
+    if COPIES not in f"{root.resolve().as_posix()}/":
+        return
+    described = read_yaml(root / "dvc.yaml")["stages"]
+    made = {out for about in described.values() if about["cmd"] == f"python -m stages.{stage}" for out in _made(about)}
+    later: dict[str, list[str]] = {}
+    while added := {
+        name: _made(about)
+        for name, about in described.items()
+        if name not in later and any(dep in made for dep in about["deps"])
+    }:
+        later |= added
+        made |= {out for outs in added.values() for out in outs}
+    for out in (out for name, outs in later.items() for out in outs if name != LONG):
+        if out.startswith(f"{paths.METRICS}/"):
+            (root / out).unlink(missing_ok=True)
 
 
 def _made(stage: Mapping[str, Any]) -> list[str]:
