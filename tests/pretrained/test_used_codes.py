@@ -107,7 +107,6 @@ WRONG: list[tuple[Any, str]] = [
     (3, "whole numbers in a row"),
     ([[1, 2]], "whole numbers in a row"),
     ([1.0, 2.0], "whole numbers in a row"),
-    ([1j, 2 + 0j], "whole numbers in a row"),
     ([True, False], "whole numbers in a row"),
     (np.arange(24)[::-1].copy(), "a token of its own"),
     (np.zeros(24, np.int64), "without a gap"),

@@ -40,7 +40,7 @@ def read_codes(path: Path) -> Tensor:
         raise DataError(f"vqgan.used_codes is {path}, of {size} bytes, where {BYTES} are enough: {REMEDY}")
     contents = path.read_bytes()
     values = _numpy(contents, path) if contents.startswith(NUMPY) else _torch(path)
-    if values.ndim != 1 or values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+    if values.ndim != 1 or values.is_floating_point() or values.dtype == torch.bool:
         held = f"{str(values.dtype).removeprefix('torch.')} of shape {shown(list(values.shape))}"
         raise DataError(f"vqgan.used_codes is {path}, which holds {held}, not whole numbers in a row: {REMEDY}")
     return values.long()
