@@ -20,7 +20,7 @@ from benchmarks.measure import Report, flags, gigabytes, interleaved, millisecon
 from benchmarks.sample import calls, sampler
 from benchmarks.sizes import Size
 from benchmarks.step import rounds
-from vqlcmd.diffusion.transformer import Transformer
+from vqlcmd.diffusion.transformer import Block, Transformer
 from vqlcmd.precision import BF16, FLOAT32, PRECISIONS, TF32, computing
 from vqlcmd.rng import CounterRNG
 from vqlcmd.tokenizer.vqgan import VQGAN, Architecture
@@ -97,10 +97,12 @@ def training(report: Report, scale: Scale, name: str, size: Size, kind: str, rat
 
 
 def compiled(report: Report, scale: Scale, size: Size, mode: str, backend: str) -> None:
-    """The step once more with torch.compile on the network, as VQLCMD_COMPILE asks for."""
+    """The step once more with compiled blocks, as VQLCMD_COMPILE has it, or with CUDA graphs of the whole pass."""
     eager = rounds(size, scale.repeats, floor=None, device=where(), turns=scale.turns).median("loop")
-    forward = torch.compile(Transformer.forward, backend=backend, mode=mode if backend == "inductor" else None)
-    with mock.patch.object(Transformer, "forward", forward):
+    module = Transformer if mode == "reduce-overhead" else Block
+    kind = mode if backend == "inductor" else None
+    forward = torch.compile(module.forward, backend=backend, dynamic=module is Block, mode=kind)
+    with mock.patch.object(module, "forward", forward):
         step = rounds(size, scale.repeats, floor=None, device=where(), turns=scale.turns, warm=3).median("loop")
     report.row(
         compiled=f"{mode} ({backend})",

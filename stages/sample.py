@@ -26,8 +26,7 @@ from vqlcmd.tokens.header import grid_of
 def run() -> None:
     """Draw `sample.count` images' tokens: image i has class i mod C and a stream of random numbers of its own."""
     if paths.compiles():
-        # Its mode for one shape again and again: CUDA graphs, which start all kernels of a pass at once.
-        transformer.compile_network("reduce-overhead")
+        transformer.compile_network(cuda_graphs=device().type == "cuda")
     params = load_run()
     weights = paths.weights(params.weights)
     method, about = load_method(weights, device())

@@ -4,6 +4,7 @@ Shapes: B images, N tokens, D input size, W width, K codes.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,14 +170,19 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.modulation.weight)
 
 
-def compile_network(mode: str = "default") -> None:
-    """Compile the pass of every transformer of this process, but for the one that draws token by token."""
-    eager = Transformer.forward
-    fast = compiled(eager, mode)
+def compile_network(*, cuda_graphs: bool = False) -> None:
+    """Compile the pass of every transformer of this process, but for the one that draws token by token.
 
-    def forward(
-        self: Transformer, z_BND: Tensor, t: Tensor, label: Tensor | None = None, memory: KVCache | None = None
-    ) -> Tensor:
-        return eager(self, z_BND, t, label, memory) if memory else fast(self, z_BND, t, label)
+    Block by block: one compilation for all layers and sizes of a batch. With `cuda_graphs` the whole pass, for each
+    shape, since a graph of a block would be recorded again for each layer's weights. Nothing is compiled for the meta
+    device, on which costs are counted.
+    """
+    module: Any = Transformer if cuda_graphs else Block
+    eager = module.forward
+    fast = compiled(eager, cuda_graphs=cuda_graphs)
 
-    Transformer.forward = forward
+    def forward(self: nn.Module, x_BND: Tensor, t: Tensor, label: Tensor | None = None, memory: Any = None) -> Tensor:
+        written = memory or x_BND.is_meta
+        return eager(self, x_BND, t, label, memory) if written else fast(self, x_BND, t, label)
+
+    module.forward = forward

@@ -5,11 +5,15 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
 
+from vqlcmd.runtime import paths
+
+INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
+"""PyTorch's variable, read when it compiles."""
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
@@ -30,13 +34,20 @@ def autocast(device: str, *, enabled: bool) -> AbstractContextManager[Any]:
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=enabled)
 
 
-def compiled(function: Callable[..., Any], mode: str = "default") -> Callable[..., Any]:
-    """`function` by torch.compile, once for each shape; itself, with a line that says so, where no compiler is found.
+def compiled(function: Callable[..., Any], *, cuda_graphs: bool = False) -> Callable[..., Any]:
+    """`function` by torch.compile, once for all shapes; itself, with a line that says so, where no compiler is found.
 
-    Compilation takes place at the first call. `mode`: torch.compile's; "reduce-overhead" makes CUDA graphs on a GPU.
+    Compilation takes place at the first call, and is kept in a folder for later processes: `paths.compiled_code`.
+    `cuda_graphs`: on a GPU all kernels of a call start at once, and each shape is compiled apart.
     """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), "g++")
     if shutil.which(compiler) is None:
         print(f"nothing is compiled: {compiler}, a compiler of C++, is not installed", file=sys.stderr)
         return function
-    return torch.compile(function, mode=mode, dynamic=False)
+    folder = paths.compiled_code()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    # Else PyTorch's own, below the folder of temporary files.
+    if os.access(folder, os.W_OK):
+        os.environ.setdefault(INDUCTOR, str(folder))
+    return torch.compile(function, mode="reduce-overhead" if cuda_graphs else "default", dynamic=not cuda_graphs)

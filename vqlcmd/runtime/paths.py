@@ -77,6 +77,11 @@ def cache() -> Path:
     return Path(os.environ.get("VQLCMD_CACHE") or "~/.cache/vqlcmd").expanduser()
 
 
+def compiled_code() -> Path:
+    """Where compiled networks are kept, for the next process to find: below `cache`, absolute."""
+    return cache().absolute() / "compiled"
+
+
 def workers() -> int:
     """Processes that decode images, beside the one that uses them: $VQLCMD_WORKERS, else none on few cores.
 
