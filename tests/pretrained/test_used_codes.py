@@ -82,7 +82,7 @@ def test_a_table_gives_the_best_code_its_token_and_a_token_is_its_first_code(
 
 
 @pytest.mark.parametrize("ending", ["pt", "npy"])
-@pytest.mark.parametrize("kind", [np.int64, np.int32, np.int16, np.uint8])
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.int16, np.int8, np.uint8])
 def test_a_list_is_that_of_the_checkpoint_itself(tmp_path: Path, ending: str, kind: type) -> None:
     """Tokens are counted in the order of the list, sorted or not, as in `quantize.used` of a file."""
     held = naive.Model().w.held
