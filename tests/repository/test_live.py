@@ -53,7 +53,7 @@ def test_a_running_experiment_shows_its_losses(tokenized: Path, options: tuple[s
             command, cwd=tokenized, env=environment(), start_new_session=True, stdout=output, stderr=output
         )
     try:
-        deadline, steps = time.monotonic() + SECONDS, set[int]()
+        deadline, steps, metrics = time.monotonic() + SECONDS, set[int](), dict[str, Any]()
         while len(steps) < 2:
             assert process.poll() is None
             assert time.monotonic() < deadline, steps
