@@ -2,7 +2,7 @@
 
 import sys
 
-from vqlcmd.params import load_params
+from vqlcmd.params import load_run
 from vqlcmd.runtime import launcher, paths
 from vqlcmd.runtime.files import atomic_write
 
@@ -15,7 +15,7 @@ def run() -> None:
 
     Raises ConfigError, with the names there are.
     """
-    params = load_params()
+    params = load_run()
     with atomic_write(paths.METHOD) as side:
         side.write_text(f"{params.method}\n", encoding="utf-8")
 

@@ -10,13 +10,14 @@ from vqlcmd.runtime import pipeline
 from vqlcmd.runtime.yaml_file import read_yaml
 
 PICTURES = {f"{name}.png" for name in ("reconstructions", "grid", "nearest", "embeddings", "schedule")}
+TEXT = {"copied.json", "evaluate.json", "protocol.json", "samples.json"}
 OF_SAMPLES = {"evaluate.json", "protocol.json", "origin/evaluate.json", "origin/figures.json"} | PICTURES
 
 
-def filled(folder: Path) -> set[str]:
+def filled(folder: Path, pipeline_file: str = "dvc.yaml") -> set[str]:
     """A checkout's metrics/ with a file of every stage; gives their names."""
     folder.mkdir(parents=True)
-    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(ROOT / pipeline_file, folder / "dvc.yaml")
     made = {out for stage in read_yaml(folder / "dvc.yaml")["stages"].values() for out in pipeline._made(stage)}
     names = {out.removeprefix("metrics/") for out in made if out.startswith("metrics/")}
     for name in names:
@@ -48,6 +49,21 @@ def test_an_experiments_copy_keeps_no_numbers_of_stages_that_are_yet_to_run(
     assert gone <= before
     pipeline.forget_later_metrics(stage, copy)
     assert left(copy) == before - gone
+
+
+@pytest.mark.parametrize(
+    ("stage", "gone"),
+    [
+        ("sample", {"evaluate.json", "protocol.json"}),
+        ("text.tokenize", {"bound.json", "evaluate.json", "protocol.json"}),
+    ],
+)
+def test_a_copy_of_text_likewise(stage: str, gone: set[str], tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpab12"
+    before = filled(copy, "pipelines/text.yaml")
+    pipeline.forget_later_metrics(stage, copy)
+    assert {name for name in before - left(copy) if "/" not in name} == gone
+    assert {"train.json", "train.tsv"} <= left(copy)
 
 
 def test_a_checkout_keeps_all_it_has(tmp_path: Path) -> None:
