@@ -53,10 +53,7 @@ def test_an_experiments_copy_keeps_no_numbers_of_stages_that_are_yet_to_run(
 
 @pytest.mark.parametrize(
     ("stage", "gone"),
-    [
-        ("sample", {"evaluate.json", "protocol.json"}),
-        ("text.tokenize", {"bound.json", "evaluate.json", "protocol.json"}),
-    ],
+    [("sample", TEXT), ("text.tokenize", TEXT | {"bound.json"})],
 )
 def test_a_copy_of_text_likewise(stage: str, gone: set[str], tmp_path: Path) -> None:
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpab12"
