@@ -23,7 +23,7 @@ from vqlcmd.tokenizer import vqgan
 
 # Stages run in folders of their own, which hold no code.
 os.environ["PYTHONPATH"] = str(ROOT)
-STAGES = ("vqgan", "tokenize", "train", "sample", "bound", "reference", "evaluate", "figures")
+STAGES = ("vqgan", "tokenize", "method", "train", "sample", "bound", "reference", "evaluate", "figures")
 TINY: dict[str, Any] = {
     "embedding_dim": 8,
     "sample_steps": 3,

@@ -22,6 +22,7 @@ from vqlcmd.runtime.errors import ConfigError, UserError, message, shown
 STAGES = {
     "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
     "tokenize": "Encode the images: vqgan -> data/tokens.",
+    "method": "Check that the method that params.yaml names is one of `vqlcmd methods`: -> data/method.txt.",
     "train": "Train the method that params.yaml names: tokens -> data/model. Goes on where it was interrupted.",
     "sample": "Draw samples: model -> data/samples.",
     "bound": "Nats per token on held-out images: model, tokens -> metrics/bound.json.",
