@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 from urllib.error import URLError
@@ -55,6 +57,24 @@ def test_the_same_seed_gives_the_same_proxy_and_leaves_the_global_random_state_a
     other = fit_proxy(*bars(120), 3, **{**SETTINGS, "seed": 1})
     assert same_weights(proxy, again)
     assert not same_weights(proxy, other)
+
+
+def test_a_proxy_fitted_with_other_instructions_of_the_processor_has_the_same_weights(
+    proxy: ProxyClassifier, tmp_path: Path
+) -> None:
+    """The narrowest instructions add in another order; a weight half-way between two may go the other way."""
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from tests.evaluation import test_proxy_classifier as own\n"
+        "own.save_proxy(own.fit_proxy(*own.bars(120), 3, **own.SETTINGS), Path(sys.argv[2]))"
+    )
+    narrow = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+    path = tmp_path / "narrow.safetensors"
+    command = [sys.executable, "-c", script, str(Path.cwd()), str(path)]
+    subprocess.run(command, env={**os.environ, **narrow}, check=True, timeout=120)
+    other = load_proxy(path).state_dict()
+    unequal = sum(int((weight != other[name]).sum()) for name, weight in proxy.state_dict().items())
+    assert unequal <= 2, unequal
 
 
 @pytest.mark.parametrize("side", [8, 13, 32, 96])

@@ -96,7 +96,7 @@ def test_a_table_that_contradicts_itself_is_refused(values: dict[str, Any], mess
 def test_differences_are_what_turns_one_preset_into_another() -> None:
     demo = read_yaml(ROOT / "presets" / "digits.yaml")
     changes = differences(demo, BASE)
-    assert changes == {"consistency_step": "model", "network.layers": 3, "network.width": 96, "train_steps": 1200}
+    assert changes == {"network.layers": 3, "network.width": 96, "train_steps": 1200}
     assert overridden(demo, changes) == BASE
     flat = differences({}, BASE)
     assert flat["network.width"] == 96

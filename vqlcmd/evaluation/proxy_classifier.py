@@ -16,6 +16,8 @@ from vqlcmd.runtime.errors import DataError, Diverged
 from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
 DIMENSIONS = 64
+MANTISSA_BITS = 12
+"""What a fitted classifier's weights keep of float32's 24."""
 _ROTATIONS = 4
 _LARGEST_SIDE = 64
 _SMALLEST_SIDE = 8
@@ -45,7 +47,7 @@ class ProxyClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 64): no activation follows, so that both signs of a direction count in a distance."""
-        x = images.float() / 127.5 - 1
+        x = images.to(self.head.weight.dtype) / 127.5 - 1
         if max(images.shape[2:]) > _LARGEST_SIDE:
             x = F.interpolate(x, size=(_LARGEST_SIDE, _LARGEST_SIDE), mode="area")
         return self.body(x)
@@ -66,7 +68,10 @@ def fit_proxy(
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
 ) -> ProxyClassifier:
-    """Train on images uint8 (n, 3, S, S) and labels int64 (n,): bitwise the same for the same seed and thread count.
+    """Train on images uint8 (n, 3, S, S) and labels int64 (n,): one classifier per seed, the same on every processor.
+
+    It learns in float64, and its weights are float32 of `MANTISSA_BITS` bits: processors that add in other orders end
+    some 1e-10 apart, which rounding takes away, but for a weight in the middle between two.
 
     With `num_classes` <= 1 the labels are not read (they may be None): the task is which way up an image is.
     Every image is shifted by up to a tenth of its side. The global random state is left alone. `on_step` is told
@@ -76,7 +81,11 @@ def fit_proxy(
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs as well.
         torch.random.default_generator.manual_seed(seed)
-        proxy = ProxyClassifier(num_classes).to(images.device)
+        proxy = ProxyClassifier(num_classes).to(images.device, torch.float64)
+        for module in proxy.modules():
+            # Drawn again: in float32 the last bit of a first weight depends on the processor.
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.reset_parameters()
     draws = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(proxy.parameters(), lr=learning_rate, weight_decay=0.01)
     for step in range(steps):
@@ -96,7 +105,9 @@ def fit_proxy(
         optimizer.step()
         if on_step is not None:
             on_step(step, loss.item())
-    return proxy.eval().requires_grad_(False)
+    proxy = proxy.float().eval().requires_grad_(False)
+    proxy.load_state_dict({name: _rounded(tensor) for name, tensor in proxy.state_dict().items()})
+    return proxy
 
 
 @torch.no_grad()
@@ -122,6 +133,15 @@ def load_proxy(path: Path) -> ProxyClassifier:
     proxy = ProxyClassifier(**sizes)
     proxy.load_state_dict(tensors)
     return proxy.eval().requires_grad_(False)
+
+
+def _rounded(tensor: Tensor) -> Tensor:
+    """Its floats with `MANTISSA_BITS` bits; counters as they are."""
+    if not tensor.is_floating_point():
+        return tensor
+    mantissa, exponent = torch.frexp(tensor)
+    steps = 2**MANTISSA_BITS
+    return torch.ldexp((mantissa * steps).round() / steps, exponent)
 
 
 def _convolution(channels_in: int, channels_out: int) -> list[nn.Module]:
