@@ -24,6 +24,8 @@ from vqlcmd.tokenizer.pixels import to_float, to_uint8
 from vqlcmd.tokens.header import grid_of
 from vqlcmd.trained import Trained
 
+OF_TEXT = "`vqlcmd.load_text` reads it, and `vqlcmd infill` and `vqlcmd sample --out FILE.txt` draw from it"
+
 
 class Generator(Trained):
     """Images from classes: `vqlcmd.load("data").sample([3, 3], steps=50)`.
@@ -184,12 +186,12 @@ def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     root = hub.local(folder)
     if (root / exported.VOCABULARY).is_file() and not (root / exported.TOKENIZER).is_file():
-        raise DataError(f"{root} is a model of text: `vqlcmd.load_text` reads it, and `vqlcmd infill`")
+        raise DataError(f"{root} is a model of text: {OF_TEXT}")
     exported.check(root)
     path, tokenizer = root / exported.MODEL, root / exported.TOKENIZER
     method, about = load_method(path, where)
     if "text" in about:
-        raise DataError(f"{path} is a model of text: `vqlcmd.load_text` reads it, and `vqlcmd infill`")
+        raise DataError(f"{path} is a model of text: {OF_TEXT}")
     if "sampling" not in about:
         raise DataError(f"{path} does not say how to sample, it is of another version: `dvc repro` trains it anew")
     about["grid"] = grid_of(about, path)

@@ -25,7 +25,7 @@ from PIL import Image
 from tests.page.models import SIDE, saved
 from tests.page.visitor import Visit
 from tests.pipeline_imports import ROOT
-from vqlcmd.page.codes import CELL
+from vqlcmd.page.chart import CELL
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]

@@ -8,7 +8,8 @@ import torch
 
 from tests.factory import normal
 from tests.page.models import CODES, saved
-from vqlcmd.page import codes
+from vqlcmd.page import chart
+from vqlcmd.page.models import codes
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.tokenizer import codebook_table
 
@@ -36,11 +37,11 @@ def test_a_patch_of_the_picture_is_found_again_where_it_was_drawn(tmp_path: Path
     picture = np.asarray(codes.chart(model))
     looks = codes.patches(model, list(range(CODES)))
     assert looks.shape == (CODES, 3, 4, 4)
-    places = [(x, y) for y in range(2, picture.shape[0], codes.CELL) for x in range(2, picture.shape[1], codes.CELL)]
+    places = [(x, y) for y in range(2, picture.shape[0], chart.CELL) for x in range(2, picture.shape[1], chart.CELL)]
     for number, (x, y) in enumerate(places[:CODES]):
-        assert codes.code_at(model, x, y) == number
+        assert chart.code_at(CODES, x, y) == number
         assert picture[y - 2, x - 2].tolist() == looks[number, :, 0, 0].tolist()
-    assert codes.code_at(model, picture.shape[1] + 50, picture.shape[0] + 500) == CODES - 1
+    assert chart.code_at(CODES, picture.shape[1] + 50, picture.shape[0] + 500) == CODES - 1
 
 
 def test_codes_are_near_in_the_embeddings_and_in_the_codebook(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.page.models import TOKENS, saved
-from vqlcmd.page.comparing import drawn_rows, rows
-from vqlcmd.page.drawing import Onlooker
+from vqlcmd.page.models.comparing import drawn_rows, rows
+from vqlcmd.page.models.drawing import Onlooker
 from vqlcmd.runtime.errors import ConfigError
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from tests.factory import METHODS
 from tests.page.models import CODES, NAMES, SIDE, TOKENS, saved
 from vqlcmd.generator import Generator
-from vqlcmd.page import drawing
-from vqlcmd.page.drawing import Onlooker, Stopped
+from vqlcmd.page.jobs import Stopped
+from vqlcmd.page.models import drawing
+from vqlcmd.page.models.drawing import Onlooker
 from vqlcmd.runtime.errors import ConfigError
 
 CLASSES = [0, 1, 2, 0, 1]

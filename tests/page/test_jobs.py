@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from vqlcmd.page.drawing import Stopped
-from vqlcmd.page.jobs import Jobs
+from vqlcmd.page.jobs import Jobs, Stopped
 
 
 def test_stop_reaches_the_job_that_runs_and_the_next_one_begins_anew() -> None:
     jobs = Jobs()
     jobs.begin("mine")
     jobs.begin("yours")
-    mine, yours = jobs.onlooker("mine", 4), jobs.onlooker("yours", 4)
+    mine, yours = jobs.stopped("mine"), jobs.stopped("yours")
     jobs.stop("mine")
-    assert mine.stopped()
-    assert not yours.stopped()
+    assert mine()
+    assert not yours()
     jobs.begin("mine")
-    assert not jobs.onlooker("mine", 4).stopped()
+    assert not jobs.stopped("mine")()
 
 
 def test_a_job_that_is_stopped_in_the_queue_does_not_begin() -> None:
@@ -27,17 +26,17 @@ def test_a_job_that_is_stopped_in_the_queue_does_not_begin() -> None:
     jobs.begin("mine")
     jobs.stop("mine")
     with pytest.raises(Stopped, match="stopped before it began"):
-        jobs.onlooker("mine", 4)
+        jobs.stopped("mine")
 
 
 def test_who_closes_the_page_leaves_no_job_behind() -> None:
     jobs = Jobs()
     jobs.begin("mine")
-    running = jobs.onlooker("mine", 4)
+    running = jobs.stopped("mine")
     jobs.leave("mine")
-    assert running.stopped()
+    assert running()
     with pytest.raises(Stopped):
-        jobs.onlooker("mine", 4)
+        jobs.stopped("mine")
     jobs.stop("nobody")
 
 

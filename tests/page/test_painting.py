@@ -10,8 +10,9 @@ from PIL import Image
 from tests.page.models import SIDE, TOKENS, saved
 from vqlcmd.images.crops import Recipe, crop_views
 from vqlcmd.images.rgb import read_picture
-from vqlcmd.page import painting
-from vqlcmd.page.drawing import Onlooker, Stopped
+from vqlcmd.page.jobs import Stopped
+from vqlcmd.page.models import painting
+from vqlcmd.page.models.drawing import Onlooker
 from vqlcmd.runtime.errors import ConfigError, DataError
 
 

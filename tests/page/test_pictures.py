@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.factory import integers
-from vqlcmd.page import curves, pictures
+from vqlcmd.page.models import curves, pictures
 from vqlcmd.runtime.errors import DataError
 
 IMAGES = integers(256, 5, 3, 8, 8).byte()

@@ -9,7 +9,9 @@ from pydantic import Field
 from tests.factory import METHODS
 from tests.page.models import saved
 from vqlcmd import methods
-from vqlcmd.page.settings import Setting, all_names, settings, varied
+from vqlcmd.page.description import Setting, names_of_settings
+from vqlcmd.page.models.describing import describe
+from vqlcmd.page.models.settings import settings, varied
 from vqlcmd.params.types import Section
 from vqlcmd.runtime.errors import ConfigError
 
@@ -92,6 +94,8 @@ def test_a_value_that_a_model_does_not_take_is_one_line(tmp_path: Path, vary: st
 
 
 def test_names_of_several_models_are_put_together(tmp_path: Path) -> None:
-    models = [saved(tmp_path / name, method=name) for name in ("autoregressive", "maskgit")]
-    assert all_names(models)[0] == "guidance"
-    assert {"steps", "temperature"} <= set(all_names(models))
+    models = [
+        describe(saved(tmp_path / name, method=name), str(tmp_path / name)) for name in ("autoregressive", "maskgit")
+    ]
+    assert names_of_settings(models)[0] == "guidance"
+    assert {"steps", "temperature"} <= set(names_of_settings(models))

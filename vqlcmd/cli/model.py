@@ -169,9 +169,13 @@ def page(
     # Imports make objects by the hundred thousand that stay; looking for garbage among them takes a fifth of the time
     # until the page is there. `serve` enables it again.
     gc.disable()
-    from vqlcmd.page.browser.app import serve
+    from vqlcmd.page.process import started
 
-    serve(model or [DATA], host, port, show)
+    with started(model or [DATA]) as models:
+        # Gradio is imported here, while the models are loaded there.
+        from vqlcmd.page.browser.app import serve
+
+        serve(models, host, port, show)
 
 
 def mount(app: typer.Typer) -> None:

@@ -3,7 +3,11 @@
 import threading
 from collections.abc import Callable
 
-from vqlcmd.page.drawing import Onlooker, Stopped
+from vqlcmd.runtime.errors import UserError
+
+
+class Stopped(UserError):  # noqa: N818  (no error)
+    """The visitor has pressed Stop."""
 
 
 class Jobs:
@@ -26,9 +30,9 @@ class Jobs:
         self.stop(session)
         self._stops.pop(session, None)
 
-    def onlooker(self, session: str, tokens: int, report: Callable[[int], None] = lambda done: None) -> Onlooker:
-        """For drawing: ends the visitor's job when it is stopped. Stopped where that was before it began."""
+    def stopped(self, session: str) -> Callable[[], bool]:
+        """Tells whether the visitor's job is to end. Stopped where that was so before it began."""
         stop = self._stops.get(session)
         if stop is None or stop.is_set():
             raise Stopped("stopped before it began")
-        return Onlooker(tokens, stop.is_set, report)
+        return stop.is_set

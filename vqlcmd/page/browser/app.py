@@ -5,12 +5,9 @@ import html
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import vqlcmd
-from vqlcmd.generator import Generator
 from vqlcmd.page.browser.compare import compare_tab
 from vqlcmd.page.browser.events import NOW
 from vqlcmd.page.browser.inside import inside_tab
@@ -18,25 +15,25 @@ from vqlcmd.page.browser.paint import paint_tab
 from vqlcmd.page.browser.sample import sample_tab
 from vqlcmd.page.browser.style import CSS, theme
 from vqlcmd.page.browser.toolkit import Request, gr
+from vqlcmd.page.description import Description
 from vqlcmd.page.jobs import Jobs
+from vqlcmd.page.process import Models
 from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import ConfigError
 
 TITLE = "VQ-LCMD"
-CURVES = Path("metrics") / "train.tsv"
-"""Beside a model's folder, as the pipeline has it."""
 
 
-def serve(folders: Sequence[str], host: str, port: int | None, show: bool) -> None:
-    """Load the models in `folders` and serve their page until Ctrl-C; `show` opens a browser on it.
+def serve(models: Models, host: str, port: int | None, show: bool) -> None:
+    """Serve the page of models, once they are loaded, until Ctrl-C; `show` opens a browser on it.
 
-    ConfigError where the port is taken. Garbage collection, if it was off, is on once the page is there.
+    ConfigError where the port is taken; what loading raises. Garbage collection, if it was off, is on once the page is
+    there.
     """
-    models = {name: vqlcmd.load(folder) for name, folder in named(folders).items()}
     with tempfile.TemporaryDirectory(prefix="vqlcmd-page-") as made:
         # Where Gradio keeps uploads too, so that nothing of a visitor stays.
         os.environ["GRADIO_TEMP_DIR"] = made
-        page = build(models, named(folders), Path(made))
+        page = build(models, models.loaded(), made)
         try:
             _, url, _ = page.launch(
                 server_name=host,
@@ -66,61 +63,43 @@ def serve(folders: Sequence[str], host: str, port: int | None, show: bool) -> No
             page.close(verbose=False)
 
 
-def named(folders: Sequence[str]) -> dict[str, str]:
-    """Names for folders: the last part of each, or all of it where two end alike."""
-    ends = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
-    return {end if ends.count(end) == 1 else folder: folder for end, folder in zip(ends, folders, strict=True)}
-
-
-def build(models: Mapping[str, Generator], folders: Mapping[str, str], made: Path) -> Any:
-    """The page of these models as gr.Blocks, by names as in `folders`. Files to download go to `made`."""
+def build(models: Models, described: Mapping[str, Description], made: str) -> Any:
+    """The page of these models as gr.Blocks. Files to download go to the folder `made`."""
     jobs = Jobs()
 
     def leave(request: Request) -> None:
         jobs.leave(request.session_hash)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.HTML(head(models))
+        gr.HTML(head(described))
         with gr.Tab("Sample"):
-            each(models, lambda name: sample_tab(models[name], jobs, made))
+            each(described, lambda name: sample_tab(name, described[name], models, jobs, made))
         with gr.Tab("Paint"):
-            each(models, lambda name: paint_tab(models[name], jobs))
+            each(described, lambda name: paint_tab(name, described[name], models, jobs))
         with gr.Tab("Compare"):
-            compare_tab(models, jobs)
+            compare_tab(described, models, jobs)
         with gr.Tab("Look inside") as inside:
-            each(models, lambda name: inside_tab(models[name], Path(folders[name]).parent / CURVES, made, inside))
+            each(described, lambda name: inside_tab(name, described[name], models, made, inside))
         page.unload(leave)
     return page
 
 
-def each(models: Mapping[str, Generator], tab: Callable[[str], None]) -> None:
+def each(names: Iterable[str], tab: Callable[[str], None]) -> None:
     """The tab for every model by its name, of which the chosen one's is seen."""
-    first, *others = models
-    choice = gr.Radio(list(models), value=first, label="Model", visible=bool(others))
+    names = list(names)
+    choice = gr.Radio(names, value=names[0], label="Model", visible=len(names) > 1)
     columns = []
-    for name in models:
-        with gr.Column(visible=name == first) as column:
+    for name in names:
+        with gr.Column(visible=name == names[0]) as column:
             tab(name)
         columns.append(column)
-    choice.change(lambda chosen: [gr.update(visible=name == chosen) for name in models], choice, columns, **NOW)
+    choice.change(lambda chosen: [gr.update(visible=name == chosen) for name in names], choice, columns, **NOW)
 
 
-def head(models: Mapping[str, Generator]) -> str:
+def head(described: Mapping[str, Description]) -> str:
     """The title, and a line for each model."""
     lines = [
-        f"<p>{f'<b>{html.escape(name)}</b>: ' if len(models) > 1 else ''}{html.escape(summary(model))}</p>"
-        for name, model in models.items()
+        f"<p>{f'<b>{html.escape(name)}</b>: ' if len(described) > 1 else ''}{html.escape(model.summary)}</p>"
+        for name, model in described.items()
     ]
     return f'<div class="head"><h1>{TITLE}</h1>{"".join(lines)}</div>'
-
-
-def summary(model: Generator) -> str:
-    """A model in a line: method, size, classes, tokens."""
-    millions = sum(parameter.numel() for parameter in model.method.parameters()) / 1e6
-    rows, columns = model.grid
-    parts = [f"method {model.about['params']['method']}", f"{millions:.2f}M parameters"]
-    parts += [
-        f"{len(model.class_names) or 'no'} classes",
-        f"{rows} x {columns} tokens of {model.tokenizer.codes:,} codes",
-    ]
-    return " · ".join(parts)

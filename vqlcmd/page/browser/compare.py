@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vqlcmd.generator import Generator
-from vqlcmd.page import comparing, pictures
 from vqlcmd.page.browser.controls import SEEDS
 from vqlcmd.page.browser.events import job
 from vqlcmd.page.browser.toolkit import Request, gr
+from vqlcmd.page.description import Description, names_of_settings
 from vqlcmd.page.jobs import Jobs
-from vqlcmd.page.settings import all_names
+from vqlcmd.page.process import Models
 
 MOST, USUAL = 16, 10
 NOTHING = "nothing"
@@ -17,13 +16,13 @@ SUGGESTED = {"guidance": "0, 1, 2, 4", "steps": "5, 10, 25, 50"}
 """Values to begin with, of the first of these settings that there is."""
 
 
-def compare_tab(models: Mapping[str, Generator], jobs: Jobs) -> None:
+def compare_tab(described: Mapping[str, Description], models: Models, jobs: Jobs) -> None:
     """Controls above, rows of images below."""
-    first, *others = models.values()
+    first, *others = described.values()
     shared = [name for name in first.class_names if all(name in each.class_names for each in others)]
-    names = all_names(list(models.values()))
+    names = names_of_settings(described.values())
     vary = NOTHING if others else next((name for name in SUGGESTED if name in names), NOTHING)
-    chosen = gr.CheckboxGroup(list(models), value=list(models), label="Models", visible=bool(others))
+    chosen = gr.CheckboxGroup(list(described), value=list(described), label="Models", visible=bool(others))
     with gr.Row(equal_height=True):
         what = gr.Dropdown([NOTHING, *names], value=vary, label="What varies", filterable=False)
         values = gr.Textbox(SUGGESTED.get(vary, ""), label="Values, by commas")
@@ -40,13 +39,16 @@ def compare_tab(models: Mapping[str, Generator], jobs: Jobs) -> None:
     def compare(
         request: Request, chosen: list[str], what: str, values: str, class_: str, count: int, seed: int
     ) -> Iterator[Any]:
-        rows, done = comparing.rows(models, chosen, None if what == NOTHING else what, values), []
-        drawn_rows = comparing.drawn_rows(
-            rows, class_, count, seed, lambda model: jobs.onlooker(request.session_hash, model.method.tokens)
+        yield from models.ask(
+            "compare",
+            stopped=jobs.stopped(request.session_hash),
+            chosen=chosen,
+            vary=None if what == NOTHING else what,
+            values=values,
+            class_=class_,
+            count=count,
+            seed=seed,
         )
-        for row, drawn in zip(rows, drawn_rows, strict=True):
-            done.append((row.label, f"{drawn.seconds:.2f} s · {drawn.nfe:g} network calls", drawn.images))
-            yield pictures.comparison(done), f"{len(done)} of {len(rows)} rows · seed {seed}"
 
     with buttons:
         job(jobs, "Compare", compare, [chosen, what, values, class_, count, seed], [shown], status)

@@ -4,10 +4,9 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from vqlcmd.generator import Generator
 from vqlcmd.page.browser.events import NOW
 from vqlcmd.page.browser.toolkit import gr
-from vqlcmd.page.settings import Setting, settings
+from vqlcmd.page.description import Description, Setting
 
 SEEDS = 2**32 - 1
 LONGEST = 1000
@@ -17,9 +16,9 @@ LONGEST = 1000
 class Controls:
     """How many, class, settings and seed. `components` are what an event takes, `read` is for their values."""
 
-    def __init__(self, model: Generator, *, what: str, usual: int, most: int, nothing: str, opened: bool = True):
+    def __init__(self, model: Description, *, what: str, usual: int, most: int, nothing: str, opened: bool = True):
         """`what` is counted, and `nothing` is the choice of no class: all in turn, say."""
-        self.settings = settings(model)
+        self.settings = model.settings
         count = gr.Slider(1, most, value=usual, step=1, label=what)
         class_ = gr.Dropdown(
             [(name, number - 1) for number, name in enumerate([nothing, *model.class_names])],
@@ -31,7 +30,7 @@ class Controls:
         """For those that start and stop."""
         with gr.Accordion("How to sample", open=opened):
             shown = [component(setting) for setting in self.settings]
-            seed = gr.Number(model.about["params"]["seed"], label="Seed", precision=0, minimum=0, maximum=SEEDS)
+            seed = gr.Number(model.seed, label="Seed", precision=0, minimum=0, maximum=SEEDS)
             other = gr.Button("Another seed", size="sm")
             self.below = gr.Column()
             """For what else there is to set."""

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vqlcmd.page.browser.toolkit import Request, gr
-from vqlcmd.page.drawing import Stopped
-from vqlcmd.page.jobs import Jobs
+from vqlcmd.page.jobs import Jobs, Stopped
 from vqlcmd.runtime.errors import UserError
 
 QUEUE = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "minimal"}

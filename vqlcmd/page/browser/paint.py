@@ -1,19 +1,14 @@
 """The tab Paint: a picture of the visitor's or of the model's, and what could be where they paint over it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from vqlcmd.generator import Generator
-from vqlcmd.page import drawing, painting, pictures
 from vqlcmd.page.browser.controls import Controls
 from vqlcmd.page.browser.events import QUEUE, job, told
 from vqlcmd.page.browser.toolkit import Request, gr
+from vqlcmd.page.description import Description
 from vqlcmd.page.jobs import Jobs
+from vqlcmd.page.process import Models
 
 MOST, USUAL = 32, 8
 COLUMNS = 3
@@ -24,10 +19,10 @@ BRUSH = ("#f59e0b", 0.8)
 FIRST = "Upload or sample a picture, paint over a part of it, and press **Fill in**."
 
 
-def paint_tab(model: Generator, jobs: Jobs) -> None:
+def paint_tab(name: str, model: Description, models: Models, jobs: Jobs) -> None:
     """The editor and its controls at the left, results at the right."""
-    if not model.method.supports_inpainting:
-        gr.Markdown(f"{model.about['params']['method']} cannot hold tokens fixed, so it cannot fill in.")
+    if not model.supports_inpainting:
+        gr.Markdown(f"{model.method} cannot hold tokens fixed, so it cannot fill in.")
         return
     image = gr.State(None)
     with gr.Row(equal_height=False):
@@ -56,25 +51,33 @@ def paint_tab(model: Generator, jobs: Jobs) -> None:
             status = gr.Markdown(FIRST, elem_classes="status")
             shown = gr.HTML()
 
-    def opened(image_: Tensor) -> tuple[Any, Any, str]:
-        large = np.asarray(pictures.enlarged(image_, CANVAS))
-        return image_, {"background": large, "layers": [], "composite": large}, "Now paint over a part of it."
+    def opened(found: Iterator[Any]) -> Iterator[Any]:
+        for pixels, large in found:
+            yield pixels, {"background": large, "layers": [], "composite": large}, "Now paint over a part of it."
 
     def taken(path: str) -> Iterator[Any]:
-        yield opened(painting.prepared(model, Path(path)))
+        yield from opened(models.ask("open_picture", name, path=path, side=CANVAS))
 
     def sampled(request: Request, *values: Any) -> Iterator[Any]:
         jobs.begin(request.session_hash)
         _, class_, how = controls.read(values)
-        onlooker = jobs.onlooker(request.session_hash, model.method.tokens)
-        yield opened(drawing.sample(model, drawing.labels(model, class_, 1), onlooker, **how).images[0])
+        stopped = jobs.stopped(request.session_hash)
+        yield from opened(models.ask("sample_one", name, stopped=stopped, class_=class_, how=how, side=CANVAS))
 
-    def fill(request: Request, image_: Tensor | None, edited: Any, whole: bool, *values: Any) -> Iterator[Any]:
+    def fill(request: Request, pixels: Any, edited: Any, whole: bool, *values: Any) -> Iterator[Any]:
         count, class_, how = controls.read(values)
-        onlooker, layers = jobs.onlooker(request.session_hash, model.method.tokens), (edited or {}).get("layers", [])
-        drawn, kept = painting.fillings(model, image_, layers, class_, count, onlooker, whole_tokens=whole, **how)
-        images = torch.cat([kept[None], drawn.images])
-        yield pictures.gallery(images, ["what is kept", *[""] * count], COLUMNS), drawn.cost()
+        yield from models.ask(
+            "fill_in",
+            name,
+            stopped=jobs.stopped(request.session_hash),
+            image=pixels,
+            layers=(edited or {}).get("layers", []),
+            class_=class_,
+            count=count,
+            whole_tokens=whole,
+            how=how,
+            columns=COLUMNS,
+        )
 
     upload.upload(told(taken, 2), upload, [image, editor, status], **QUEUE)
     fresh.click(told(sampled, 2), controls.components, [image, editor, status], **QUEUE)

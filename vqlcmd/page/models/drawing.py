@@ -14,17 +14,13 @@ from torch import Tensor
 
 from vqlcmd.diffusion.guidance import watching
 from vqlcmd.generator import Generator
-from vqlcmd.runtime.errors import UserError
+from vqlcmd.page.jobs import Stopped
 from vqlcmd.tokenizer.pixels import to_uint8
 
 GREY = 127
 """Where nothing is said yet."""
 FRAMES = 24
 """Of an animation, at most."""
-
-
-class Stopped(UserError):  # noqa: N818  (no error)
-    """The visitor has pressed Stop."""
 
 
 @dataclass

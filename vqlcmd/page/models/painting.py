@@ -16,8 +16,8 @@ from vqlcmd.generator import Generator
 from vqlcmd.generator import recipe as recipe_of
 from vqlcmd.images.crops import crop_views
 from vqlcmd.images.rgb import read_picture
-from vqlcmd.page import drawing
-from vqlcmd.page.drawing import Drawn, Onlooker
+from vqlcmd.page.models import drawing
+from vqlcmd.page.models.drawing import Drawn, Onlooker
 from vqlcmd.runtime.errors import ConfigError
 
 

@@ -8,14 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from vqlcmd.generator import Generator
-from vqlcmd.page import drawing, pictures
+from vqlcmd.page.chart import CELL, MOST_PATCHES, PATCH, codes_in_a_row
+from vqlcmd.page.models import drawing, pictures
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.tokenizer import codebook_table
 
-MOST_PATCHES = 1024
-"""In the picture of all codes: the first ones."""
-PATCH, CELL = 40, 44
-"""Pixels of one there, and from one to the next."""
 BATCH = 64
 """Images that are decoded at once."""
 
@@ -56,20 +53,9 @@ def chart(model: Generator) -> Image.Image:
     looks = patches(model, list(range(count)))
     size = (PATCH, PATCH)
     large = [pictures.pillow(look).resize(size, Image.Resampling.NEAREST) for look in looks]
-    columns = _columns(count)
-    page = Image.new("RGB", (columns * CELL, -(-count // columns) * CELL), "white")
+    in_a_row = codes_in_a_row(count)
+    page = Image.new("RGB", (in_a_row * CELL, -(-count // in_a_row) * CELL), "white")
     for number, look in enumerate(large):
-        row, column = divmod(number, columns)
+        row, column = divmod(number, in_a_row)
         page.paste(look, (column * CELL, row * CELL))
     return page
-
-
-def code_at(model: Generator, x: int, y: int) -> int:
-    """The code at a pixel of the chart; beside all of them, the last one of the row or of all."""
-    count = min(model.tokenizer.codes, MOST_PATCHES)
-    columns = _columns(count)
-    return min(y // CELL * columns + min(x // CELL, columns - 1), count - 1)
-
-
-def _columns(count: int) -> int:
-    return max(round(count**0.5), 1)

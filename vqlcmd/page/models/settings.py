@@ -1,41 +1,17 @@
 """What can be set of how a model samples: its steps, sampler and guidance, and the knobs that its method declares."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from vqlcmd.generator import Generator
-from vqlcmd.runtime.errors import ConfigError, shown
+from vqlcmd.page.description import Setting
+from vqlcmd.runtime.errors import ConfigError
 
 MOST_STEPS = 200
 """On a slider, unless the model was trained to sample with more."""
 STRONGEST = 10.0
 """Guidance on a slider."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A keyword of Generator.sample: its usual value, a line of help, and what it may be."""
-
-    name: str
-    usual: Any
-    about: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def parse(self, text: str) -> Any:
-        """The value that a word stands for. ConfigError where it is of another kind; its range is not checked."""
-        kind = type(self.usual)
-        if kind is bool:
-            if text not in ("true", "false"):
-                raise ConfigError(f"{self.name} is {shown(text)!r}, but must be true or false")
-            return text == "true"
-        try:
-            return kind(text)
-        except ValueError:
-            rule = "a whole number" if kind is int else "a number"
-            raise ConfigError(f"{self.name} is {shown(text)!r}, but must be {rule}") from None
 
 
 def settings(model: Generator) -> list[Setting]:
@@ -79,11 +55,6 @@ def varied(model: Generator, vary: str | None, values: str) -> list[dict[str, An
     for how in found:
         model.sampling(**how)
     return found
-
-
-def all_names(models: Sequence[Generator]) -> list[str]:
-    """Names of settings that any of the models has."""
-    return list(dict.fromkeys(each.name for model in models for each in settings(model)))
 
 
 def _steps_count(model: Generator) -> bool:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqlcmd.generator import Generator
-from vqlcmd.page import drawing
-from vqlcmd.page.drawing import Drawn, Onlooker
-from vqlcmd.page.settings import varied
+from vqlcmd.page.models import drawing
+from vqlcmd.page.models.drawing import Drawn, Onlooker
+from vqlcmd.page.models.settings import varied
 from vqlcmd.runtime.errors import ConfigError
 
 MOST_ROWS = 12
