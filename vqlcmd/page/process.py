@@ -62,7 +62,7 @@ class Models:
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        self._process.terminate()
+        self._process.kill()
         self._process.join()
         self._thread.join(SECONDS_TO_END)
         self._connection.close()
@@ -128,7 +128,7 @@ def started(folders: Sequence[str]) -> Iterator[Models]:
     context: Any = multiprocessing.get_context(_method())
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(ours, theirs, named(folders)), name="models")
-    # Ctrl-C reaches all processes of a terminal, and this one ends the other.
+    # Ctrl-C reaches all processes of a terminal; the new one is born deaf to it, and ended by this one.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
@@ -171,7 +171,6 @@ def _run(ours: Connection, theirs: Connection, folders: Mapping[str, str]) -> No
     """What the process does."""
     # With a copy of the page's own end, this one would not see that the page is gone.
     ours.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from vqlcmd.page.models.worker import run
 
     run(theirs, folders)
