@@ -147,6 +147,13 @@ def test_an_error_of_the_code_names_the_line_where_it_arose(there: tuple[Models,
     assert "works.py" in "".join(caught.value.__notes__)
 
 
+def test_the_models_leave_ctrl_c_to_the_page(there: tuple[Models, Generator, Path], tmp_path: Path) -> None:
+    models, _, _ = there
+    assert models._process.pid is not None
+    os.kill(models._process.pid, signal.SIGINT)
+    assert len(draw(models, tmp_path)) == 2
+
+
 def test_a_picture_to_paint_over_comes_as_pixels(there: tuple[Models, Generator, Path]) -> None:
     models, model, _ = there
     ((pixels, large),) = models.ask("sample_one", "data", class_=1, how=HOW, side=60)
@@ -195,15 +202,18 @@ def test_however_the_page_ends_the_models_end_and_nothing_is_said(tmp_path: Path
         text=True,
         start_new_session=True,
     ) as page:
-        assert page.stdout is not None
-        assert page.stderr is not None
-        pid, has_torch = page.stdout.readline().split()
-        assert has_torch == "False", "the page does without PyTorch"
-        if number is signal.SIGINT:
-            # As a terminal sends it: to all of its processes.
-            os.killpg(page.pid, number)
-        else:
-            page.send_signal(number)
-        assert page.wait(PATIENCE) == (-number if number is signal.SIGKILL else 130)
-        assert ended(int(pid))
-        assert page.stderr.read() == ""
+        try:
+            assert page.stdout is not None
+            assert page.stderr is not None
+            pid, has_torch = page.stdout.readline().split()
+            assert has_torch == "False", "the page does without PyTorch"
+            if number is signal.SIGINT:
+                # As a terminal sends it: to all of its processes.
+                os.killpg(page.pid, number)
+            else:
+                page.send_signal(number)
+            assert page.wait(PATIENCE) == (-number if number is signal.SIGKILL else 130)
+            assert ended(int(pid))
+            assert page.stderr.read() == ""
+        finally:
+            page.kill()

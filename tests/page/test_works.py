@@ -16,9 +16,11 @@ from tests.page.test_painting import strokes
 from tests.pipeline_imports import ROOT
 from vqlcmd.page import chart
 from vqlcmd.page.jobs import Stopped
+from vqlcmd.page.models import codes, pictures
 from vqlcmd.page.models.describing import describe
 from vqlcmd.page.models.works import WORKS, Asker, compare, draw, fill_in, look_inside, near, open_picture
 from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.tokenizer import codebook_table
 
 HOW = {"seed": 3, "steps": 4}
 
@@ -45,7 +47,7 @@ def test_images_come_first_and_the_film_of_two_rows_of_them_afterwards(tmp_path:
     ]
     with Image.open(film["film"]) as moving:
         assert getattr(moving, "n_frames", 1) == 6
-        assert moving.height < 3 * chart.PATCH * 4, "two rows"
+        assert moving.height < 3 * (pictures.TILE + 2 * pictures.MARGIN), "two rows"
 
 
 def test_the_asker_is_told_of_every_prediction_and_can_stop(tmp_path: Path) -> None:
@@ -96,7 +98,9 @@ def test_inside_are_near_codes_and_pictures_of_codes_embeddings_and_training(tmp
     about = describe(model, str(tmp_path / "data"))
     assert describe(model, "elsewhere/data").curves is None
     (html,) = near(model, Asker(), code=5, table="codebook", count=4, columns=2)
-    assert "<figcaption>5: 0.00</figcaption>" in html
+    order, far = codes.nearest(codebook_table(model.tokenizer), 5, 4)
+    words = [f"{code}: {distance:.2f}" for code, distance in zip(order, far, strict=True)]
+    assert re.findall("<figcaption>(.*?)</figcaption>", html) == words
     assert len(images(html)) == 4
     files: dict[str, str] = {}
     for found in look_inside(model, Asker(), training=about.curves, folder=str(tmp_path)):
