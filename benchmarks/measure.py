@@ -209,7 +209,8 @@ class Report:
     def __init__(self, name: str, title: str):
         self.name, self.ratios, self._columns = name, dict[str, float](), ()
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
-        command = " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]])
+        compiled = ["VQLCMD_COMPILE=1"] if os.environ.get("VQLCMD_COMPILE") == "1" else []
+        command = " ".join([*compiled, "python -m", f"benchmarks.{name}", *sys.argv[1:]])
         machine = f"{device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
         clock = ", seconds of computing" if CPU_SECONDS in os.environ else ""
         load = f", load {os.getloadavg()[0]:.1f}"

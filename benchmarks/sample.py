@@ -43,6 +43,7 @@ def calls(size: Size, how: Sampling) -> int:
 def main(tiny: bool = False) -> dict[str, float]:
     """Each method at the demo's size against its floor, and at the settings of the table of methods."""
     disable_malloc_trim()
+    sizes.as_stages_run()
     report = Report("sample", "sampling against its floor, and seconds per 1,000 images")
     repeats = 2 if tiny else 3
     for name, method, changes in ROWS:

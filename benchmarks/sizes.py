@@ -10,7 +10,9 @@ import torch
 from benchmarks.measure import ROOT
 from vqlcmd import methods
 from vqlcmd.diffusion.method import Method
+from vqlcmd.diffusion.transformer import compile_network
 from vqlcmd.params import Params, Sampling, check_params
+from vqlcmd.runtime import paths
 from vqlcmd.runtime.yaml_file import read_yaml
 from vqlcmd.tokens.shards import Split
 
@@ -87,3 +89,9 @@ def tiny(method: str = "lcmd", batch_size: int = 4) -> Size:
         train={"batch_size": batch_size},
         sample={"batch_size": batch_size},
     )
+
+
+def as_stages_run() -> None:
+    """Compile the networks of this process where $VQLCMD_COMPILE is 1; the floors have nothing to compile."""
+    if paths.compiles():
+        compile_network()

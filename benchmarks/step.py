@@ -48,6 +48,7 @@ def endless_training(size: Size, device: str = "cpu") -> Iterator[Callable[[], o
 def main(tiny: bool = False) -> dict[str, float]:
     """The demo's five methods, then the paper's two sizes."""
     disable_malloc_trim()
+    sizes.as_stages_run()
     report = Report("step", "a training step against its floor")
     scales: list[tuple[str, Size, int, str]] = []
     for method in sizes.METHODS:

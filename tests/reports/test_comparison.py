@@ -208,3 +208,19 @@ def test_a_column_without_numbers_is_no_curve() -> None:
     drawn = curves("loss", {"a": ([1, 2], [3.0, 4.0]), "none": ([1, 2], [float("nan")] * 2)})
     assert drawn is not None
     assert "none" not in re.sub(r"style=\"[^\"]*\"", "", drawn).replace("{fill: none}", "")
+
+
+def test_where_reconstructions_have_most_of_the_fid_a_line_names_the_tokenizer_and_what_to_turn(
+    repository: Path,
+) -> None:
+    target = revision.read().evaluate["reconstruction"]["fid_proxy"]
+    for share, checkpoint, named in ((0.4, None, ""), (0.6, None, "vqgan.n_embed"), (0.6, "f16.ckpt", "vqgan.init")):
+        leave(repository, {"vqgan": {"checkpoint": checkpoint}}, fid=target / share)
+        found = [note for note in revision.read().notes() if note.startswith("the tokenizer is the limit")]
+        assert len(found) == bool(named)
+        assert all(f"{target:.4g}" in note and named in note for note in found)
+
+
+def test_the_first_numbers_of_a_report_are_those_of_the_tokenizer(repository: Path) -> None:
+    psnr = json.loads((repository / "metrics" / "vqgan.json").read_text(encoding="utf-8"))["psnr"]
+    assert revision.read().numbers()[0] == ("psnr", "", f"{psnr:.4g}")

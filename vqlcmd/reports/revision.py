@@ -26,6 +26,10 @@ PICTURES = {
 }
 MEASURES = ("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest")
 """How the names begin of numbers that samples and reconstructions have in metrics/evaluate.json."""
+TOKENIZER = ("psnr", "ssim", "perceptual", "codes_used")
+"""Of metrics/vqgan.json, where the tokenizer was fitted here."""
+LIMIT = 0.5
+"""Share of the samples' FID that reconstructions have where the tokenizer holds the model back."""
 
 Fetch = Callable[[Path], bytes | None]
 
@@ -37,6 +41,7 @@ class Revision:
     name: str
     params: dict[str, Any]
     """{dotted key: value}."""
+    vqgan: dict[str, Any]
     evaluate: dict[str, Any]
     bound: dict[str, Any]
     protocol: list[dict[str, Any]]
@@ -59,13 +64,30 @@ class Revision:
 
     def numbers(self) -> list[tuple[str, str, str]]:
         """(metric, of samples, of what they are measured beside) as text."""
-        return list((_text_numbers if self.domain == "text" else _numbers)(self.evaluate, self.bound))
+        if self.domain == "text":
+            return list(_text_numbers(self.evaluate, self.bound))
+        tokenizer = [(name, "", as_text(self.vqgan[name])) for name in TOKENIZER if name in self.vqgan]
+        return [*tokenizer, *_numbers(self.evaluate, self.bound)]
+
+    def limits(self) -> list[str]:
+        """A line for each FID of which the tokenizer alone makes more than `LIMIT`, and what to turn."""
+        knobs = "another `vqgan.checkpoint`, or train on from it with `vqgan.init`"
+        if self.params.get("vqgan.checkpoint") is None:
+            knobs = "more tokens (one entry of `vqgan.ch_mult` less), `vqgan.n_embed` or `vqgan.fit.steps`"
+        targets = self.evaluate.get("reconstruction", {})
+        pairs = {name: (value, targets.get(name)) for name, value in self.evaluate.items() if name.startswith("fid_")}
+        return [
+            f"the tokenizer is the limit, not the model: {name} of its reconstructions is {as_text(target)}, of the "
+            f"samples {as_text(value)}. Turn {knobs}: docs/training_a_tokenizer.md"
+            for name, (value, target) in pairs.items()
+            if isinstance(value, int | float) and isinstance(target, int | float) and target > LIMIT * value
+        ]
 
     def notes(self) -> list[str]:
-        """Why a number is null, and what to be careful with."""
+        """What holds the run back, why a number is null, and what to be careful with."""
         named = [*self.evaluate.items(), *self.bound.items()]
         nulls = [f"no {name.removesuffix('_null')}: {reason}" for name, reason in named if name.endswith("_null")]
-        return nulls + [f"note: {note}" for note in self.evaluate.get("notes", [])]
+        return [*self.limits(), *nulls, *(f"note: {note}" for note in self.evaluate.get("notes", []))]
 
 
 def read(name: str = WORKSPACE) -> Revision:
@@ -77,6 +99,7 @@ def read(name: str = WORKSPACE) -> Revision:
     found = Revision(
         name=name,
         params=differences({}, _yaml(fetch, Path("params.yaml"), name)),
+        vqgan=_object(fetch, paths.METRICS / "vqgan.json", name),
         evaluate=_object(fetch, paths.METRICS / "evaluate.json", name),
         bound=_object(fetch, paths.METRICS / "bound.json", name),
         protocol=_list(fetch, paths.METRICS / "protocol.json", name),

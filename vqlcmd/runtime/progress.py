@@ -18,7 +18,7 @@ class Progress:
     def __init__(self, title: str, total: int, *, unit: str = "images", quiet: bool = False):
         self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self._started = self._printed = time.monotonic()
-        self._first: int | None = None
+        self._first: tuple[int, float] | None = None
         self._seen = 0.0
         self._bar: Bar | None = None
         self._task = None
@@ -41,17 +41,20 @@ class Progress:
 
     def update(self, done: int, more: float = 0, figures: Mapping[str, float] | None = None) -> None:
         """`done` of total are done; `more` of the unit went through since the last call."""
-        self._first = done - 1 if self._first is None else self._first
-        self._seen += more
         now = time.monotonic()
+        # How much the first call stands for is not known: a batch, or all that an interrupted run had.
+        self._first = self._first or (done, now)
+        self._seen += more
         rate = self._seen / max(now - self._started, 1e-9)
         text = [f"{name} {value:.4g}" for name, value in (figures or {}).items()]
         text += [f"{rate:.0f} {self.unit}/s"] if self._seen else []
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, figures=" · ".join(text))
         elif not self.quiet and now - self._printed >= SECONDS_BETWEEN_LINES:
-            left = (now - self._started) / max(done - self._first, 1) * (self.total - done)
-            print(" · ".join([f"{self.title} {done}/{self.total}", *text, f"{_clock(left)} left"]), flush=True)
+            before, then = self._first
+            if done > before:
+                text.append(f"{_clock((now - then) / (done - before) * (self.total - done))} left")
+            print(" · ".join([f"{self.title} {done}/{self.total}", *text]), flush=True)
             self._printed = now
 
 

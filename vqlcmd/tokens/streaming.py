@@ -20,8 +20,9 @@ from vqlcmd.tokens.shards import Split
 
 BYTES_BESIDE_TOKENS = 16
 """Per image: its class and its position in the source."""
-WINDOWS_IN_MEMORY = 4
-"""The one in use, one before it for a batch that spans two, the next one being read, and its shards before joining."""
+WINDOWS_IN_MEMORY = 6
+"""The one in use, one before it for a batch that spans two, the next one with its shards before joining and before
+shuffling, and what the allocator keeps: 5.6 measured, docs/benchmarks.md."""
 
 
 class Window(NamedTuple):
