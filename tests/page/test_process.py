@@ -2,6 +2,8 @@
 
 import io
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from tests.page.models import SIDE, saved
 from tests.pipeline_imports import ROOT
 from vqlcmd.generator import Generator
 from vqlcmd.page.jobs import Stopped
+from vqlcmd.page.models.worker import portable
 from vqlcmd.page.process import Models, started
 from vqlcmd.runtime.errors import ConfigError, DataError, UserError
 
@@ -147,6 +150,31 @@ def test_an_error_of_the_code_names_the_line_where_it_arose(there: tuple[Models,
     assert "works.py" in "".join(caught.value.__notes__)
 
 
+class OddError(Exception):
+    """Pickled, it does not come back."""
+
+    def __init__(self, one: str, other: str):
+        super().__init__(f"{one} {other}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (MemoryError(), UserError, r"out of memory \(MemoryError\); ask for fewer images"),
+        (RuntimeError("CUDA out of memory."), UserError, r"out of memory \(CUDA out of memory\.\); ask for fewer"),
+        (ConfigError("steps is 0"), ConfigError, "steps is 0"),
+        (OddError("a", "b"), RuntimeError, "OddError: a b"),
+        (OSError(28, "No space", "f.zip"), OSError, r"\[Errno 28\] No space: 'f\.zip'"),
+    ],
+)
+def test_every_error_comes_through_a_pipe(error: Exception, kind: type[Exception], says: str) -> None:
+    found = pickle.loads(pickle.dumps(portable(error)))
+    assert type(found) is kind
+    assert re.match(says, str(found))
+    notes = "".join(getattr(found, "__notes__", []))
+    assert (type(error).__name__ in notes) == (kind in (RuntimeError, OSError)), "where an error of the code arose"
+
+
 def test_the_models_leave_ctrl_c_to_the_page(there: tuple[Models, Generator, Path], tmp_path: Path) -> None:
     models, _, _ = there
     assert models._process.pid is not None
@@ -178,7 +206,7 @@ def test_what_cannot_be_loaded_is_refused_in_the_words_of_the_python_interface(t
 
 def test_models_that_are_killed_are_told_of_while_they_load_work_and_afterwards(tmp_path: Path) -> None:
     saved(tmp_path / "data", method="lcmd")
-    says = r"^the process that holds the models has ended \(SIGKILL\), .*: close other .* start `vqlcmd page` again$"
+    says = r"^the process that holds the models has ended \(signal 9, Killed\), .* start `vqlcmd page` again$"
     with started([str(tmp_path / "data")]) as models:
         kill(models)
         with pytest.raises(UserError, match=says):

@@ -177,7 +177,7 @@ def _run(ours: Connection, theirs: Connection, folders: Mapping[str, str]) -> No
 
 
 def _how_it_ended(code: int | None) -> str:
-    how = f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
+    how = f"exit code {code}" if code is None or code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
     return (
         f"the process that holds the models has ended ({how}), mostly for want of memory: close other programs or ask"
         " for less at once, and start `vqlcmd page` again"
