@@ -58,6 +58,15 @@ def test_the_asker_is_told_of_every_prediction_and_can_stop(tmp_path: Path) -> N
         drawn(tmp_path / "again", Asker(lambda: len(told) > 6, lambda done, most: told.append((done, most))))
 
 
+def test_a_film_is_stopped_too(tmp_path: Path) -> None:
+    told: list[int] = []
+    with pytest.raises(Stopped, match="stopped after the images were drawn"):
+        # All five predictions are told of before the film begins.
+        drawn(tmp_path, Asker(lambda: len(told) == 5, lambda done, most: told.append(done)))
+    assert len(list(tmp_path.glob("samples-*.zip"))) == 1
+    assert not list(tmp_path.glob("trajectory-*"))
+
+
 def test_what_is_kept_stands_before_the_results(tmp_path: Path) -> None:
     model = saved(tmp_path, method="lcmd")
     image = model.sample([0], seed=1)[0].numpy()

@@ -129,15 +129,22 @@ def _together(beliefs: Sequence[Tensor], batches: int) -> list[Tensor]:
 
 
 @torch.no_grad()
-def frames(model: Generator, drawn: Drawn, most: int = FRAMES) -> list[tuple[float, Tensor]]:
+def frames(
+    model: Generator, drawn: Drawn, most: int = FRAMES, stopped: Callable[[], bool] = lambda: False
+) -> list[tuple[float, Tensor]]:
     """(t, images (n, 3, S, S) uint8) from t = 1 to 0: what the model believed, and at 0 what was drawn in the end.
 
-    t is the share of the way from noise that is left. Of many steps, at most `most` evenly spaced ones.
+    t is the share of the way from noise that is left. Of many steps, at most `most` evenly spaced ones. Stopped where
+    `stopped` says so on the way.
     """
     steps = len(drawn.beliefs)
     count = min(steps, max(most - 1, 1))
     chosen = sorted({round(number * (steps - 1) / max(count - 1, 1)) for number in range(count)})
-    found = [(1 - step / steps, picture(model, drawn.beliefs[step])) for step in chosen]
+    found = []
+    for step in chosen:
+        if stopped():
+            raise Stopped("stopped after the images were drawn, without their film")
+        found.append((1 - step / steps, picture(model, drawn.beliefs[step])))
     return [*found, (0.0, drawn.images)]
 
 

@@ -52,7 +52,8 @@ def draw(
     }
     if drawn.beliefs:
         film = _new(folder, "trajectory", "webp")
-        yield {"film": str(pictures.animation(drawing.frames(model, drawn.first(2 * columns)), columns, film))}
+        frames = drawing.frames(model, drawn.first(2 * columns), stopped=asker.stopped)
+        yield {"film": str(pictures.animation(frames, columns, film))}
 
 
 def sample_one(
