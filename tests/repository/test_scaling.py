@@ -13,7 +13,8 @@ from tests.costs.test_presets_full import planned
 from tests.pipeline_imports import ROOT
 from tests.repository.test_docs import cells
 from tests.repository.test_presets import PAPER, preset
-from vqlcmd.cli.plan import _bytes, _si
+from vqlcmd.cli.plan import BF16, REACHED, _bytes, _si
+from vqlcmd.costs.gpus import find
 from vqlcmd.costs.plan import Data, Plan, plan
 from vqlcmd.experiments.table import overridden
 from vqlcmd.params import check_params, load_params
@@ -23,7 +24,7 @@ TEXT = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
 JOBS = [block for block in BLOCKS if "#SBATCH" in block]
 TABLES = [cells(part) for part in re.findall(r"((?:^\|.*\n)+)", TEXT, re.MULTILINE)]
-SHARED, SIZES, IMAGES, _, FULL = TABLES
+SHARED, SIZES, IMAGES, GPUS, _, FULL = TABLES
 
 
 def made(override: str, images: int = 70_000) -> Plan:
@@ -55,6 +56,17 @@ def test_what_grows_with_the_images_is_what_the_plan_prints(row: str) -> None:
         *map(_si, flops),
         *map(_bytes, (disk["data/tokens"], disk["data/reference"], found.evaluation_memory())),
     ]
+
+
+@pytest.mark.parametrize("row", GPUS)
+def test_steps_and_gradients_of_several_gpus_are_those_of_the_plan(row: str) -> None:
+    name, processes = row.split(",")[0], int(row.split()[1])
+    costs = plan(load_params(preset(name)), Data(1, 1000 if name == "imagenet" else 0)).costs
+    alone = 128 * costs.training / (REACHED["cuda", BF16] * find("h100").bf16)
+    step, rate = alone / processes, 450e9 / 2 if "one node" in row else 50e9 / 2
+    sent = 2 * (processes - 1) / processes * 4 * costs.parameters / rate
+    backward = step * 4 / round(costs.training / costs.forward)
+    assert GPUS[row] == [f"{1000 * alone:.0f} ms", *(f"{1000 * each:.1f} ms" for each in (step, backward, sent))]
 
 
 @pytest.mark.parametrize("name", PAPER)
