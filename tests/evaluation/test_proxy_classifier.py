@@ -77,6 +77,14 @@ def test_a_proxy_fitted_with_other_instructions_of_the_processor_has_the_same_we
     assert unequal <= 2, unequal
 
 
+def test_weights_leave_room_for_what_processors_differ_by(proxy: ProxyClassifier) -> None:
+    """Float32 has 24 bits: rounded to 12, two weights are equal unless a boundary lies between them."""
+    for name, weight in proxy.state_dict().items():
+        if weight.is_floating_point():
+            steps = torch.frexp(weight).mantissa * 2**12
+            assert torch.equal(steps, steps.round()), name
+
+
 @pytest.mark.parametrize("side", [8, 13, 32, 96])
 def test_a_proxy_takes_any_side_from_eight_pixels(proxy: ProxyClassifier, side: int) -> None:
     features, logits = proxy(bars(2, side)[0])
