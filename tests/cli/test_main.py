@@ -59,7 +59,7 @@ def test_every_command_explains_itself(command: str) -> None:
         (["gallery", "x.jpg"], "x.jpg does not end in .png"),
         (["gallery", "x"], "x does not end in .png"),
         (["inpaint", "a.png", "b.png", "--out", "c.webp"], "c.webp does not end in .png"),
-        (["table", "embeddings", "collapse", "x.pdf"], "x.pdf does not end in .png"),
+        (["table", "embeddings", "consistency", "x.pdf"], "x.pdf does not end in .png"),
         (["decode", "--out", "x"], "data/samples/header.json is missing"),
         (["sample", "--out", "x"], "data/model/model.safetensors is missing"),
         (["sample", "--count", "3", "--class", "1"], "--class, --count: needs --out DIR"),

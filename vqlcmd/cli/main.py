@@ -1,7 +1,5 @@
 """vqlcmd: single stages by hand, and what lies beside the pipeline. The commands mount the stages' own functions."""
 
-import os
-import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -10,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from vqlcmd.cli import model, share, text
-from vqlcmd.cli.checkout import hand_over, require_checkout, run_stage
+from vqlcmd.cli import data, model, share, text
+from vqlcmd.cli.checkout import require_checkout, run_stage
 from vqlcmd.cli.knobs import print_methods
 from vqlcmd.cli.summaries import WholeSummaries
 from vqlcmd.cli.tables import tables
-from vqlcmd.runtime import launcher, paths
+from vqlcmd.runtime import launcher
 from vqlcmd.runtime.artefacts import write_errors
-from vqlcmd.runtime.errors import ConfigError, UserError, message, shown
+from vqlcmd.runtime.errors import ConfigError, UserError, message
 
 STAGES = {
     "vqgan": "Fit the tokenizer, or take a given one: images -> data/vqgan.safetensors.",
@@ -33,9 +31,6 @@ STAGES = {
 
 REPORTS = {"images": "vqlcmd.cli.report", "text": "vqlcmd.reports.text"}
 """Of each domain: the module that prints its numbers."""
-NOTICEABLE = 10_000
-"""Images that take more than a moment to read."""
-
 
 app = typer.Typer(
     cls=WholeSummaries,
@@ -67,68 +62,6 @@ def _mount(stage: str, text: str) -> None:
     @app.command(stage, help=text + " Parameters come from params.yaml.")
     def command() -> None:
         raise typer.Exit(run_stage(stage))
-
-
-@app.command()
-def scan(
-    name: Annotated[str, typer.Argument(help="A name for the data set: letters, digits, - and _.")],
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A folder of images, sub-folders being classes; .tar or .zip archives of images, one or a folder of "
-            "many; an LMDB; sklearn-digits; or torchvision:NAME (CIFAR10, say), which is downloaded."
-        ),
-    ],
-    no_classes: Annotated[
-        bool, typer.Option("--no-classes", help="Sub-folders and labels are no classes: the thousands of FFHQ.")
-    ] = False,
-    no_copies: Annotated[
-        bool, typer.Option("--no-copies", help="Do not look for copies of one picture, which reads all images once.")
-    ] = False,
-    as_text: Annotated[
-        bool, typer.Option("--text", help="A folder of text files: .txt, .text, .md and .rst, in UTF-8.")
-    ] = False,
-) -> None:
-    """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
-    if not Path("dvc.yaml").is_file():
-        raise ConfigError(
-            f"there is no dvc.yaml here, and {paths.MANIFESTS} lies beside it: run this in a checkout's root, or in a "
-            "folder that `vqlcmd init DIR` has made"
-        )
-    hand_over()
-    if as_text:
-        text.scan(name, Path(source))
-        return
-    from vqlcmd.images import manifest
-    from vqlcmd.images.sources import torchvision_sets
-    from vqlcmd.runtime.progress import Progress
-
-    if source.startswith(torchvision_sets.PREFIX):
-        source = str(torchvision_sets.fetch(source, paths.images_root()))
-    found, images = manifest.scanned(name, source, classes=not no_classes)
-    if not no_copies:
-        from vqlcmd.images.copies import find_copies
-
-        with Progress("copies", len(images), quiet=len(images) < NOTICEABLE) as progress:
-            found = found.model_copy(update={"copies": find_copies(images, progress.update)})
-    path = paths.MANIFESTS / f"{name}.json"
-    manifest.write(found, path)
-    print(f"{path}: {found.image_count} images, {len(found.classes) or 'no'} classes ({found.kind})")
-    if found.classes:
-        named = [shown(each, 40) for each in found.classes]
-        print(f"The classes, unless --no-classes says that they are none: {manifest.shortened(named, 5)}")
-    if found.copies:
-        named = [f"{shown(images.name(copy))} of {shown(images.name(first))}" for copy, first in found.copies.items()]
-        print(f"Copies, which stay on one side of the split: {len(named)}: {manifest.shortened(named, 5)}")
-    if images.left_out:
-        listed = ", ".join(f"{count} {ending}" for ending, count in sorted(images.left_out.items()))
-        print(f"Left out, since their formats are not read: {listed}")
-    if found.folder is not None:
-        # Not resolve(): a link's own name is the one in the manifest.
-        parent = shlex.quote(os.path.dirname(os.path.abspath(source)))
-        print(f"The stages look for them here:\n  export VQLCMD_IMAGES={parent}")
-    # An experiment runs in a copy of what is committed; DVC takes what is only added out of the index again.
-    print(f"Next:\n  git add {path} && git commit -m 'Data set {name}'\n  dvc exp run -S dataset={name}")
 
 
 def _reports() -> ModuleType:
@@ -189,6 +122,7 @@ def plan(
 app.add_typer(tables, name="table")
 app.command("methods")(print_methods)
 
+data.mount(app)
 model.mount(app)
 text.mount(app)
 share.mount(app)
