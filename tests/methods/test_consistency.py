@@ -119,7 +119,7 @@ def test_the_teacher_sees_the_dropped_tokens_of_the_student_and_no_gradient(name
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def learned(folder: Path, name: str) -> tuple[float, float]:
+def learned(folder: Path, name: str, seed: int) -> tuple[float, float]:
     """A small network after 1,000 steps of L_rec + L_cm alone, on a fixed table.
 
     Total variation of its samples, and KL(truth || answer) in nats per token at 0.9 of the way to noise.
@@ -134,13 +134,13 @@ def learned(folder: Path, name: str) -> tuple[float, float]:
         "save_every": 1000,
     }
     sizes: dict[str, Any] = {"tokens": N, "codes": K, "embedding_dim": 2, "network": {"width": 32}}
-    model = build(**sizes, s=SHIFT, drop=0.0, consistency_step=name, train={"batch_size": 64}, **lambdas)
+    model = build(**sizes, s=SHIFT, drop=0.0, consistency_step=name, train={"batch_size": 64}, seed=seed, **lambdas)
     model.embedding.weight.data.copy_(TABLE)
     model.embedding.requires_grad_(False)
     tokens = exact_tokens(20_000)
     split = Split(tokens.int(), torch.zeros(len(tokens), dtype=torch.int64), torch.arange(len(tokens)))
     with State(folder) as state:
-        average, _ = train(model, split, split, train_settings(**settings), steps=1000, seed=0, state=state)
+        average, _ = train(model, split, split, train_settings(**settings), steps=1000, seed=seed, state=state)
     teacher: Any = average
     few = exact_tokens(4000)
     t = model.schedule.between(torch.full((len(few),), 0.9))
@@ -150,15 +150,19 @@ def learned(folder: Path, name: str) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_reconstruction_and_consistency_alone_learn_the_distribution_but_along_the_model(tmp_path: Path) -> None:
-    """Measured: (0.10, 0.003) along the posterior, (0.11, 0.09) along the data, (0.80, 5.4) along the model, one seed.
+@pytest.mark.parametrize("seed", range(3))
+def test_reconstruction_and_consistency_alone_learn_the_distribution_but_along_the_model(
+    tmp_path: Path, seed: int
+) -> None:
+    """Measured with seeds 0 to 2: total variations of 0.10 to 0.12 along the posterior, 0.10 to 0.11 along the data,
+    0.45 to 0.80 along the model; divergences of 0.002 to 0.004, 0.087 to 0.094, and 5.4 to 6.7 nats.
 
     Along the data the answers at late times are biased, as the test of its targets says.
     """
-    found = {name: learned(tmp_path / name, name) for name in STEPS}
+    found = {name: learned(tmp_path / name, name, seed) for name in STEPS}
     assert found["posterior"][0] < 0.15
     assert found["posterior"][1] < 0.01
     assert found["data"][0] < 0.2
     assert 0.04 < found["data"][1] < 0.2
-    assert found["model"][0] > 0.5
+    assert found["model"][0] > 0.3
     assert found["model"][1] > 1
