@@ -9,6 +9,7 @@ from tests.factory import params
 from tests.pipeline_imports import ROOT
 from vqlcmd.experiments.runner import _identity
 from vqlcmd.runtime import pipeline
+from vqlcmd.runtime.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,23 @@ def test_how_a_run_is_watched_and_saved_makes_no_other_experiment(changes: dict[
 )
 def test_what_a_result_depends_on_makes_another_experiment(changes: dict[str, Any]) -> None:
     assert _identity(params(**changes)) != _identity(params())
+
+
+def test_of_a_table_of_one_stage_only_what_that_stage_depends_on_counts() -> None:
+    """And no experiment of the whole pipeline, whose numbers are others, passes for one of it."""
+    plain = _identity(params(), ["vqgan"])
+    assert plain != _identity(params())
+    assert plain == _identity(params(method="maskgit", drop=0.3), ["vqgan"])
+    assert plain != _identity(params(vqgan={"fit": {"l1": 0.5}}), ["vqgan"])
+    assert plain != _identity(params(), ["tokenize"]) != _identity(params(vqgan={"fit": {"l1": 0.5}}), ["tokenize"])
+
+
+def test_stages_come_with_those_they_need() -> None:
+    assert pipeline.with_needed(["tokenize"]) == ["vqgan", "tokenize"]
+    assert pipeline.with_needed(["vqgan"]) == ["vqgan"]
+    assert {"vqgan", "tokenize", "method", "train", "bound"} == set(pipeline.with_needed(["bound"]))
+    with pytest.raises(ConfigError, match="no stage training: choose from vqgan, "):
+        pipeline.with_needed(["training"])
 
 
 def test_what_is_filled_in_counts_though_no_stage_lists_it(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import pytest
 
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
-from vqlcmd.experiments import queue, runner
+from vqlcmd.experiments import queue
 from vqlcmd.experiments.queue import Queue, experiment_name, last_line
-from vqlcmd.experiments.table import Run, runs
+from vqlcmd.experiments.table import Run, Table, runs
 from vqlcmd.runtime.yaml_file import read_yaml
 
 TASK = "3f2a9c1"
+TABLE = Table.model_validate({"title": "T", "metrics": ["fid", "entropy"], "rows": {"a": {}}})
 
 
 class Book:
@@ -31,11 +32,10 @@ class Book:
 def row(monkeypatch: pytest.MonkeyPatch) -> Run:
     """A row, and a clock that runs an hour at each look."""
     base = read_yaml(ROOT / "presets" / "digits.yaml")
-    table = runner.Table.model_validate({"title": "T", "metrics": ["fid"], "rows": {"a": {}}})
     clock = iter(range(0, 10**9, 3600))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    return runs(table, base, [0])[0]
+    return runs(TABLE, base, [0])[0]
 
 
 def watched(
@@ -64,7 +64,7 @@ def watched(
     monkeypatch.setattr(queue, "call", call)
     monkeypatch.setattr(subprocess, "run", start)
     monkeypatch.setattr(queue, "experiments", lambda: {"x": "c" * 40} if state == "Success" else {})
-    waiting = Queue({}, 1, said.append)
+    waiting = Queue(TABLE, {}, 1, said.append)
     monkeypatch.setattr(waiting, "fail_stale", lambda ours: None)
     with inside(folder):
         failed = waiting.run({"x": row}, Book())  # pyright: ignore[reportArgumentType]
@@ -78,7 +78,15 @@ def test_a_worker_that_stops_by_itself_is_started_again(
     said, starts, failed = watched(row, ["", "", "Queued", "Queued", "Running", "Success"], monkeypatch, tmp_path)
     assert starts == 3, "at the beginning, and once for each look at which a row waited and none ran"
     assert failed == []
-    assert said[-1].startswith("1/1  a, seed 0: fid 1")
+    assert said[-1].startswith("1/1  a, seed 0: fid 1.00, entropy - (")
+
+
+def test_the_stages_of_a_table_are_what_dvc_is_asked_for(row: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(queue, "call", lambda command, check=True: asked.append(command))
+    table = TABLE.model_copy(update={"stages": ["vqgan"]})
+    Queue(table, {"drop": 0.1}, 1, print)._enqueue("a", row)
+    assert asked == [["dvc", "exp", "run", "--queue", "--name", "a", "-S", "drop=0.1", "-S", "seed=0", "vqgan"]]
 
 
 def test_a_row_that_is_neither_done_nor_queued_is_given_up(

@@ -24,7 +24,9 @@ def commands(name: str, table: Table, base: dict[str, Any]) -> str:
     lines += [_line(heads), "|" + "---|" * len(heads)]
     for row, entry in table.rows.items():
         numbers = [_number(value) for value in entry.paper] if entry.paper else [""] * len(columns)
-        lines.append(_line([row, *(numbers if papers else []), "cited" if entry.cited else _command(first[row])]))
+        lines.append(
+            _line([row, *(numbers if papers else []), "cited" if entry.cited else _command(first[row], table.stages)])
+        )
     return "\n".join(lines)
 
 
@@ -32,12 +34,9 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _command(overrides: dict[str, Any]) -> str:
-    return (
-        "`"
-        + " ".join(["dvc exp run --temp", *(f"-S {shlex.quote(f'{key}={value}')}" for key, value in overrides.items())])
-        + "`"
-    )
+def _command(overrides: dict[str, Any], stages: list[str]) -> str:
+    options = [f"-S {shlex.quote(f'{key}={value}')}" for key, value in overrides.items()]
+    return f"`{' '.join(['dvc exp run --temp', *options, *stages])}`"
 
 
 def _number(value: Number) -> str:

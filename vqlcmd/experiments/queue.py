@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vqlcmd.experiments.results import ResultsFile, call, experiments
-from vqlcmd.experiments.table import Run, metric_of
+from vqlcmd.experiments.table import Run, Table, mean_and_spread
 from vqlcmd.runtime.artefacts.json_file import read_json
 from vqlcmd.runtime.errors import DataError, shown
 
@@ -21,14 +21,19 @@ LOOKS_TO_BE_SURE = 2
 RECORDS = Path(".dvc/tmp/exps/run")
 """Where DVC notes the process of each row and what it prints, by the full name of its task."""
 LOG_BYTES = 4096
+TOLD = 3
+"""Numbers of a row that is done, the first of its table."""
 STATES = ("Queued", "Running", "Failed", "Success")
 
 
 class Queue:
-    """DVC's queue with `jobs` workers, each with its share of the cores; `preset` is overrides that all rows have."""
+    """DVC's queue with `jobs` workers, each with its share of the cores; `preset` is overrides that all rows have.
 
-    def __init__(self, preset: dict[str, Any], jobs: int, say: Callable[[str], None]):
-        self.preset = preset
+    `table` says which stages are run, and which numbers are told of a row that is done.
+    """
+
+    def __init__(self, table: Table, preset: dict[str, Any], jobs: int, say: Callable[[str], None]):
+        self.table, self.preset = table, preset
         self.jobs, self.say, self.waiting = jobs, say, dict[str, Run]()
 
     def run(self, wave: dict[str, Run], book: ResultsFile) -> list[str]:
@@ -87,7 +92,7 @@ class Queue:
     def _enqueue(self, name: str, run: Run) -> None:
         overrides = {**self.preset, **run.overrides}
         options = [part for key, value in overrides.items() for part in ("-S", f"{key}={_hydra(value)}")]
-        call(["dvc", "exp", "run", "--queue", "--name", name, *options])
+        call(["dvc", "exp", "run", "--queue", "--name", name, *options, *self.table.stages])
 
     def _start(self) -> None:
         threads = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // self.jobs, 1))
@@ -145,9 +150,9 @@ class Queue:
         done = total - len(self.waiting)
         value = "" if run.value is None else f", {run.value}"
         left = seconds / done * len(self.waiting) / 60
+        told = [f"{name} {mean_and_spread([metrics], name)}" for name in self.table.metrics[:TOLD]]
         self.say(
-            f"{done}/{total}  {run.row}{value}, seed {run.seed}: fid {metric_of(metrics, 'fid'):.4g}, "
-            f"precision {metric_of(metrics, 'precision') or 0:.3g}, recall {metric_of(metrics, 'recall') or 0:.3g} "
+            f"{done}/{total}  {run.row}{value}, seed {run.seed}: {', '.join(told)} "
             f"({seconds / 60:.0f} min, about {left:.0f} left)"
         )
 

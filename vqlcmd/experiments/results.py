@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ class ResultsFile:
     A scale is the parameters below the rows' own. A parameter that did not exist then does not tell scales apart.
     """
 
-    def __init__(self, name: str, base: dict[str, Any], preset: str | None):
-        self.path, self.preset = RESULTS / f"{name}.json", preset
+    def __init__(self, name: str, base: dict[str, Any], preset: str | None, stages: Sequence[str] = ()):
+        self.path, self.preset, self.stages = RESULTS / f"{name}.json", preset, stages
         self.scale = {key: value for key, value in differences({}, base).items() if key != "seed"}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -53,26 +54,19 @@ class ResultsFile:
         revision = experiments().get(identity)
         if revision is None:
             return False
-        shown = {
-            file: call(["git", "show", f"{revision}:metrics/{file}"]).stdout
-            for file in ("evaluate.json", "bound.json", "train.tsv")
-        }
-        # Experiments of an earlier version have their protocol among the metrics.
-        apart = call(["git", "show", f"{revision}:metrics/protocol.json"], check=False)
-        protocol = {"protocol": _parsed(apart.stdout, "protocol.json", revision)} if apart.returncode == 0 else {}
-        bound, evaluated = (_numbers(shown[file], file, revision) for file in ("bound.json", "evaluate.json"))
-        header, *lines = (line.split("\t") for line in shown["train.tsv"].splitlines())
-        columns = {name: [line[index] for line in lines] for index, name in enumerate(header)}
-        last = {name: float(values[-1]) for name, values in columns.items() if name.startswith(CURVES[1:]) and values}
+        if self.stages:
+            # What the other stages left in metrics/ is that of the commit that the experiment started from.
+            numbers = [_numbers(_file(revision, f"{stage}.json"), f"{stage}.json", revision) for stage in self.stages]
+            metrics, curves = {key: value for each in numbers for key, value in each.items()}, {}
+        else:
+            metrics, curves = _of_the_pipeline(revision)
         result = {
             "identity": identity,
             "preset": self.preset,
             "seed": run.seed,
             "overrides": run.overrides,
-            "metrics": {**last, **bound, **evaluated, **protocol},
-            "curves": {
-                name: [float(value) for value in values] for name, values in columns.items() if name.startswith(CURVES)
-            },
+            "metrics": metrics,
+            "curves": curves,
             "revision": revision,
             "commit": call(["git", "rev-parse", f"{revision}^"]).stdout.strip(),
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -89,6 +83,23 @@ class ResultsFile:
         kept = sorted([*kept, entry], key=lambda row: json.dumps([row[key] for key in (*same, "scale")]))
         scales = {key: scale for key, scale in scales.items() if any(row["scale"] == key for row in kept)}
         write_json(self.path, {"scales": scales | {name: self.scale}, "rows": kept})
+
+
+def _of_the_pipeline(revision: str) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """An experiment's metrics with their protocol and the end of its curves, and the curves."""
+    bound, evaluated = (_numbers(_file(revision, file), file, revision) for file in ("bound.json", "evaluate.json"))
+    # Experiments of an earlier version have their protocol among the metrics.
+    apart = call(["git", "show", f"{revision}:metrics/protocol.json"], check=False)
+    protocol = {"protocol": _parsed(apart.stdout, "protocol.json", revision)} if apart.returncode == 0 else {}
+    header, *lines = (line.split("\t") for line in _file(revision, "train.tsv").splitlines())
+    columns = {name: [line[index] for line in lines] for index, name in enumerate(header)}
+    last = {name: float(values[-1]) for name, values in columns.items() if name.startswith(CURVES[1:]) and values}
+    curves = {name: [float(value) for value in values] for name, values in columns.items() if name.startswith(CURVES)}
+    return {**last, **bound, **evaluated, **protocol}, curves
+
+
+def _file(revision: str, name: str) -> str:
+    return call(["git", "show", f"{revision}:metrics/{name}"]).stdout
 
 
 def _parsed(text: str, file: str, revision: str) -> Any:

@@ -5,7 +5,7 @@ once, a table that was interrupted goes on, and results of other code are run ag
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,9 @@ def base_values(preset: str | None) -> dict[str, Any]:
 def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: Callable[[str], None] = print) -> bool:
     """Run what is missing of a table; whether all rows ended well. ConfigError where Git has uncommitted changes."""
     table, base = load(name), base_values(preset)
-    wanted = [(_identity(run.params), run) for run in runs(table, base, seeds)]
+    wanted = [(_identity(run.params, table.stages), run) for run in runs(table, base, seeds)]
     _raise_if_changed()
-    book = ResultsFile(name, base, preset)
+    book = ResultsFile(name, base, preset, table.stages)
     missing = {
         identity: run
         for identity, run in wanted
@@ -56,7 +56,7 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
     }
     say(f"{name}: {len(wanted)} experiments, {len(wanted) - len(missing)} of them done")
     shared = differences(base_values(None), base) if preset else {}
-    queue = Queue(shared, jobs, say)
+    queue = Queue(table, shared, jobs, say)
     # In the background a shell makes processes deaf to Ctrl-C's signal; a batch system sends this one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed: list[str] = []
@@ -141,10 +141,16 @@ def fetch_model(revision: str, folder: Path) -> Path:
     return target
 
 
-def _identity(params: RunParams) -> str:
-    """Of everything that decides an experiment's result: parameters, code, and the manifest of the images."""
+def _identity(params: RunParams, stages: Sequence[str] = ()) -> str:
+    """Of everything that decides an experiment's result: parameters, code, and the manifest of the images.
+
+    With `stages`, of what decides theirs; no experiment of the whole pipeline has the same.
+    """
     values, root = params.model_dump(mode="json"), Path()
-    return fingerprint(pipeline.parameters(values, root), pipeline.digests(values, root=root))
+    if not stages:
+        return fingerprint(pipeline.parameters(values, root), pipeline.digests(values, root=root))
+    run = pipeline.with_needed(stages, root)
+    return fingerprint(run, pipeline.parameters(values, root, run), pipeline.digests(values, run, root))
 
 
 def _training(params: RunParams) -> str:

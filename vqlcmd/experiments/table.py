@@ -27,13 +27,18 @@ class Row(BaseModel):
 
 
 class Table(BaseModel):
-    """A table: what is measured, over which values of a knob if any, for which rows. `preset`: the paper's scale."""
+    """A table: what is measured, over which values of a knob if any, for which rows. `preset`: the paper's scale.
+
+    `stages`: those whose numbers it is about, metrics/STAGE.json; they and what they need are run, and no other. Empty:
+    the whole pipeline, and the numbers of bound and evaluate.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     note: str = ""
     preset: str | None = None
+    stages: list[str] = []
     metrics: list[str]
     sweep: dict[str, list[Any]] = {}
     rows: dict[str, Row]
@@ -139,7 +144,7 @@ def _measured(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) 
     header = ["row"]
     for metric in table.metrics:
         header += [metric, *([f"paper {metric}"] if papers else [])]
-    extra = [] if "nfe" in table.metrics else ["nfe"]
+    extra = [] if table.stages or "nfe" in table.metrics else ["nfe"]
     body = [[*header, *extra, "seeds"]]
     for name, row in table.rows.items():
         seeds = found.get((name, None), [])
@@ -157,7 +162,7 @@ def _swept(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) -> 
         if row.paper:
             body.append([name, f"paper {table.metrics[0]}, cited" if row.cited else f"paper {table.metrics[0]}"])
             body[-1] += [_text(number) for number in row.paper]
-        for metric in [] if row.cited else [*table.metrics, "nfe"]:
+        for metric in [] if row.cited else [*table.metrics, *([] if table.stages else ["nfe"])]:
             body.append(
                 [name, metric, *(mean_and_spread(found.get((name, value), []), metric) for value in table.values)]
             )

@@ -1,5 +1,6 @@
 """dvc.yaml as data: the files and parameters that a stage's result depends on and no stage makes."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import vqlcmd
 from vqlcmd.runtime import paths
+from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -39,14 +41,31 @@ def code(values: Mapping[str, Any], stage: str, root: Path = ROOT) -> dict[str, 
     return {name: digest for name, digest in digests(values, [stage], root).items() if name.endswith(".py")}
 
 
-def parameters(values: Mapping[str, Any], root: Path = ROOT) -> dict[str, Any]:
-    """{dotted key: value} of those parameters in `values` that dvc.yaml lists for a stage or fills in.
+def parameters(values: Mapping[str, Any], root: Path = ROOT, stages: Iterable[str] | None = None) -> dict[str, Any]:
+    """{dotted key: value} of those parameters in `values` that dvc.yaml lists for `stages` (default: all) or fills in.
 
     Of the rest no result depends: how often a state is saved, who logs.
     """
-    text = (root / "dvc.yaml").read_text(encoding="utf-8")
-    keys = {key for stage in read_yaml(root / "dvc.yaml")["stages"].values() for key in stage.get("params", [])}
+    described = read_yaml(root / "dvc.yaml")["stages"]
+    chosen = {name: described[name] for name in (described if stages is None else stages)}
+    keys = {key for stage in chosen.values() for key in stage.get("params", [])}
+    text = (root / "dvc.yaml").read_text(encoding="utf-8") if stages is None else json.dumps(chosen)
     return {key: _at(values, key) for key in sorted(keys | set(re.findall(r"\$\{(\w+)\}", text)))}
+
+
+def with_needed(stages: Iterable[str], root: Path = ROOT) -> list[str]:
+    """These stages and those whose outputs they need, in the order of dvc.yaml. ConfigError for one it lacks."""
+    described = read_yaml(root / "dvc.yaml")["stages"]
+    wanted = set(stages)
+    if unknown := sorted(wanted - described.keys()):
+        raise ConfigError(f"dvc.yaml has no stage {unknown[0]}: choose from {', '.join(described)}")
+    while added := {
+        name
+        for name, stage in described.items()
+        if name not in wanted and any(out in described[each]["deps"] for each in wanted for out in _made(stage))
+    }:
+        wanted |= added
+    return [name for name in described if name in wanted]
 
 
 def forget_later_metrics(stage: str, root: Path) -> None:
