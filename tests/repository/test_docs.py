@@ -13,6 +13,7 @@ import pytest
 import typer.main
 import yaml
 
+from tests.conftest import STAGES
 from tests.pipeline_imports import ROOT
 from tests.repository.test_pipeline import FLOORS
 from vqlcmd.cli.main import app
@@ -39,8 +40,10 @@ def commands_on(page: Path) -> list[str]:
 
 
 def overrides(command: str) -> dict[str, str]:
-    """{key: value} of the -S options of a command, in which nothing else stands but OPTIONS."""
+    """{key: value} of the -S options of a command, in which nothing else stands but OPTIONS and, at its end, stages."""
     words = [word for word in shlex.split(command.removeprefix("dvc exp run")) if word not in OPTIONS]
+    while words and words[-1] in STAGES and words[-2:-1] != ["-S"]:
+        words.pop()
     assert words[::2] == ["-S"] * (len(words) // 2), command
     found: dict[str, str] = {}
     for word in words[1::2]:
