@@ -149,7 +149,7 @@ def utf8(name: str, where: Path) -> str:
 
 
 def raise_if_beyond(size: int, limit: int) -> None:
-    """Raises DataError if a file has more bytes than `limit`, which holds for the decoded picture."""
+    """Raises DataError if a file has more bytes than `limit`, the memory that its decoded picture may take."""
     if size > limit:
         raise DataError(f"it has {size // 10**6} MB; set VQLCMD_PICTURE_MB to more, or leave it out")
 
