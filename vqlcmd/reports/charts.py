@@ -5,14 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which most people can tell apart; then again, dashed."""
+"""Okabe and Ito's colours, which most people can tell apart; further lines have them again, dashed."""
 STYLES = ("-", "--", ":", "-.")
 
 Line = tuple[Sequence[float], Sequence[float]]
 
 
 def curves(title: str, lines: Mapping[str, Line]) -> str | None:
-    """An SVG of lines {label: (steps, values)} over the steps of a training; None where no value is a number."""
+    """An SVG of lines {label: (steps, values)} over the steps of a training; None if no value is finite."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
