@@ -13,7 +13,7 @@ from vqlcmd.page.process import Models
 MOST, USUAL = 16, 10
 NOTHING = "nothing"
 SUGGESTED = {"guidance": "0, 1, 2, 4", "steps": "5, 10, 25, 50"}
-"""Values to begin with. The first of these settings that a model has is the one that varies at first."""
+"""Values to begin with. With one model, the first of these settings that it has is varied at first."""
 
 
 def compare_tab(described: Mapping[str, Description], models: Models, jobs: Jobs) -> None:
