@@ -178,7 +178,7 @@ def page(
     from vqlcmd.page.process import started
 
     with started(model or [DATA]) as models:
-        # Gradio is imported here, while the models are loaded there.
+        # This process imports Gradio while the other one loads the models.
         from vqlcmd.page.browser.app import serve
 
         serve(models, host, port, show)

@@ -23,8 +23,8 @@ CURVES = ("step", "embedding_", "decodable_0", "ce_", "table_grad_")
 class ResultsFile:
     """tables/results/NAME.json: finished experiments, with all that printing them takes, and the scales they ran at.
 
-    A scale is the parameters that the rows override. Two scales are the same if they agree on the parameters that both
-    have.
+    A scale is all parameters but the seed, before a row overrides them. Two scales are the same if they agree on the
+    parameters that both have.
     """
 
     def __init__(self, name: str, base: dict[str, Any], preset: str | None, stages: Sequence[str] = ()):
@@ -129,7 +129,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def experiments() -> dict[str, str]:
-    """{identity: commit} of the experiments in this clone that a table ran."""
+    """{identity: commit} of the experiments in this clone that were run for a table."""
     listed = call(["git", "for-each-ref", "refs/exps", "--format=%(refname) %(objectname)"]).stdout.split()
     return {ref.rsplit("-", 1)[-1]: commit for ref, commit in zip(listed[::2], listed[1::2], strict=True)}
 

@@ -22,7 +22,7 @@ TABLES = Path("tables")
 MACHINE_MADE = ("metrics/", "dvc.lock", "tables/results/")
 
 Line = tuple[list[float], list[float]]
-"""Steps, and a value at each."""
+"""(steps, the value at each step)."""
 
 
 def names() -> list[str]:
@@ -38,7 +38,7 @@ def load(name: str) -> Table:
 
 
 def base_values(preset: str | None) -> dict[str, Any]:
-    """The parameters that a table's rows override: those of params.yaml, or of a preset."""
+    """The parameters that a table's rows start from: those of params.yaml, or of a preset."""
     path = Path("presets") / f"{preset}.yaml" if preset else Path("params.yaml")
     return read_yaml(path)
 
@@ -60,7 +60,7 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
     say(f"{name}: {len(wanted)} experiments, {len(wanted) - len(missing)} of them done")
     shared = differences(base_values(None), base) if preset else {}
     queue = Queue(table, shared, jobs, say)
-    # Processes that a shell starts in the background ignore SIGINT, and batch systems send SIGTERM.
+    # Background processes of a shell ignore SIGINT, and batch systems send SIGTERM: it counts as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed: list[str] = []
     try:

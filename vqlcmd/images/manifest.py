@@ -123,7 +123,7 @@ def read(path: Path) -> Manifest:
 
 
 def digest(manifest: Manifest) -> str:
-    """16 hexadecimal digits that change with anything the manifest says."""
+    """A digest of 16 hexadecimal digits, which changes with anything that the manifest says."""
     return short_digest([_to_bytes(manifest)])
 
 

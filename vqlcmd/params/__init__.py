@@ -232,7 +232,7 @@ def load_text(path: Path = Path("params.yaml")) -> TextParams:
 def check_run(values: dict[str, Any], name: str) -> RunParams:
     """Checks parameters that come from `name`, and returns them. Raises ConfigError like `load_run`."""
     domain = values.get("domain", "images")
-    # An unknown domain is one line like any other wrong value.
+    # An unknown domain becomes a one-line error like any other wrong value.
     model = DOMAINS.get(domain, RunParams) if isinstance(domain, str) else RunParams
     try:
         return model.model_validate(values)

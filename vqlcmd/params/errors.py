@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with parameters, in one line that names the key, its value, the rule and the remedy."""
+"""pydantic's errors about parameters, each as a line that names the key, its value, the rule and the remedy."""
 
 import difflib
 from typing import Any
@@ -67,6 +67,6 @@ def _keys_beside(location: list[str], model: Any) -> list[str]:
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field else None
-        # A section to which other modules add keys gives itself complete with them.
+        # A section to which other modules add keys has `complete`, which returns it with them.
         model = getattr(model, "complete", lambda model=model: model)()
     return list(getattr(model, "model_fields", {}))

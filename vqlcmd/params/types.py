@@ -33,7 +33,7 @@ def _digest(value: object) -> object:
 
 
 def _colour(value: object) -> object:
-    # Not all that Pillow takes: a colour with an alpha value of its own is no background.
+    # Stricter than Pillow: a colour with an alpha value of its own is no background.
     if isinstance(value, str) and (value.lower() in ImageColor.colormap or re.fullmatch(r"#[0-9a-fA-F]{6}", value)):
         return value.lower()
     raise ValueError(f"{shown(repr(value))} is no colour: give a name such as white, or '#rrggbb' in quotes")

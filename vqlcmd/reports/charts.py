@@ -19,7 +19,7 @@ def curves(title: str, lines: Mapping[str, Line]) -> str | None:
     drawn = {label: line for label, line in lines.items() if any(math.isfinite(value) for value in line[1])}
     if not drawn:
         return None
-    # Text stays text, and no identifier is random.
+    # Text is written as text, not as outlines, and no identifier is random.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vqlcmd", "font.family": "sans-serif"}):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()

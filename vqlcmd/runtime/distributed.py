@@ -82,7 +82,7 @@ def data_parallel(module: nn.Module, *, accumulates: bool) -> nn.Module:
     if world() == 1:
         return module
     with warnings.catch_warnings():
-        # Newer versions of PyTorch say that this option has a new name, which older versions do not know.
+        # Newer versions of PyTorch warn that this option has a new name, which older versions do not know.
         warnings.simplefilter("ignore", FutureWarning)
         # A static graph loses gradients under no_sync: PyTorch's pull request 187732. Buffers are left to the module.
         return nn.parallel.DistributedDataParallel(

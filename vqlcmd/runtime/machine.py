@@ -47,7 +47,7 @@ def compiled(function: Callable[..., Any], *, cuda_graphs: bool = False) -> Call
     folder = paths.compiled_code()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    # Else PyTorch's own, below the folder of temporary files.
+    # Otherwise PyTorch uses a folder of its own, below that of temporary files.
     if os.access(folder, os.W_OK):
         os.environ.setdefault(INDUCTOR, str(folder))
     return torch.compile(function, mode="reduce-overhead" if cuda_graphs else "default", dynamic=not cuda_graphs)

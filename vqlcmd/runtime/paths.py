@@ -29,7 +29,7 @@ PICTURE_MB = 512
 
 
 def weights(name: str) -> Path:
-    """The file of the weights that `weights` in params.yaml names."""
+    """The file of the weights called `name`, as `weights` in params.yaml names them."""
     return MODEL.parent / f"{name}.safetensors"
 
 
@@ -140,7 +140,7 @@ def whole_number(variable: str, text: str, least: int, meaning: str) -> int:
 
     ConfigError if it is not a whole number from `least`, or exceeds 9 digits.
     """
-    # isdigit() alone takes a superscript two, which int() does not.
+    # isdigit() alone accepts a superscript two, which int() does not.
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
         raise ConfigError(f"{variable} is {shown_repr(text)}, but must be a whole number from {least}: {meaning}")
     return int(text)

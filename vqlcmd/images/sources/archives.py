@@ -180,7 +180,10 @@ def below(name: str, top: str) -> str:
 
 
 def _found(path: Path, ending: str) -> tuple[Path, list[str]]:
-    """The folder, and the archives in it. Raises DataError if it holds other images too, which would be overlooked."""
+    """The folder, and the names of the archives in it.
+
+    Raises DataError if it also holds images, folders or archives of another kind, which would be overlooked.
+    """
     if not path.is_dir():
         return path.parent, [utf8(path.name, path)]
     shards, others = [], []

@@ -12,7 +12,7 @@ CURVES = Path("metrics") / "train.tsv"
 
 
 def describe(model: Generator, folder: str) -> Description:
-    """What the page knows of a model that was loaded from `folder`."""
+    """What the page knows about a model that was loaded from `folder`."""
     curves = Path(folder).parent / CURVES
     return Description(
         method=model.about["params"]["method"],

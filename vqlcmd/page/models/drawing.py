@@ -102,7 +102,7 @@ def fill(
     with watching(onlooker), _counted(model) as passes:
         painted, kept = model.inpaint(image, hole, class_, count, **how)
     seconds = time.perf_counter() - start
-    # No beliefs: the known tokens are not the model's.
+    # No beliefs: the known tokens are not predictions of the model.
     return Drawn(painted, seconds, sum(passes) / count, ()), kept
 
 

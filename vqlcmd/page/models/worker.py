@@ -26,7 +26,7 @@ def run(connection: Connection, folders: Mapping[str, str]) -> None:
     Returns only if loading failed; the process ends when the other end of the connection is closed.
     """
     page, models = Page(connection), dict[str, Generator]()
-    # The objects of imports and models stay: there is no garbage among them.
+    # The objects that imports and loading create stay, so there is no garbage to look for.
     gc.disable()
     if not page.answer(LOADING, _loaded(folders, models)):
         return
@@ -100,7 +100,7 @@ def portable(error: Exception) -> Exception:
     error.add_note("".join(traceback.format_exception(error)))
     try:
         return error if isinstance(pickle.loads(pickle.dumps(error)), type(error)) else RuntimeError(str(error))
-    except Exception:  # an error whose class takes other arguments may raise anything
+    except Exception:  # unpickling may raise anything if the error's class takes other arguments
         other = RuntimeError(f"{type(error).__name__}: {error}")
         other.add_note("\n".join(error.__notes__))
         return other
