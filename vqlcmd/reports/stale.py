@@ -97,7 +97,7 @@ def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[An
         origin = about.get("provenance", {})
         settings = origin.get("settings", {})
         if settings and "fit" not in settings:
-            # A given file, not a trained tokenizer. A digest set since then either is that of the file, or is a change.
+            # A given file, not a trained tokenizer. A digest set since in params.yaml is its own, or a change.
             return {"vqgan": settings | {"sha256": origin["sha256"]}}, {
                 "vqgan": params.vqgan.taken() | {"sha256": params.vqgan.sha256 or origin["sha256"]}
             }

@@ -39,7 +39,7 @@ class Artefact:
 def check_belong(*artefacts: Artefact) -> None:
     """Raises DataError if two of them come from different tokenizers, tokens, models, data sets or image settings.
 
-    Also if one of them does not say which it comes from.
+    Also raises it if one of them does not say which it comes from, because another version made it.
     """
     for one, other in combinations(artefacts, 2):
         for what in WORDS:

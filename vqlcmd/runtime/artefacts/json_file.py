@@ -19,7 +19,7 @@ def parse_json(text: str | bytes, where: object, remedy: str, *, nan: bool = Fal
         value = json.loads(text, parse_constant=float if nan else _no_number)
     except RecursionError:
         raise DataError(f"{where} is not JSON (nested too deep): {remedy}") from None
-    except ValueError as error:  # Also from text that is not UTF-8, and from numbers of more than 4,300 digits.
+    except ValueError as error:  # Also for text that is not UTF-8, and for numbers of more than 4,300 digits.
         raise DataError(f"{where} is not JSON ({' '.join(str(error).split())[:120]}): {remedy}") from None
     if _deeper(value, DEEPEST):
         raise DataError(f"{where} is nested more than {DEEPEST} deep: {remedy}")
