@@ -1,4 +1,4 @@
-"""What only a checkout of the project has, or a folder of `vqlcmd init`: the stages, parameters, tables."""
+"""What only a checkout of the project has, or a folder made by `vqlcmd init`: stages, parameters, tables."""
 
 import importlib
 import importlib.util
@@ -11,7 +11,7 @@ from vqlcmd.runtime.errors import ConfigError
 
 
 def require_checkout(command: str) -> None:
-    """ConfigError where `vqlcmd COMMAND` is given in a folder that is no checkout's root."""
+    """Raises ConfigError if `vqlcmd COMMAND` is not run in a checkout's root; else goes on with the checkout's code."""
     if not any(Path(name).is_file() for name in ("dvc.yaml", "params.yaml")):
         raise ConfigError(
             f"`vqlcmd {command}` needs a checkout of the project: run it in the root of one, or make a folder with a"
@@ -22,9 +22,9 @@ def require_checkout(command: str) -> None:
 
 
 def hand_over() -> None:
-    """Where this folder has the code of its pipeline and this is another one's, go on as `python -m` would: with it.
+    """If this folder has its own copy of the code and another copy is running, starts again with that of the folder.
 
-    Otherwise the installed package would read the parameters, and the folder's stages would run with it.
+    Otherwise the installed package would read the parameters, while the folder's stages would run with it.
     """
     own = Path("vqlcmd/__init__.py")
     if not (own.is_file() and Path("dvc.yaml").is_file()) or own.samefile(vqlcmd.__file__):
@@ -36,7 +36,7 @@ def hand_over() -> None:
 
 
 def run_stage(name: str) -> int:
-    """Run a stage of the checkout that the command is given in; its exit code."""
+    """Runs a stage of the checkout in the current folder; returns its exit code."""
     require_checkout(name)
     sys.path.insert(0, str(Path.cwd()))
     if importlib.util.find_spec("stages") is None:

@@ -1,4 +1,4 @@
-"""Commands that begin with somebody's data: scan lists it, start also writes a params.yaml whose sizes go with it."""
+"""Commands that begin with your data: scan lists it, start also writes a params.yaml that suits its size."""
 
 import os
 import shlex
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 PARAMS = Path("params.yaml")
 PRESET = Path("presets/pictures.yaml")
 NOTICEABLE = 10_000
-"""Images that take more than a moment to read."""
+"""From so many images on, reading them takes more than a moment."""
 MEASURED = 300
-"""Pictures whose sides are looked at."""
+"""How many pictures are opened to measure their sides."""
 
 Name = Annotated[str, typer.Argument(help="A name for the data set: letters, digits, - and _.")]
 Source = Annotated[
@@ -49,7 +49,11 @@ def scan(
         bool, typer.Option("--text", help="A folder of text files: .txt, .text, .md and .rst, in UTF-8.")
     ] = False,
 ) -> None:
-    """Write data/manifests/NAME.json, which `dataset: NAME` in params.yaml picks. The kind is found by itself."""
+    """List the images of SOURCE, or with --text its texts, in data/manifests/NAME.json.
+
+    `dataset: NAME` in params.yaml then selects them. Whether SOURCE is a folder, archives, an LMDB or a named data set
+    is detected.
+    """
     if not Path("dvc.yaml").is_file():
         raise ConfigError(
             f"there is no dvc.yaml here, and {paths.MANIFESTS} lies beside it: run this in a checkout's root, or in a "
@@ -60,7 +64,7 @@ def scan(
         text.scan(name, Path(source))
         return
     _scan_images(name, source, classes=not no_classes, copies=not no_copies)
-    # An experiment runs in a copy of what is committed; DVC takes what is only added out of the index again.
+    # An experiment runs in a copy of what is committed; DVC unstages what is only added.
     listed = paths.MANIFESTS / f"{name}.json"
     print(f"Next:\n  git add {listed} && git commit -m 'Data set {name}'\n  dvc exp run -S dataset={name}")
 
@@ -74,7 +78,7 @@ def start(
     no_classes: NoClasses = False,
     no_copies: NoCopies = False,
 ) -> None:
-    """Scan pictures, and write a params.yaml for them: presets/pictures.yaml, scaled to their size and number."""
+    """Scan pictures and write a params.yaml for them: presets/pictures.yaml, scaled to their size and number."""
     require_checkout("start")
     from vqlcmd.experiments import scaling
 
@@ -97,7 +101,7 @@ def start(
 
 
 def _raise_if_unsaved() -> None:
-    """ConfigError where params.yaml has values that are neither Git's nor a preset's."""
+    """Raises ConfigError if params.yaml has values that are neither committed nor a preset's."""
     if not PARAMS.exists():
         return
     here = PARAMS.read_bytes()
@@ -108,7 +112,7 @@ def _raise_if_unsaved() -> None:
 
 
 def _scan_images(name: str, source: str, *, classes: bool, copies: bool) -> "ImageSource":
-    """Write the manifest of images and say what it holds; the source, opened."""
+    """Writes the manifest of images and prints what it has; returns the opened source."""
     from vqlcmd.images import manifest
     from vqlcmd.images.sources import torchvision_sets
     from vqlcmd.runtime.progress import Progress
@@ -141,7 +145,7 @@ def _scan_images(name: str, source: str, *, classes: bool, copies: bool) -> "Ima
 
 
 def _median_side(images: "ImageSource") -> float:
-    """The median of the shorter sides of some of the pictures, in pixels; those that cannot be read do not count."""
+    """The median of the shorter sides of up to MEASURED pictures, in pixels; 0 if none can be read."""
     from vqlcmd.images.formats import quiet
 
     sides = []
@@ -151,12 +155,12 @@ def _median_side(images: "ImageSource") -> float:
             try:
                 with images.open(i * len(images) // count) as picture:
                     sides.append(min(picture.size))
-            except Exception:  # whatever is wrong with it is told when it is decoded
+            except Exception:  # reported when the image is decoded
                 continue
     return statistics.median(sides) if sides else 0
 
 
 def mount(app: typer.Typer) -> None:
-    """Make them commands of `app`."""
+    """Adds the commands to `app`."""
     for command in (scan, start):
         app.command()(command)

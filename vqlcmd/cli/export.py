@@ -1,4 +1,4 @@
-"""A model, or samples of the pipeline -> image files; of text, a file with a line for each."""
+"""Writes images of a model, or the pipeline's samples, to image files; texts to a file with a line for each."""
 
 import math
 import tempfile
@@ -33,16 +33,16 @@ from vqlcmd.tokens.header import grid_of
 from vqlcmd.unfinished import load_state
 
 LONGEST_PART = 200
-"""Bytes of a class's name in that of a file, which has 255 at most on common disks."""
+"""The most bytes of a class name in a file name, which has at most 255 bytes on common disks."""
 
 SHOWN = ("step", "embedding_norm", "embedding_distance", "embedding_rank", "decodable_0")
-"""Columns of training in the picture of embeddings."""
+"""Columns of train.tsv in the picture of embeddings."""
 
 
 def decode_samples(
     place: str | Path, samples_folder: Path | None, out: Path, count: int | None, batch_size: int | None
 ) -> None:
-    """Decode samples by the tokenizer in `place` into `out`: NUMBER-CLASS.png files, or one .npz."""
+    """Decodes samples with the tokenizer in `place` and writes them to `out`: NUMBER-CLASS.png files, or one .npz."""
     check_folder(out)
     folder = hub.local(place)
     samples_folder = samples_folder or folder / "samples"
@@ -64,9 +64,9 @@ def decode_samples(
 def sample_images(
     folder: str | Path, out: Path, class_: str | None, count: int, *, state: str | None = None, **how: Any
 ) -> None:
-    """Draw `count` images of one class (of all in turn without `class_`) into `out`; `how` as in Generator.sample.
+    """Draws `count` images of one class into `out`; without `class_`, of all in turn. `how` is as in Generator.sample.
 
-    `state`: an unfinished training instead of the model in `folder`.
+    `state` names an unfinished training to sample from, instead of the model in `folder`.
     """
     check_folder(out)
     model = _load(folder, state)
@@ -81,9 +81,9 @@ def sample_images(
 def inpaint_image(
     folder: str | Path, image: Path, mask: Path, out: Path, class_: str | None, count: int, **how: Any
 ) -> None:
-    """One picture: `image` as the model sees it, what is kept of it, and `count` results; `how` as for Generator.
+    """Draws one picture: `image` as the model sees it, the kept part of it, and `count` results.
 
-    Of the mask, white is a hole; black and what is transparent is kept.
+    In the mask, white is a hole; black and transparent parts are kept. `how` is as in Generator.inpaint.
     """
     check_picture(out)
     model = vqlcmd.load(str(folder))
@@ -102,7 +102,7 @@ def inpaint_image(
 
 
 def _class(text: str, model: Generator) -> int | str:
-    """What `--class TEXT` means: a name where the model has a class of that name, else a number where it is one."""
+    """What `--class TEXT` means: a class name if the model has a class of that name, else a number if it is one."""
     number = text.isascii() and text.isdigit() and len(text) < 10 and text not in model.class_names
     return int(text) if number else text
 
@@ -114,7 +114,7 @@ def _sides(picture: Image.Image) -> str:
 def draw_gallery(
     folder: str | Path, out: Path, guidance: str | None, rows: int, *, state: str | None = None, **how: Any
 ) -> None:
-    """Samples with classes in columns, `rows` rows for each guidance scale: the same noise at every scale."""
+    """Draws samples with classes in columns, `rows` rows for each guidance scale, all scales with the same noise."""
     check_picture(out)
     try:
         scales = [float(scale) for scale in guidance.split(",")] if guidance is not None else None
@@ -133,7 +133,7 @@ def draw_gallery(
 
 
 def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
-    """Curves of the embeddings in a table's rows, and distance matrices of those whose models are in this clone."""
+    """Draws curves of the embeddings in a table's rows, and distance matrices if their models are in this clone."""
     check_picture(out)
     found = runner.curves(name, preset, seed)
     tables, without = {}, {}
@@ -174,7 +174,7 @@ def _unfinished(state: str) -> Generator | TextGenerator:
 
 
 def draw_curves(names: list[str], columns: list[str], out: Path, preset: str | None) -> None:
-    """Columns of training, and metrics along snapshots, of the rows of tables."""
+    """Draws columns of training, and metrics along snapshots, of the rows of tables."""
     check_picture(out)
     found: dict[str, dict[str, list[runner.Line]]] = {}
     for name in names:
@@ -188,7 +188,10 @@ def draw_curves(names: list[str], columns: list[str], out: Path, preset: str | N
 
 
 def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out: Path) -> None:
-    """Images (n, 3, S, S) uint8 as PNG files in a folder, or as `arr_0` (n, S, S, 3), `arr_1` (classes) of an .npz."""
+    """Writes images (n, 3, S, S) uint8 as PNG files to a folder, or to an .npz.
+
+    The .npz has `arr_0` (n, S, S, 3) and, if there are labels, `arr_1` (classes).
+    """
     pixels = images.permute(0, 2, 3, 1).numpy()
     if out.suffix == ".npz":
         arrays = {"arr_0": pixels} | ({} if labels is None else {"arr_1": np.array(labels)})
@@ -205,13 +208,13 @@ def write_images(images: torch.Tensor, labels: list[int] | None, names: Any, out
 
 
 def _file_part(name: str) -> str:
-    """A class's name as part of a file's: one that comes with somebody's model may be anything."""
+    """A class name as part of a file name; in somebody else's model it may contain anything."""
     plain = "".join(each if each.isprintable() and each not in "/\\" else "_" for each in name)
     return plain.encode()[:LONGEST_PART].decode(errors="ignore")
 
 
 def check_folder(out: Path) -> None:
-    """ConfigError where images cannot go to `out`, a folder or a file that ends in .npz; before they are made."""
+    """Raises ConfigError, before images are made, if `out` is neither a folder nor a file that ends in .npz."""
     if out.suffix == ".npz":
         return
     if out.exists() and not out.is_dir():
@@ -221,13 +224,13 @@ def check_folder(out: Path) -> None:
 
 
 def check_picture(out: Path) -> None:
-    """ConfigError where a picture would not be what its name says; before it is made."""
+    """Raises ConfigError, before a picture is made, if `out` does not end in .png."""
     if out.suffix.lower() != ".png":
         raise ConfigError(f"{out} does not end in .png, which the picture will be: change its ending")
 
 
 def decode_text(place: str, samples_folder: Path | None, out: Path, count: int | None) -> None:
-    """Write the samples of the pipeline as text, a line each; what ends a line in them stands as its escape."""
+    """Writes the samples of the pipeline as text, one line each; line ends in them become escapes."""
     folder = hub.local(place)
     samples_folder = samples_folder or folder / "samples"
     header, file = shards.read_header(samples_folder), folder / paths.VOCABULARY.name
@@ -238,9 +241,9 @@ def decode_text(place: str, samples_folder: Path | None, out: Path, count: int |
 
 
 def sample_text(place: str, out: Path, count: int, *, state: str | None = None, **how: Any) -> None:
-    """Draw `count` blocks into a file, a line each; `how` as in TextGenerator.sample.
+    """Draws `count` blocks of text into a file, one line each; `how` is as in TextGenerator.sample.
 
-    `state`: an unfinished training instead of the model at `place`.
+    `state` names an unfinished training to sample from, instead of the model at `place`.
     """
     model = vqlcmd.load_text(place) if state is None else _unfinished(state)
     if not isinstance(model, TextGenerator):
@@ -249,7 +252,7 @@ def sample_text(place: str, out: Path, count: int, *, state: str | None = None, 
 
 
 def write_lines(texts: list[str], out: Path) -> None:
-    """A line for each text, with backslashes and ends of lines as escapes."""
+    """Writes one line for each text; backslashes and line ends become escapes."""
     lines = ["".join(_escaped(each) for each in text) for text in texts]
     with atomic_write(out) as side:
         side.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,8 +1,7 @@
-"""The methods on the command line: their list, and a command that takes their knobs as options.
+"""Methods on the command line: their list, and a command that takes their knobs as options.
 
-`--temperature 3` is `sample.maskgit.temperature`.
-Which knobs there are is known to the methods alone, so nothing here names one; they are asked when such a command
-runs or explains itself, since that imports PyTorch.
+`--temperature 3` is `sample.maskgit.temperature`. Only the methods know which knobs there are, so none is named here.
+They are asked only if such a command runs or prints its help, since that imports PyTorch.
 """
 
 import importlib
@@ -17,10 +16,10 @@ GIVEN = "vqlcmd.knobs"
 
 
 class KnobCommand(TyperCommand):
-    """Sets every `--NAME VALUE` that is no option of its own aside, for `given`."""
+    """A command that sets every `--NAME VALUE` that is not an option of its own aside, for `given`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Click's own parsing of what is left. ConfigError for an option that is neither of the two."""
+        """Parses the rest like click. Raises ConfigError for an option that is neither the command's nor a method's."""
         own = {name for param in self.params for name in (*param.opts, *param.secondary_opts)} | {"--help"}
         rest, knobs, waiting = [], {}, list(args)
         while waiting:
@@ -36,7 +35,7 @@ class KnobCommand(TyperCommand):
         return super().parse_args(ctx, rest)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The command's own options, and those of the methods."""
+        """Writes help for the command's own options, and for those of the methods."""
         super().format_options(ctx, formatter)
         with formatter.section("Options of single methods, sample.METHOD in params.yaml"):
             formatter.write_dl(
@@ -49,7 +48,7 @@ class KnobCommand(TyperCommand):
 
 
 def print_methods() -> None:
-    """List the methods: what `method` in params.yaml, and `dvc exp run -S method=NAME`, can be."""
+    """List the methods, which `method` in params.yaml or `dvc exp run -S method=NAME` selects, with their samplers."""
     from vqlcmd.methods import METHODS, method_class
 
     for name in METHODS:
@@ -59,7 +58,7 @@ def print_methods() -> None:
 
 
 def given(context: Context) -> dict[str, Any]:
-    """The knobs on the command line of a KnobCommand, checked but for which method the model has."""
+    """The knobs on the command line of a KnobCommand; whether the model's method has them is not checked yet."""
     return context.meta[GIVEN]
 
 
@@ -70,7 +69,10 @@ def _methods() -> dict[str, Any]:
 
 
 def _checked(knobs: dict[str, str], own: list[str]) -> dict[str, Any]:
-    """Values for texts. ConfigError for a knob that no method has, or a value that none of those with it takes."""
+    """{knob: value} for the texts.
+
+    Raises ConfigError for a knob that no method has, or a value that no method with this knob accepts.
+    """
     import difflib
 
     from pydantic import TypeAdapter, ValidationError

@@ -1,4 +1,4 @@
-"""vqlcmd: single stages by hand, and what lies beside the pipeline. The commands mount the stages' own functions."""
+"""The command `vqlcmd`: single stages, and what goes with the pipeline. It calls the stages' own functions."""
 
 import sys
 from importlib import import_module
@@ -30,7 +30,7 @@ STAGES = {
 }
 
 REPORTS = {"images": "vqlcmd.cli.report", "text": "vqlcmd.reports.text"}
-"""Of each domain: the module that prints its numbers."""
+"""{domain: the module that prints its numbers}."""
 
 app = typer.Typer(
     cls=WholeSummaries,
@@ -65,7 +65,7 @@ def _mount(stage: str, text: str) -> None:
 
 
 def _reports() -> ModuleType:
-    """What reports on runs of the domain of params.yaml."""
+    """The module that reports on runs of the domain in params.yaml."""
     from vqlcmd.params import load_run
 
     return import_module(REPORTS[load_run().domain if Path("params.yaml").is_file() else "images"])
@@ -77,7 +77,7 @@ def report(
         Path | None, typer.Option(help="Also one page, FILE.html, with pictures and curves inside.")
     ] = None,
 ) -> None:
-    """Print the metrics of the last run, and where its pictures are."""
+    """Print the metrics of the last run, where its pictures are, and what is older than params.yaml or the data."""
     require_checkout("report")
     _reports().print_report(html)
 
@@ -91,7 +91,7 @@ def compare(
         Path | None, typer.Option(help="Also one page, FILE.html: curves over each other, grids beside each other.")
     ] = None,
 ) -> None:
-    """What differs between runs: parameters, numbers, curves, pictures."""
+    """Show what differs between runs: parameters and numbers, and with --html also curves and pictures."""
     require_checkout("compare")
     if len(revisions) < 2:
         raise ConfigError(
@@ -112,7 +112,7 @@ def plan(
     gpu: Annotated[str | None, typer.Option(help="A GPU by its published rates, such as h100: arithmetic.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,
 ) -> None:
-    """What a run would cost on this machine: parameters, FLOPs, memory, disk, time. Runs nothing."""
+    """Estimate what a run would cost on this machine: parameters, FLOPs, memory, disk, time. Runs no stage."""
     require_checkout("plan")
     from vqlcmd.cli.plan import print_plan
 
@@ -132,7 +132,7 @@ for _stage_name, _text in STAGES.items():
 
 
 def main() -> None:
-    """The console command: one line for the user's errors, never a traceback."""
+    """The console command: the user's errors are one line, without a traceback."""
     try:
         app()
     except UserError as error:

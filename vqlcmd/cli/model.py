@@ -1,4 +1,4 @@
-"""Commands that need only a model, which may lie anywhere: sample, gallery, inpaint, decode and page."""
+"""Commands that need only a model, wherever it is: sample, gallery, inpaint, decode and page."""
 
 import gc
 from pathlib import Path
@@ -28,7 +28,7 @@ State = Annotated[
 ]
 DATA = "data"
 TEXT = ".txt"
-"""What --out ends in for a model of text."""
+"""The ending of --out for a model of text."""
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
 Sampler = Annotated[str | None, typer.Option(help="ancestral, or ddim where the method has it.")]
@@ -48,7 +48,7 @@ def decode(
     model: Model = DATA,
     samples: Annotated[Path | None, typer.Option(help="Their folder. [default: samples/ in that of --model]")] = None,
 ) -> None:
-    """Turn the samples of the pipeline into images, or into text where --out ends in .txt."""
+    """Decode the samples of the pipeline to images, or to text if --out ends in .txt."""
     if out.suffix == TEXT:
         from vqlcmd.cli.export import decode_text
 
@@ -76,7 +76,10 @@ def sample(
     model: Model = DATA,
     state: State = None,
 ) -> None:
-    """Without options the pipeline's stage: model -> data/samples. With --out: images, or text, of your choice."""
+    """Sample images or text from a model to --out; without options, run the pipeline's stage.
+
+    The stage writes data/samples, with parameters from params.yaml.
+    """
     if out is None:
         given = [
             name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
@@ -122,7 +125,7 @@ def inpaint(
     ] = False,
     model: Model = DATA,
 ) -> None:
-    """Paint the white part of MASK into IMAGE anew, with a model and its tokenizer."""
+    """Repaint the part of IMAGE that is white in MASK, with a model and its tokenizer."""
     from vqlcmd.cli.export import inpaint_image
 
     how: dict[str, Any] = {
@@ -148,7 +151,7 @@ def gallery(
     model: Model = DATA,
     state: State = None,
 ) -> None:
-    """One picture of samples of a model, classes in columns: the paper's Figures 3, 4 and 7 to 10."""
+    """Draw samples of a model as one picture with classes in columns, like the paper's Figures 3, 4 and 7 to 10."""
     from vqlcmd.cli.export import draw_gallery
 
     how: dict[str, Any] = {"steps": steps, "sampler": sampler, "precision": precision, "seed": seed}
@@ -165,21 +168,24 @@ def page(
     ] = "127.0.0.1",
     show: Annotated[bool, typer.Option("--open", help="Open a browser on it.")] = False,
 ) -> None:
-    """Sample, paint, compare and look inside of models in a browser, on this machine and without the Internet."""
-    # Imports make objects by the hundred thousand that stay; looking for garbage among them takes a fifth of the time
-    # until the page is there. `serve` enables it again.
+    """Serve a page in the browser to sample, paint, compare models and look inside them.
+
+    It runs on this machine and needs no Internet.
+    """
+    # Imports create hundreds of thousands of objects that stay; looking for garbage among them takes a fifth of the
+    # time until the page is up. `serve` enables garbage collection again.
     gc.disable()
     from vqlcmd.page.process import started
 
     with started(model or [DATA]) as models:
-        # Gradio is imported here, while the models are loaded there.
+        # This process imports Gradio while the other one loads the models.
         from vqlcmd.page.browser.app import serve
 
         serve(models, host, port, show)
 
 
 def mount(app: typer.Typer) -> None:
-    """Make them commands of `app`."""
+    """Adds the commands to `app`."""
     app.command()(decode)
     app.command()(page)
     for command in (sample, inpaint, gallery):

@@ -1,4 +1,4 @@
-"""params.yaml or a preset, and this machine -> what a run would cost, on the terminal. Nothing is run or written."""
+"""Prints what a run would cost, by params.yaml or a preset, on this machine. No stage runs, and nothing is written."""
 
 import shutil
 import time
@@ -35,7 +35,10 @@ REACHED = {
     ("cuda", TF32): 0.4,
     ("cuda", BF16): 0.4,
 }
-"""Share of the rate of a bare matrix product that networks reach. CPU: seen on a two-core Xeon. GPU: a guess."""
+"""The fraction of the rate of a bare matrix product that networks reach.
+
+CPU: seen on a two-core Xeon. GPU: a guess.
+"""
 SECONDS = 0.5
 UNCOUNTED = "Reading picture files and whatever is no matrix product is not counted."
 UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -44,7 +47,10 @@ SPANS = ((365 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min"))
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is: the kind of device, how many, bytes free in its memory and on the disk, FLOP/s, in words."""
+    """A machine: the kind of its devices, how many, free bytes in memory and on disk, FLOP/s, and a description.
+
+    `rates` are by kind of device and precision.
+    """
 
     kind: str
     devices: int
@@ -55,7 +61,7 @@ class Machine:
     words: str
 
     def seconds(self, flops: float, precision: str, *, shared: bool) -> float:
-        """How long so many FLOPs take."""
+        """The time in seconds for `flops` FLOPs; if `shared`, all devices share them."""
         rate = self.rates[self.kind, precision] * REACHED[self.kind, precision]
         return flops / (rate * (self.devices if shared else 1))
 
@@ -63,7 +69,7 @@ class Machine:
 def print_plan(
     preset: str | None, images: int | None, classes: int | None, gpu: str | None = None, count: int | None = None
 ) -> None:
-    """The plan of params.yaml, or of presets/NAME.yaml, for this machine, or for `count` published GPUs."""
+    """Prints the plan of params.yaml, or of presets/NAME.yaml, for this machine or for `count` published GPUs."""
     if count is not None and gpu is None:
         raise ConfigError(f"--count {count} is of GPUs that one does not sit at: say --gpu NAME too")
     elsewhere = _published(gpu, count or 1) if gpu else None
@@ -172,8 +178,8 @@ def _rates(rates: dict[tuple[str, str], float]) -> str:
 
 
 def _rate(kind: str, precision: str) -> float:
-    """FLOP/s of the best of many matrix products; on a CPU of one thread's, times the threads."""
-    # Short products of one thread: some of them run undisturbed on a busy machine too.
+    """FLOP/s of the fastest of many matrix products; on a CPU, that of one thread times the number of threads."""
+    # Short products on one thread, some of which run undisturbed even on a busy machine.
     side, threads, best = (512 if kind == "cpu" else 8192), torch.get_num_threads(), 0.0
     wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
     torch.set_num_threads(1)

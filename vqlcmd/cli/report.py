@@ -1,4 +1,4 @@
-"""The last run's metrics as a table, its pictures, and a line for each that is older than what lies here now."""
+"""Prints the last run's metrics, its pictures, and a line for each thing that is older than the present data."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,9 +16,9 @@ from vqlcmd.runtime.errors import ConfigError, DataError
 
 
 def print_report(html: Path | None = None) -> None:
-    """The table of metrics/, its pictures, and what of it was not made from the parameters and data that are here.
+    """Prints the metrics, the pictures, and what was not made from the present parameters and data.
 
-    `html`: a page of all that, beside.
+    `html`: also writes all of that as a page.
     """
     page.check_ending(html)
     for name in ("evaluate.json", "bound.json"):
@@ -46,9 +46,9 @@ def print_report(html: Path | None = None) -> None:
 
 
 def print_comparison(names: Sequence[str], html: Path | None, older: Callable[[], Iterable[str]] = stale) -> None:
-    """What differs between revisions, on the terminal; `html`: a page with curves and pictures, beside.
+    """Prints what differs between revisions; `html`: also writes a page with curves and pictures.
 
-    Of what lies here, `older` says what is not of the present parameters and data.
+    `older` yields a line for each thing in the working tree that was not made from the present parameters and data.
     """
     page.check_ending(html)
     if len(set(names)) < len(names):

@@ -1,4 +1,4 @@
-"""Commands for what leaves a checkout: export and publish a model, begin a pipeline elsewhere."""
+"""Commands for what leaves a checkout: export and publish a model, begin a pipeline in another folder."""
 
 import shlex
 import tempfile
@@ -21,7 +21,7 @@ def export(
     model: Trained = DATA,
     no_metrics: NoMetrics = False,
 ) -> None:
-    """Put model, tokenizer, parameters, metrics with their protocol, digests and a README into one folder."""
+    """Export a model to a folder: model, tokenizer, parameters, metrics with their protocol, digests and a README."""
     _export(folder, model, no_metrics)
     print(f"{folder}: `vqlcmd sample --model {folder} --out DIR` samples from it anywhere")
 
@@ -35,7 +35,7 @@ def publish(
     model: Trained = DATA,
     no_metrics: NoMetrics = False,
 ) -> None:
-    """Export to the Hugging Face hub; `vqlcmd.load("hf://USER/NAME")` and --model take it from there."""
+    """Publish a model on the Hugging Face hub, from which `vqlcmd.load("hf://USER/NAME")` and --model load it."""
     from vqlcmd.pretrained import hub
 
     hub.parse(place)
@@ -50,7 +50,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
     preset: Annotated[str, typer.Option(help="Whose values params.yaml begins with.")] = "digits",
 ) -> None:
-    """Make a folder with a pipeline of one's own: stages, parameters, presets, tables, and a copy of the code."""
+    """Make a folder with a pipeline of your own: stages, parameters, presets, tables, and a copy of the code."""
     from vqlcmd.sharing.start import start
 
     start(folder, preset)
@@ -68,6 +68,6 @@ def _export(folder: Path, model: Path, no_metrics: bool) -> None:
 
 
 def mount(app: typer.Typer) -> None:
-    """Make them commands of `app`."""
+    """Adds the commands to `app`."""
     for command in (export, publish, init):
         app.command()(command)

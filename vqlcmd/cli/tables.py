@@ -15,7 +15,7 @@ Name = Annotated[str, typer.Argument(help="A table: `vqlcmd table list` names th
 
 @tables.command("list")
 def table_list() -> None:
-    """The tables, with how many rows each has."""
+    """List the tables, with the number of rows of each."""
     require_checkout("table list")
     from vqlcmd.experiments.runner import load, names
 
@@ -41,7 +41,7 @@ def table_run(
 
 @tables.command("show")
 def table_show(name: Name, preset: Preset = None) -> None:
-    """Our numbers, their spread over seeds, and the paper's, as Markdown."""
+    """Print a table as Markdown: our numbers, their spread over seeds, and the paper's numbers."""
     require_checkout("table show")
     from vqlcmd.experiments.runner import show_table
 
@@ -50,7 +50,7 @@ def table_show(name: Name, preset: Preset = None) -> None:
 
 @tables.command("commands")
 def table_commands(name: Name, preset: Preset = None) -> None:
-    """A command for each row, beside the paper's numbers, as Markdown: the lists of docs/tables.md."""
+    """Print a command for each row, beside the paper's numbers, as Markdown: the lists of docs/tables.md."""
     require_checkout("table commands")
     from vqlcmd.experiments.commands import commands
     from vqlcmd.experiments.runner import base_values, load
@@ -65,9 +65,9 @@ def table_curves(
     out: Annotated[Path, typer.Argument(help="FILE.png")],
     preset: Preset = None,
 ) -> None:
-    """Draw curves of a table's rows, a panel for each column and a line for each seed; of samples along snapshots too.
+    """Draw curves of the rows of tables, a panel for each column and a line for each seed.
 
-    Metrics of samples have a curve where a table sweeps `weights`.
+    Columns are those of train.tsv, and metrics of samples along snapshots if a table sweeps `weights`.
     """
     require_checkout("table curves")
     from vqlcmd.cli.export import draw_curves
@@ -82,7 +82,7 @@ def table_embeddings(
     preset: Preset = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Draw the embeddings of a table's rows: norm, distance, rank and decodability over training, and all distances."""
+    """Draw the embeddings of a table's rows: norm, distance, rank, decodability during training, and all distances."""
     require_checkout("table embeddings")
     from vqlcmd.cli.export import draw_collapse
 

@@ -1,4 +1,4 @@
-"""Commands for text: infill, and what scan does with --text."""
+"""Commands for text: infill, and the part of scan for --text."""
 
 import shlex
 from pathlib import Path
@@ -38,7 +38,7 @@ def infill(
 
 
 def scan(name: str, folder: Path) -> None:
-    """Write the manifest of a folder of text files, and say what it holds."""
+    """Writes the manifest of a folder of text files, and prints what it has."""
     from vqlcmd.text import corpus
 
     found, others = corpus.scan(name, folder)
@@ -53,5 +53,5 @@ def scan(name: str, folder: Path) -> None:
 
 
 def mount(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
+    """Adds the command to `app`."""
     app.command(cls=KnobCommand)(infill)

@@ -1,4 +1,4 @@
-"""What a machine has free, and one line where images at once would take more."""
+"""The free memory of a machine, and a one-line error if so many images at once would take more."""
 
 import os
 
@@ -7,7 +7,7 @@ import torch
 from vqlcmd.runtime.errors import ConfigError
 
 FLOAT = 4
-"""Bytes of a number."""
+"""Bytes of a float32 number."""
 
 
 def free_memory(device: torch.device) -> int:
@@ -21,7 +21,10 @@ def free_memory(device: torch.device) -> int:
 
 
 def require_images(what: str, knob: str, fixed: int, each: int, images: int, device: torch.device) -> None:
-    """ConfigError where `fixed` bytes and `each` for every one of `images` at once are more than is free."""
+    """Raises ConfigError if `fixed` bytes, and `each` for every one of `images` at once, are more than is free.
+
+    `what` takes the memory, and `knob` is the parameter to lower.
+    """
     free = free_memory(device)
     if fixed + images * each <= free:
         return
@@ -35,5 +38,5 @@ def require_images(what: str, knob: str, fixed: int, each: int, images: int, dev
 
 
 def gigabytes(count: float) -> str:
-    """Bytes as GB with three digits."""
+    """A number of bytes in GB, with three digits."""
     return f"{count / 1e9:,.3g} GB" if count < 1e12 else f"{count / 1e9:,.0f} GB"

@@ -1,4 +1,4 @@
-"""What fitting a tokenizer takes, counted on tensors without numbers, and one line where a machine has less.
+"""Memory for training a tokenizer, counted on tensors without numbers, and a one-line error if there is less.
 
 Shapes: R latents, K codes.
 """
@@ -16,11 +16,11 @@ from vqlcmd.tokenizer.vqgan import VQGAN
 from vqlcmd.tokenizer_fit.codebook import ROWS_PER_CODE
 
 PAIR_BYTES = 12
-"""Of each latent and code in k-means: whether it is that one's, as int64 and as float32."""
+"""For each pair of a latent and a code in k-means: whether they belong together, as int64 and as float32."""
 
 
 def build(shape: Architecture) -> VQGAN:
-    """The tokenizer without numbers. ConfigError where its bytes are more than 64 bits count."""
+    """The tokenizer without numbers. Raises ConfigError if it has more bytes than 64 bits can count."""
     try:
         with torch.device("meta"):
             return VQGAN(shape)
@@ -29,7 +29,7 @@ def build(shape: Architecture) -> VQGAN:
 
 
 def activations(tokenizer: VQGAN, size: int) -> int:
-    """Bytes that the gradients of one image of `size` pixels a side need at least: what enters layers with weights."""
+    """The least bytes that gradients of one image of `size` x `size` pixels need: inputs of layers with weights."""
     entered: dict[int, Tensor] = {}
 
     def look(_: object, given: tuple[Tensor, ...], __: object) -> None:
@@ -54,9 +54,9 @@ def activations(tokenizer: VQGAN, size: int) -> int:
 
 
 def require_fit(shape: Architecture, settings: VqganFit, size: int, images: int, device: torch.device) -> None:
-    """ConfigError where a fit to `images` of `size` pixels a side cannot fit into what is free."""
+    """Raises ConfigError if training on `images` of `size` x `size` pixels cannot fit into the free memory."""
     tokenizer = build(shape)
-    # Weights, gradients and two moments. K-means has its turn between two steps, when no activation is kept.
+    # Weights, gradients and two moments. K-means runs between two steps, when no activations are kept.
     fixed = 4 * FLOAT * sum(each.numel() for each in tokenizer.parameters())
     latents = min(images * (size // shape.downsampling) ** 2, ROWS_PER_CODE * shape.n_embed)
     search, free = PAIR_BYTES * latents * shape.n_embed, available.free_memory(device)
@@ -65,13 +65,13 @@ def require_fit(shape: Architecture, settings: VqganFit, size: int, images: int,
             f"k-means of {latents:,} latents and {shape.n_embed:,} codes takes at least {gigabytes(search)}; "
             f"{gigabytes(free - fixed)} are free beside the VQGAN: lower vqgan.n_embed"
         )
-    # The least that is certain: bf16 may halve the activations.
+    # A lower bound: bf16 may halve the activations.
     each = activations(tokenizer, size) // (2 if settings.precision == "bf16" else 1)
     at_once = max(settings.batch_size // distributed.world(), 1)
     require_images("fitting the VQGAN", "vqgan.fit.batch_size", fixed, each, at_once, device)
 
 
 def too_large(error: RuntimeError) -> ConfigError:
-    """What to say where even a tensor without memory is too large."""
+    """The error for a tokenizer that is too large even as tensors without memory."""
     reason = str(error).splitlines()[0][:100]
     return ConfigError(f"the tokenizer is larger than any memory: lower vqgan.ch or vqgan.ch_mult ({reason})")

@@ -1,7 +1,7 @@
-"""FLOPs of the networks: each runs on PyTorch's meta device, where tensors have shapes and no numbers, and is counted.
+"""FLOPs of the networks, counted by running them on PyTorch's meta device, where tensors have shapes and no numbers.
 
-A FLOP is one multiplication or one addition, and those of matrix products and convolutions are counted: the rest is
-little beside them. Shapes: N tokens, D embedding size, W width, K codes.
+A FLOP is one multiplication or one addition. Those of matrix products and convolutions are counted; the rest is little
+beside them. Shapes: N tokens, D embedding size, W width, K codes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ META = torch.device("meta")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What shapes the network: N, K, D, classes that the model sees, layers, heads, W."""
+    """The shape of the network: N, K, D, classes that the model sees, layers, heads, W."""
 
     tokens: int
     codes: int
@@ -40,7 +40,10 @@ class Sizes:
 
 @contextmanager
 def counting() -> Iterator[FlopCounterMode]:
-    """Gives PyTorch's counter of what runs inside, which knows no fused attention: plain products, as many FLOPs."""
+    """Yields PyTorch's FLOP counter for what runs inside, with attention as plain matrix products.
+
+    The counter does not know fused attention, which takes as many FLOPs.
+    """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         yield counter
 
@@ -56,11 +59,11 @@ def polynomial(first: Sequence[int], at: int) -> int:
 
 
 class MethodCosts:
-    """FLOPs an image of a method, and its parameters, each computed when it is asked for.
+    """A method's FLOPs an image, and its parameters, each computed on demand.
 
-    Nothing here knows a method: its own `forward`, `sample` and `bound` run, on one image. Counts are exact without a
-    run at full size, because they are polynomials in what is made small: all blocks cost the same, all steps of a
-    sampler do, and attention is the one thing that grows with the square of the tokens.
+    Nothing here depends on the method: its own `forward`, `sample` and `bound` run, on one image. Counts are exact
+    without a run at full size, because they are polynomials in the sizes that are reduced: all blocks cost the same, so
+    do all steps of a sampler, and attention is the only part that grows with the square of the tokens.
     """
 
     def __init__(self, params: ModelParams, how: Sampling, levels: int, sizes: Sizes, codebook_dim: int):
@@ -68,22 +71,22 @@ class MethodCosts:
 
     @cached_property
     def nfe(self) -> int:
-        """Passes through the network that one sample costs."""
+        """The number of function evaluations (passes through the network) of one sample."""
         return self._build(1).nfe(self._how)
 
     @cached_property
     def parameters(self) -> int:
-        """Of the method, with its table of embeddings."""
+        """The number of the method's parameters, with its table of embeddings."""
         return self._at_depth(lambda depth: sum(each.numel() for each in self._build(depth).parameters()))
 
     @cached_property
     def buffers(self) -> int:
-        """Bytes of what the method holds beside its parameters."""
+        """Bytes of the method's buffers, which it has beside its parameters."""
         return sum(each.nbytes for each in self._build(1).buffers())
 
     @cached_property
     def forward(self) -> int:
-        """One pass of N tokens."""
+        """FLOPs of one pass of N tokens through the network."""
 
         def run(depth: int) -> int:
             shape = vars(replace(self.sizes, layers=depth))
@@ -96,12 +99,12 @@ class MethodCosts:
 
     @cached_property
     def training(self) -> int:
-        """A training step: the loss terms and their gradients."""
+        """FLOPs an image of a training step: the loss terms and their gradients."""
         return self._at_depth(self._step)
 
     @cached_property
     def students(self) -> int:
-        """Images that go through the network with gradients for each image of a training step."""
+        """How many images pass through the network with gradients for each image of a training step."""
         learned = 0
 
         def look(_: object, __: object, logits_BNK: Tensor) -> None:
@@ -118,12 +121,12 @@ class MethodCosts:
 
     @cached_property
     def sampling(self) -> int:
-        """A sample, in the steps and with the guidance asked for."""
+        """FLOPs of a sample, with the requested steps and guidance."""
         return self._at_depth(self._sampled)
 
     @cached_property
     def sampling_bytes(self) -> int:
-        """The least that a sample adds while it is drawn: the largest input and output of a layer, side by side."""
+        """The least bytes that each sample adds while it is drawn: the largest input and output of a layer together."""
         one, two = (replace(self._how, steps=steps) for steps in (1, 2))
         method = self._build(1)
         by_token = method.nfe(one) == method.nfe(two)
@@ -132,13 +135,13 @@ class MethodCosts:
 
     @cached_property
     def bound_bytes(self) -> int:
-        """The least that an image adds while its bound is computed, likewise."""
+        """The least bytes that each image adds while its bound is computed, counted in the same way."""
         method = self._build(1).eval()
         return _largest_layer(method, lambda: method.bound(self._tokens(), self._label(), self._rng(), 1))
 
     @cached_property
     def bound(self) -> int:
-        """The bound on one image."""
+        """FLOPs of the bound on one image."""
         return self._at_depth(lambda depth: polynomial([self._bounded(depth, few) for few in (1, 2)], self._levels))
 
     def _at_depth(self, count: Callable[[int], int]) -> int:
@@ -156,7 +159,7 @@ class MethodCosts:
         method = self._build(depth)
         calls, more = method.nfe(one), method.nfe(two)
         if calls == more:
-            # No steps but tokens: each looks at those before it.
+            # One step per token, each of which attends to the tokens before it.
             return polynomial([self._draw(depth, tokens, one) for tokens in (1, 2, 3)], self.sizes.tokens)
         first, second = (self._draw(depth, self.sizes.tokens, how) for how in (one, two))
         return first + (self.nfe - calls) * (second - first) // (more - calls)
@@ -181,7 +184,7 @@ class MethodCosts:
                 codebook_KD = torch.empty(self.sizes.codes, self._dim)
                 return methods.build(params, codebook_KD, tokens or self.sizes.tokens, self.sizes.classes)
         except RuntimeError as error:
-            # Even of a tensor without memory, bytes are counted in 64 bits.
+            # Bytes are counted in 64 bits, even those of a tensor without memory.
             raise ConfigError(
                 f"a network of width {self.sizes.width:,} with embedding_dim {self.sizes.inputs:,} is larger than any "
                 f"memory: lower network.width or embedding_dim ({str(error).splitlines()[0][:100]})"
@@ -198,7 +201,7 @@ class MethodCosts:
 
 
 def _largest_layer(method: Method, run: Callable[[], object]) -> int:
-    """Bytes of the tensors that go into a layer and come out of it, at most, while `run` calls them."""
+    """The most bytes of a layer's inputs and outputs together, while `run` calls the layers of `method`."""
     largest = 0
 
     def look(_: object, given: tuple[object, ...], made: object) -> None:
@@ -212,7 +215,7 @@ def _largest_layer(method: Method, run: Callable[[], object]) -> int:
 
 
 class _NoNumbers(CounterRNG):
-    """The shapes of random numbers: ten rounds of mixing are hundreds of operations, and none of them counts."""
+    """The shapes of random numbers: drawing them takes hundreds of operations, none of which is counted."""
 
     def _mixed(self, counts: Mapping[str, int]) -> dict[str, Tensor]:
         return {draw: self.rows.new_empty(len(self.rows), -(-count // 4) * 4) for draw, count in counts.items()}

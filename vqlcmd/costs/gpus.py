@@ -1,7 +1,7 @@
-"""GPUs that one does not sit at: memory and peak rates as NVIDIA publishes them, dense, for `vqlcmd plan --gpu`.
+"""GPUs for `vqlcmd plan --gpu`, which need not be in this machine: memory and dense peak rates that NVIDIA publishes.
 
-Data sheets print tensor-core rates with 2:4 sparsity; here is their half. float32 is that of the CUDA cores, since
-PyTorch multiplies float32 matrices without TF32 unless it is told to. TF32 and bf16 add up in float32.
+Data sheets print tensor-core rates with 2:4 sparsity; the rates here are half of those. The rate for float32 is that of
+the CUDA cores, since PyTorch multiplies float32 matrices without TF32 by default. TF32 and bf16 accumulate in float32.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ TERA = 1e12
 
 @dataclass(frozen=True)
 class Gpu:
-    """Bytes of memory, FLOP/s, and where the numbers stand."""
+    """Memory in bytes, rates in FLOP/s, and the source of the numbers."""
 
     memory: float
     float32: float
@@ -35,7 +35,7 @@ GPUS = {
 
 
 def find(name: str) -> Gpu:
-    """The GPU of that name. ConfigError, with the names that there are, for another one."""
+    """The GPU of that name. Raises ConfigError, which lists the known names, if there is none."""
     if name.lower() not in GPUS:
         raise ConfigError(f"--gpu {name[:40]!r} is not known here: choose one of {', '.join(GPUS)}")
     return GPUS[name.lower()]

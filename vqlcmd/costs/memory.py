@@ -1,4 +1,4 @@
-"""Bytes that a network takes, and one line where a machine has fewer, before anything is allocated.
+"""Bytes that a network takes, and a one-line error if a machine has fewer, before anything is allocated.
 
 Shapes: N tokens, K codes, P parameters.
 """
@@ -20,7 +20,7 @@ from vqlcmd.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes that training takes: P numbers of each kind, and what each image that goes through at once adds."""
+    """Bytes that training takes: those of P numbers of each kind, and those that each image at once adds."""
 
     weights: int
     gradients: int
@@ -33,21 +33,21 @@ class TrainingMemory:
         return self.weights + self.gradients + self.moments + self.average
 
     def images(self, available: float) -> int:
-        """How many images fit at once into so many bytes."""
+        """How many images at once fit into `available` bytes."""
         return max(int((available - self.fixed) // self.per_image), 0)
 
 
 def method_costs(
     params: ModelParams, how: Sampling, *, tokens: int, codes: int, codebook_dim: int, classes: int, levels: int = 2
 ) -> MethodCosts:
-    """The costs of the method that `params` name: of so many tokens an image, codes, and classes (0 for none)."""
+    """The costs of the method that `params` name, for `tokens` an image, `codes`, and `classes` (0 for none)."""
     net = params.network
     sizes = Sizes(tokens, codes, params.embedding_dim, classes, net.layers, net.heads, net.width)
     return MethodCosts(params, how, levels, sizes, codebook_dim)
 
 
 def model_costs(about: Mapping[str, Any], how: Sampling | None = None) -> MethodCosts:
-    """Those of a trained model, by what its file says about itself. Those of sampling need to be told how."""
+    """The costs of a trained model, by what its file says about itself. Those of sampling need `how`."""
     return method_costs(
         read_params(about),
         how or Sampling(1, "", 0.0, {}, FLOAT32),
@@ -59,7 +59,10 @@ def model_costs(about: Mapping[str, Any], how: Sampling | None = None) -> Method
 
 
 def training_memory(costs: MethodCosts, on_cpu: bool) -> TrainingMemory:
-    """Training in float32; in bf16 the activations take less. The best state lies in the CPU's memory."""
+    """The memory of training in float32; in bf16 the activations take less.
+
+    The best state is in the CPU's memory, so it counts only `on_cpu`.
+    """
     weights = FLOAT * costs.parameters
     per_image = activations(costs.sizes, costs.students, stored=on_cpu and costs.params.network.dropout > 0)
     averages = len(costs.params.train.ema) + (costs.params.train.keep_best if on_cpu else 0)
@@ -67,10 +70,10 @@ def training_memory(costs: MethodCosts, on_cpu: bool) -> TrainingMemory:
 
 
 def activations(sizes: Sizes, students: int, stored: bool) -> int:
-    """Bytes in float32 that the gradients of one image need; `stored` attention weights come with dropout on a CPU.
+    """Bytes in float32 that gradients for one image need; `stored` adds attention weights, for dropout on a CPU.
 
-    Of a block: 17 vectors of width W a token (norms, queries, keys, values, their mixture, twice four for the MLP), one
-    more with classes. One block's worth is added, in which the backward pass works.
+    A block takes 17 vectors of width W a token (norms, queries, keys, values, their mixture, twice four for the MLP),
+    and one more with classes. One more block is added as working memory of the backward pass.
     """
     vectors = sizes.tokens * sizes.width
     block = 17 * vectors + (vectors if sizes.classes else 0)
@@ -80,10 +83,10 @@ def activations(sizes: Sizes, students: int, stored: bool) -> int:
 
 
 def require_training(costs: MethodCosts, images: int, device: torch.device) -> None:
-    """ConfigError where training with `images` at once cannot fit into what is free."""
+    """Raises ConfigError if training with `images` at once cannot fit into the free memory."""
     needed, free = training_memory(costs, on_cpu=device.type == "cpu"), available.free_memory(device)
     fixed = needed.fixed + 2 * costs.buffers
-    # The least that is certain: bf16 may halve the activations.
+    # A lower bound: bf16 may halve the activations.
     each = needed.per_image // (2 if costs.params.train.precision == "bf16" else 1)
     if fixed + images * each <= free:
         return
@@ -100,10 +103,10 @@ def require_training(costs: MethodCosts, images: int, device: torch.device) -> N
 
 
 def require_sampling(costs: MethodCosts, images: int, device: torch.device) -> None:
-    """ConfigError where drawing `images` at once cannot fit into what is free, beside a model that is loaded."""
+    """Raises ConfigError if drawing `images` at once cannot fit into the free memory, with the model already loaded."""
     require_images("sampling", "sample.batch_size", 0, costs.sampling_bytes, images, device)
 
 
 def require_bound(costs: MethodCosts, images: int, device: torch.device) -> None:
-    """ConfigError where the bound of `images` at once cannot fit into what is free, likewise."""
+    """Raises ConfigError if the bound of `images` at once cannot fit into the free memory, likewise."""
     require_images("the bound", "bound.batch_size", 0, costs.bound_bytes, images, device)

@@ -1,4 +1,4 @@
-"""What a run costs, before it starts: parameters, work, memory and disk, from params.yaml and the size of the data.
+"""What a run costs, before it starts: parameters, FLOPs, memory and disk, from params.yaml and the size of the data.
 
 Shapes: N tokens, K codes, P parameters.
 """
@@ -22,21 +22,21 @@ from vqlcmd.tokenizer import Tokenizer
 from vqlcmd.tokens.streaming import BYTES_BESIDE_TOKENS
 
 INCEPTION = (2048, 1008, 11_426_464_960)
-"""Features, logits, and FLOPs an image, which it enlarges to 299 pixels a side."""
+"""Numbers of features and of logits, and FLOPs an image, which the network enlarges to 299 x 299 pixels."""
 VGG16 = (4096, 0, 30_932_336_640)
-"""The same, at 224 pixels a side; its last layer, the logits, is not computed."""
+"""The same at 224 x 224 pixels; its last layer, the logits, is not computed."""
 EFFICIENTNET = (1280, 1000, 770_375_104)
-"""The same, of EfficientNet-Lite0 at 224 pixels a side."""
+"""The same for EfficientNet-Lite0 at 224 x 224 pixels."""
 DINOV2 = (1024, 0, 24 * (24 * 257 * 1024**2 + 4 * 257**2 * 1024) + 2 * 256 * 3 * 14**2 * 1024)
-"""The same, of ViT-L/14 at 224 pixels a side: 24 blocks of width 1,024 over 257 tokens, and the patches."""
+"""The same for ViT-L/14 at 224 x 224 pixels: 24 blocks of width 1,024 over 257 tokens, and the patch embedding."""
 CLIP = (512, 0, 12 * (24 * 50 * 768**2 + 4 * 50**2 * 768) + 2 * 49 * 3 * 32**2 * 768 + 2 * 768 * 512)
-"""The same, of ViT-B/32 at 224 pixels a side: 12 blocks of width 768 over 50 tokens, the patches, and the way out."""
+"""The same for ViT-B/32 at 224 x 224 pixels: 12 blocks of width 768 over 50 tokens, patch embedding, projection."""
 LOOKS = {"inception": INCEPTION, "vgg16": VGG16, "efficientnet": EFFICIENTNET, "dinov2": DINOV2, "clip": CLIP}
 
 
 @dataclass(frozen=True)
 class Data:
-    """How many images a data set has, and of how many classes."""
+    """The number of images in a data set, and of their classes."""
 
     images: int
     classes: int
@@ -53,7 +53,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: its parameters, its data, and what follows from both."""
+    """A run: its parameters, its data, and the costs that follow from both."""
 
     params: Params
     data: Data
@@ -61,17 +61,17 @@ class Plan:
     tokenizer_parameters: int
     encode: int
     decode: int
-    """FLOPs of the tokenizer, an image."""
+    """FLOPs an image of the tokenizer's encoder and decoder."""
 
     one = "an image"
 
     @property
     def sizes(self) -> Sizes:
-        """What shapes the network."""
+        """The shape of the network."""
         return self.costs.sizes
 
     def rows(self) -> list[tuple[str, float, str]]:
-        """What else computes: (what, FLOPs or parameters, note)."""
+        """Further rows of the plan: (name, FLOPs or number of parameters, note)."""
         return [
             ("tokenizer", self.tokenizer_parameters, "parameters, as the section vqgan describes it"),
             ("encoding", self.encode, f"{self.views} of them for each picture"),
@@ -80,38 +80,38 @@ class Plan:
 
     @property
     def views(self) -> int:
-        """Sequences of tokens that an image becomes: its crop views, and their mirror images."""
+        """How many token sequences an image becomes: its crop views, and their mirror images."""
         images = self.params.images
         return Recipe.of(**images.model_dump()).views * (2 if images.flip else 1)
 
     @property
     def sequences(self) -> int:
-        """Of all images."""
+        """The number of token sequences of all images."""
         return self.data.images * self.views
 
     @property
     def real(self) -> int:
-        """Images that the reference looks at."""
+        """The number of images that the reference uses."""
         return min(self.params.reference.limit or self.data.images, self.data.images)
 
     @property
     def kept(self) -> tuple[int, int]:
-        """Generated and real images behind precision and recall."""
+        """The numbers of generated and of real images for precision and recall."""
         most = self.params.evaluate.precision_images
         return min(self.params.sample.count, most), min(self.real, most)
 
     def look(self, name: str) -> tuple[int, int, int]:
-        """Of a network behind the metrics: features, logits, FLOPs an image."""
+        """For a network behind the metrics: numbers of features and of logits, and FLOPs an image."""
         if name == "proxy":
             return DIMENSIONS, self.data.classes, proxy_flops(self.params.images.size)
         return LOOKS[name]
 
     def memory(self, on_cpu: bool) -> TrainingMemory:
-        """Training in float32; in bf16 the activations take less."""
+        """The memory of training in float32; in bf16 the activations take less."""
         return training_memory(self.costs, on_cpu)
 
     def disk(self) -> dict[str, int]:
-        """Bytes of each file or folder that stays."""
+        """Bytes of each file or folder that the run leaves."""
         sequence = 2 * self.sizes.tokens + BYTES_BESIDE_TOKENS
         codebook = FLOAT * self.params.vqgan.n_embed * self.params.vqgan.embed_dim
         dimensions, logits, _ = self.look(self.params.evaluate.features)
@@ -128,12 +128,12 @@ class Plan:
         }
 
     def state(self) -> int:
-        """Bytes of an unfinished training: the model, its moving averages, and two moments of its gradients."""
+        """Bytes of an unfinished training's state: the model, its moving averages, and two moments of its gradients."""
         return (3 + self._averages) * FLOAT * self.costs.parameters
 
     @property
     def _averages(self) -> int:
-        """Moving averages, and the best state of the first."""
+        """The number of moving averages, and one more if the best state of the first is kept."""
         return len(self.params.train.ema) + self.params.train.keep_best
 
     def evaluation_memory(self) -> int:
@@ -145,11 +145,14 @@ class Plan:
         return self.disk()["data/reference"] + FLOAT * (generated * near + self.params.sample.count * logits) + rows
 
     def statistics_memory(self) -> int:
-        """Bytes that the distances of all embeddings take at each row of the curves, in blocks."""
+        """Bytes that the distances of all embeddings take, computed in blocks, at each row of the curves."""
         return statistics_memory(self.sizes.codes)
 
     def work(self) -> dict[str, Work]:
-        """What each stage computes. Decoding of picture files, and whatever is no matrix product, is not in it."""
+        """What each stage computes.
+
+        Decoding picture files, and whatever is no matrix product or convolution, is left out.
+        """
         params = self.params
         _, _, look = self.look(params.evaluate.features)
         near, _, extra = self.look(params.evaluate.precision_features)
@@ -157,7 +160,7 @@ class Plan:
         proxy = params.reference.proxy.steps * params.reference.proxy.batch_size * 3 * look
         count, held = params.sample.count, self.sequences * params.tokenize.holdout
         generated, kept = self.kept
-        # Precision and recall: of the samples against the real images, and of the reconstructions, as many as those.
+        # Precision and recall of the samples against the real images, and of as many reconstructions as real images.
         pairs = generated**2 + generated * kept + 4 * kept**2
         return {
             "vqgan": Work(self._fit()),
@@ -173,7 +176,7 @@ class Plan:
                 self.real * (self.encode + self.decode + 2 * look)
                 + 2 * kept * extra
                 + (proxy if params.evaluate.features == "proxy" else 0),
-                # Tokens have one precision and features another: counted in the more exact of the two.
+                # Tokens and features may differ in precision: the more exact one counts.
                 min(params.tokenize.precision, params.reference.precision, key=PRECISIONS.index),
                 shared=True,
             ),
@@ -182,13 +185,13 @@ class Plan:
         }
 
     def _fit(self) -> int:
-        """FLOPs to fit a tokenizer, three passes a step: none where a checkpoint is named."""
+        """FLOPs of training a tokenizer, three passes a step; 0 if a checkpoint is named."""
         fit = self.params.vqgan.fit
         return 0 if self.params.vqgan.checkpoint else 3 * fit.steps * fit.batch_size * (self.encode + self.decode)
 
 
 def plan(params: Params, data: Data) -> Plan:
-    """What `params` would take with `data`."""
+    """The plan of a run with the parameters `params` on `data`."""
     size, tokenizer = params.images.size, without_weights(params.vqgan, params.images.size)
     costs = method_costs(
         params.model_part(),
@@ -204,7 +207,7 @@ def plan(params: Params, data: Data) -> Plan:
 
 
 def tokenizer_flops(tokenizer: Tokenizer, size: int) -> tuple[int, int]:
-    """FLOPs to encode and to decode an image of `size` pixels a side, of a tokenizer on the device `meta`."""
+    """FLOPs to encode and to decode an image of `size` x `size` pixels, for a tokenizer on the device `meta`."""
     try:
         with META, counting() as counter:
             grid = tokenizer.grid(size, size)
@@ -217,7 +220,7 @@ def tokenizer_flops(tokenizer: Tokenizer, size: int) -> tuple[int, int]:
 
 
 def proxy_flops(size: int) -> int:
-    """FLOPs of the proxy classifier's features, an image of `size` pixels a side."""
+    """FLOPs of the proxy classifier's features, for an image of `size` x `size` pixels."""
     with META, counting() as counter:
         ProxyClassifier(0).features(torch.empty(1, 3, size, size, dtype=torch.uint8))
     return counter.get_total_flops()

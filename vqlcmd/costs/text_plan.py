@@ -13,12 +13,12 @@ from vqlcmd.params import TextParams
 from vqlcmd.tokens.streaming import BYTES_BESIDE_TOKENS
 
 AUTOMATON = 1000
-"""Bytes a token of the samples that the search for copied runs holds, about."""
+"""Bytes, roughly, that the search for copied runs holds for each token of the samples."""
 
 
 @dataclass(frozen=True)
 class TextPlan:
-    """A run on `blocks` blocks, held-out ones included: its parameters and what follows from them."""
+    """A run on `blocks` blocks, held-out ones included: its parameters, and the costs that follow."""
 
     params: TextParams
     blocks: int
@@ -29,22 +29,22 @@ class TextPlan:
 
     @property
     def sizes(self) -> Sizes:
-        """What shapes the network."""
+        """The shape of the network."""
         return self.costs.sizes
 
     def rows(self) -> list[tuple[str, float, str]]:
-        """What else computes: (what, FLOPs or parameters, note)."""
+        """Further rows of the plan: (name, FLOPs or number of parameters, note)."""
         return [
             ("language model", self.language_model.parameters, "parameters, of the one that samples are measured by"),
             ("its training", self.language_model.training, ""),
         ]
 
     def memory(self, on_cpu: bool) -> TrainingMemory:
-        """Training in float32; in bf16 the activations take less."""
+        """The memory of training in float32; in bf16 the activations take less."""
         return training_memory(self.costs, on_cpu)
 
     def disk(self) -> dict[str, int]:
-        """Bytes of each file or folder that stays."""
+        """Bytes of each file or folder that the run leaves."""
         block = 2 * self.sizes.tokens + BYTES_BESIDE_TOKENS
         models = self._averages + len(self.params.train.snapshots)
         return {
@@ -55,7 +55,7 @@ class TextPlan:
         }
 
     def state(self) -> int:
-        """Bytes of an unfinished training: the model, its moving averages, and two moments of its gradients."""
+        """Bytes of an unfinished training's state: the model, its moving averages, and two moments of its gradients."""
         return (3 + self._averages) * FLOAT * self.costs.parameters
 
     @property
@@ -63,7 +63,7 @@ class TextPlan:
         return len(self.params.train.ema) + self.params.train.keep_best
 
     def evaluation_memory(self) -> int:
-        """Bytes that evaluate holds: the training text, the automaton of the samples and that of held-out blocks."""
+        """Bytes that evaluate holds: the training text, and the automata of the samples and of held-out blocks."""
         return self.disk()["data/tokens"] + AUTOMATON * 2 * self._copied * self.sizes.tokens
 
     @property
@@ -71,11 +71,11 @@ class TextPlan:
         return min(self.params.evaluate.copied, self.params.sample.count)
 
     def statistics_memory(self) -> int:
-        """Bytes that the distances of all embeddings take at each row of the curves, in blocks."""
+        """Bytes that the distances of all embeddings take, computed in blocks, at each row of the curves."""
         return statistics_memory(self.sizes.codes)
 
     def work(self) -> dict[str, Work]:
-        """What each stage computes. Compressors and the search for copied runs are not in it."""
+        """What each stage computes. Compressors and the search for copied runs are left out."""
         params, proxy = self.params, self.params.reference.proxy
         held = self.blocks * params.tokenize.holdout
         return {
@@ -92,7 +92,7 @@ class TextPlan:
 
 
 def text_plan(params: TextParams, blocks: int, codes: int) -> TextPlan:
-    """What `params` would take with `blocks` blocks of `codes` symbols."""
+    """The plan of a run with `params` on `blocks` blocks of tokens, with `codes` different symbols."""
     how = params.sampling()
     known = {"tokens": params.tokenize.block, "codes": codes, "codebook_dim": 0, "classes": 0}
     costs = method_costs(params.model_part(), how, levels=params.bound.levels, **known)

@@ -1,4 +1,4 @@
-"""A table as commands, which is the part of docs/tables.md that nobody writes by hand: `vqlcmd table commands NAME`."""
+"""A table as commands, `vqlcmd table commands NAME`: the part of docs/tables.md that is generated."""
 
 import shlex
 from typing import Any
@@ -7,9 +7,9 @@ from vqlcmd.experiments.table import Number, Table, runs
 
 
 def commands(name: str, table: Table, base: dict[str, Any]) -> str:
-    """Markdown: the table's own command, then for each row the paper's numbers and its command over `base`.
+    """A table in Markdown: its own command, then for each row the paper's numbers and the row's command over `base`.
 
-    Of a sweep a row's command has the first value.
+    In a sweep, a row's command has the first value.
     """
     first: dict[str, dict[str, Any]] = {}
     for run in runs(table, base, [0]):
@@ -40,5 +40,5 @@ def _command(overrides: dict[str, Any], stages: list[str]) -> str:
 
 
 def _number(value: Number) -> str:
-    """Two decimals, and a dash where the paper has no number."""
+    """Two decimals for a fraction, and a dash where the paper has no number."""
     return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)

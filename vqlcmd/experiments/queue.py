@@ -1,4 +1,4 @@
-"""DVC's queue: experiments in, as many workers as asked for, and a report of each that ends."""
+"""DVC's queue: adds experiments, runs as many workers as asked for, and reports each experiment that ends."""
 
 import json
 import os
@@ -19,17 +19,17 @@ SECONDS_BETWEEN_LOOKS = 15.0
 SECONDS_BETWEEN_LINES = 60.0
 LOOKS_TO_BE_SURE = 2
 RECORDS = Path(".dvc/tmp/exps/run")
-"""Where DVC notes the process of each row and what it prints, by the full name of its task."""
+"""Where DVC records the process of each row and its output, by the full name of its task."""
 LOG_BYTES = 4096
 TOLD = 3
-"""Numbers of a row that is done, the first of its table."""
+"""How many numbers of a finished row are printed: the first ones of its table."""
 STATES = ("Queued", "Running", "Failed", "Success")
 
 
 class Queue:
-    """DVC's queue with `jobs` workers, each with its share of the cores; `preset` is overrides that all rows have.
+    """DVC's queue with `jobs` workers, which share the cores; all rows have the overrides in `preset`.
 
-    `table` says which stages are run, and which numbers are told of a row that is done.
+    `table` says which stages are run, and which numbers of a finished row are printed.
     """
 
     def __init__(self, table: Table, preset: dict[str, Any], jobs: int, say: Callable[[str], None]):
@@ -37,7 +37,7 @@ class Queue:
         self.jobs, self.say, self.waiting = jobs, say, dict[str, Run]()
 
     def run(self, wave: dict[str, Run], book: ResultsFile) -> list[str]:
-        """Queue experiments and wait for them; what to say of those that failed."""
+        """Queues experiments and waits for them; returns a message for each one that failed."""
         ours = {experiment_name(run, identity) for identity, run in wave.items()}
         self.fail_stale(ours)
         self._remove(self._tasks("Failed") & ours)
@@ -50,7 +50,7 @@ class Queue:
         lost, looked, told, status = 0, 0.0, started, {}
         while self.waiting and lost < LOOKS_TO_BE_SURE:
             time.sleep(SECONDS_BETWEEN_POLLS)
-            # DVC takes a second of processor time to answer, which the experiments miss; Git takes none.
+            # Asking DVC costs the experiments a second of processor time; asking Git costs next to none.
             looking = time.monotonic() - looked > SECONDS_BETWEEN_LOOKS
             if looking:
                 listed, looked = self._listed(), time.monotonic()
@@ -58,7 +58,7 @@ class Queue:
                 if looked - told > SECONDS_BETWEEN_LINES:
                     told = looked
                     self._tell([(task, name) for task, name, state in listed if state == "Running" and name in ours])
-            # Asked after the status: an experiment that has left the queue in the meantime is among them.
+            # Asked after the status, so that an experiment which has left the queue meanwhile is among them.
             done = [identity for identity in experiments() if identity in self.waiting]
             for identity in done:
                 run = self.waiting.pop(identity)
@@ -73,7 +73,7 @@ class Queue:
             states = {status.get(experiment_name(run, identity)) for identity, run in self.waiting.items()}
             lost = 0 if states & {"Queued", "Running"} else lost + 1
             if "Queued" in states and list(status.values()).count("Running") < self.jobs:
-                # A worker may have stopped for want of work just before these came, or on an error of its own.
+                # A worker may have stopped for lack of work just before these were queued, or on an error of its own.
                 self._start()
         failed += [
             f"{run.row}, seed {run.seed} is neither done nor in DVC's queue: the same command queues it again"
@@ -82,10 +82,10 @@ class Queue:
         return failed
 
     def cancel(self) -> None:
-        """Take what waits out of the queue and stop what runs: the state of interrupted training stays."""
+        """Removes waiting experiments from the queue and stops running ones; the saved state of a training stays."""
         self.say("stopping: the same command goes on from here")
         ours = {experiment_name(run, identity) for identity, run in self.waiting.items()}
-        # In this order: a worker that is left without its experiment takes the next one.
+        # In this order: a worker whose experiment is stopped takes the next one.
         self._remove(self._tasks("Queued") & ours)
         self._kill(self._tasks("Running") & ours)
 
@@ -106,11 +106,14 @@ class Queue:
         )
 
     def fail_stale(self, ours: set[str]) -> None:
-        """DVC believes that rows which went down with a machine run to this day: let them fail, to be queued again."""
+        """Marks rows as failed that DVC believes to be running although their process is gone, as after a crash.
+
+        They can then be queued again.
+        """
         for task, name, state in self._listed():
             records = list(RECORDS.glob(f"{task}*/*.json"))
             if state == "Running" and name in ours and not any(_alive(record) for record in records):
-                # DVC would signal whatever has the number of its process by now.
+                # DVC would signal whatever process has that number by now.
                 for record in records:
                     record.unlink()
                 self._kill({name})
@@ -120,7 +123,7 @@ class Queue:
         return {name: state for _, name, state in self._listed()}
 
     def _listed(self) -> list[tuple[str, str, str]]:
-        """Task, experiment and state of each row in the queue."""
+        """(task, experiment, state) of each row in the queue."""
         lines = [line.split() for line in call(["dvc", "queue", "status"]).stdout.splitlines()]
         return [(words[0], words[1], words[-1]) for words in lines if words and words[-1] in STATES]
 
@@ -138,7 +141,7 @@ class Queue:
             call(["dvc", "queue", "remove", *tasks], check=False)
 
     def _tell(self, running: list[tuple[str, str]]) -> None:
-        """The last line that each running row has printed: it may take hours."""
+        """Prints the last line that each running row has printed, since a row may take hours."""
         for task, name in running:
             line = last_line(task)
             if line:
@@ -158,7 +161,7 @@ class Queue:
 
 
 def last_line(task: str) -> str:
-    """What a row printed last, from the log that DVC keeps of its task; "" where there is nothing yet."""
+    """The last line that a row printed, from the log that DVC keeps of its task; "" if there is none yet."""
     for log in RECORDS.glob(f"{task}*/*.out"):
         try:
             with log.open("rb") as file:
@@ -171,7 +174,7 @@ def last_line(task: str) -> str:
 
 
 def _alive(record: Path) -> bool:
-    """Whether the process that DVC noted for a row is still that row's."""
+    """Whether the process that DVC recorded for a row is still running that row."""
     import psutil
 
     try:

@@ -17,13 +17,14 @@ from vqlcmd.runtime.resume import fingerprint
 RESULTS = Path("tables/results")
 _AGAIN = "`dvc exp remove {}`, and run its row again"
 CURVES = ("step", "embedding_", "decodable_0", "ce_", "table_grad_")
-"""Columns of train.tsv that are kept, by how their names begin."""
+"""Prefixes of the columns of train.tsv that are stored."""
 
 
 class ResultsFile:
-    """tables/results/NAME.json: finished experiments, each with all it takes to print it, and the scales they ran at.
+    """tables/results/NAME.json: finished experiments, with all that printing them takes, and the scales they ran at.
 
-    A scale is the parameters below the rows' own. A parameter that did not exist then does not tell scales apart.
+    A scale is all parameters but the seed, before a row overrides them. Two scales are the same if they agree on the
+    parameters that both have.
     """
 
     def __init__(self, name: str, base: dict[str, Any], preset: str | None, stages: Sequence[str] = ()):
@@ -31,7 +32,7 @@ class ResultsFile:
         self.scale = {key: value for key, value in differences({}, base).items() if key != "seed"}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Those at this scale."""
+        """The stored experiments at this scale."""
         scales = _read(self.path)["scales"]
         return [row for row in _read(self.path)["rows"] if self._same(scales[row["scale"]])]
 
@@ -42,7 +43,7 @@ class ResultsFile:
         return any(row["identity"] == identity and row["row"] == run.row for row in self.rows())
 
     def reuse(self, run: Run, identity: str) -> bool:
-        """Take over what another table ran."""
+        """Copies the result of the same experiment from any table; returns whether there is one."""
         others = (row for path in sorted(RESULTS.glob("*.json")) for row in _read(path)["rows"])
         same = next((row for row in others if row["identity"] == identity), None)
         if same is not None:
@@ -50,12 +51,12 @@ class ResultsFile:
         return same is not None
 
     def collect(self, run: Run, identity: str) -> bool:
-        """Take over an experiment that has ended well."""
+        """Stores the result of an experiment that has ended well; returns whether there is one."""
         revision = experiments().get(identity)
         if revision is None:
             return False
         if self.stages:
-            # What the other stages left in metrics/ is that of the commit that the experiment started from.
+            # The files of other stages in metrics/ are those of the commit that the experiment started from.
             numbers = [_numbers(_file(revision, f"{stage}.json"), f"{stage}.json", revision) for stage in self.stages]
             metrics, curves = {key: value for each in numbers for key, value in each.items()}, {}
         else:
@@ -86,7 +87,7 @@ class ResultsFile:
 
 
 def _of_the_pipeline(revision: str) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """An experiment's metrics with their protocol and the end of its curves, and the curves."""
+    """The metrics of an experiment, with their protocol and the last values of its curves; and the curves."""
     bound, evaluated = (_numbers(_file(revision, file), file, revision) for file in ("bound.json", "evaluate.json"))
     # Experiments of an earlier version have their protocol among the metrics.
     apart = call(["git", "show", f"{revision}:metrics/protocol.json"], check=False)
@@ -128,7 +129,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def experiments() -> dict[str, str]:
-    """{identity: commit} of the experiments in this clone that a table ran."""
+    """{identity: commit} of the experiments in this clone that were run for a table."""
     listed = call(["git", "for-each-ref", "refs/exps", "--format=%(refname) %(objectname)"]).stdout.split()
     return {ref.rsplit("-", 1)[-1]: commit for ref, commit in zip(listed[::2], listed[1::2], strict=True)}
 

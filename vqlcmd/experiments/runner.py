@@ -1,7 +1,7 @@
 """tables/NAME.yaml -> a DVC experiment per row and seed -> tables/results/NAME.json -> Markdown and pictures.
 
-An experiment is named by the digest of its parameters and of the code it runs, so that rows which tables share run
-once, a table that was interrupted goes on, and results of other code are run again.
+An experiment is named by a digest of its parameters and of the code that it runs. So a row that several tables share
+runs once, an interrupted table goes on where it stopped, and results of other code are computed again.
 """
 
 import signal
@@ -22,29 +22,32 @@ TABLES = Path("tables")
 MACHINE_MADE = ("metrics/", "dvc.lock", "tables/results/")
 
 Line = tuple[list[float], list[float]]
-"""Steps, and a value at each."""
+"""(steps, the value at each step)."""
 
 
 def names() -> list[str]:
-    """The tables there are."""
+    """The names of all tables."""
     return sorted(path.stem for path in TABLES.glob("*.yaml"))
 
 
 def load(name: str) -> Table:
-    """A table by name. ConfigError names the others."""
+    """The table of this name. Raises ConfigError, which lists the names, if there is none."""
     if name not in names():
         raise ConfigError(f"there is no table {name!r}: choose one of {', '.join(names())}")
     return read_table(TABLES / f"{name}.yaml")
 
 
 def base_values(preset: str | None) -> dict[str, Any]:
-    """What a table's rows are laid over: params.yaml, or a preset."""
+    """The parameters that a table's rows start from: those of params.yaml, or of a preset."""
     path = Path("presets") / f"{preset}.yaml" if preset else Path("params.yaml")
     return read_yaml(path)
 
 
 def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: Callable[[str], None] = print) -> bool:
-    """Run what is missing of a table; whether all rows ended well. ConfigError where Git has uncommitted changes."""
+    """Runs the experiments of a table that are missing; returns whether all rows ended well.
+
+    Raises ConfigError if Git has uncommitted changes.
+    """
     table, base = load(name), base_values(preset)
     wanted = [(_identity(run.params, table.stages), run) for run in runs(table, base, seeds)]
     _raise_if_changed()
@@ -57,7 +60,7 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
     say(f"{name}: {len(wanted)} experiments, {len(wanted) - len(missing)} of them done")
     shared = differences(base_values(None), base) if preset else {}
     queue = Queue(table, shared, jobs, say)
-    # In the background a shell makes processes deaf to Ctrl-C's signal; a batch system sends this one.
+    # Background processes of a shell ignore SIGINT, and batch systems send SIGTERM: it counts as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed: list[str] = []
     try:
@@ -67,7 +70,7 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
         queue.cancel()
         raise
     for identity, run in wanted:
-        # Rows that are one experiment at this scale: it ran once, for the last of them.
+        # Rows that are the same experiment at this scale: it ran once, for the last of them.
         if identity in missing and not book.has(run, identity):
             book.reuse(run, identity)
     for problem in failed:
@@ -88,7 +91,11 @@ def show_table(name: str, preset: str | None) -> str:
 
 
 def curves(name: str, preset: str | None, seed: int) -> dict[str, dict[str, Any]]:
-    """Of each row that has run, in the table's order: the curves of its embeddings, and where its model is."""
+    """{row: its stored result} of the rows that have run with `seed`, in the table's order.
+
+    A result has the curves of the embeddings under `curves`, and the commit that has the model under `revision`. Raises
+    DataError if no row has run.
+    """
     rows = ResultsFile(name, base_values(preset), preset).rows()
     found = {row["row"]: row for row in rows if row["seed"] == seed and row["value"] == rows[0]["value"]}
     if not found:
@@ -97,9 +104,10 @@ def curves(name: str, preset: str | None, seed: int) -> dict[str, dict[str, Any]
 
 
 def series(name: str, preset: str | None) -> dict[str, dict[str, list[Line]]]:
-    """{column: {row: a line of (steps, values) for each seed}} of a table's rows that have run.
+    """{column: {row: a line of (steps, values) for each seed}} of the rows of a table that have run.
 
-    Columns are those of training, and, where the table sweeps `weights`, its metrics at the steps of the snapshots.
+    Columns are those of training and, if the table sweeps `weights`, its metrics at the steps of the snapshots. Raises
+    DataError if no row has run.
     """
     table = load(name)
     results = ResultsFile(name, base_values(preset), preset).rows()
@@ -123,7 +131,7 @@ def series(name: str, preset: str | None) -> dict[str, dict[str, list[Line]]]:
 
 
 def _on_the_way(result: dict[str, Any]) -> bool:
-    """Whether its weights belong to a step: the model's or a snapshot's, and no average of another decay."""
+    """Whether a result's weights belong to a step: the model's or a snapshot's, not an average of another decay."""
     return result["value"] == "model" or result["value"].startswith("snapshots/")
 
 
@@ -132,7 +140,10 @@ def _step(weights: str, last: float) -> float:
 
 
 def fetch_model(revision: str, folder: Path) -> Path:
-    """The model file of an experiment, out of DVC's cache. DataError in a clone that did not run it."""
+    """The model file of an experiment, copied from DVC's cache into `folder`.
+
+    Raises DataError in a clone that did not run the experiment.
+    """
     target = folder / f"{revision[:12]}.safetensors"
     if not target.exists():
         done = call(["dvc", "get", ".", str(paths.MODEL), "--rev", revision, "-o", str(target)], check=False)
@@ -142,9 +153,9 @@ def fetch_model(revision: str, folder: Path) -> Path:
 
 
 def _identity(params: RunParams, stages: Sequence[str] = ()) -> str:
-    """Of everything that decides an experiment's result: parameters, code, and the manifest of the images.
+    """A digest of everything that decides an experiment's result: parameters, code, and the manifest of the data.
 
-    With `stages`, of what decides theirs; no experiment of the whole pipeline has the same.
+    With `stages`, of what decides the results of those; it differs from that of any experiment of the whole pipeline.
     """
     values, root = params.model_dump(mode="json"), Path()
     if not stages:
@@ -154,12 +165,12 @@ def _identity(params: RunParams, stages: Sequence[str] = ()) -> str:
 
 
 def _training(params: RunParams) -> str:
-    """Of what decides a model, apart from its tokens."""
+    """A digest of what decides a model, apart from its tokens."""
     return fingerprint(params.model_part().model_dump(mode="json"))
 
 
 def _waves(missing: dict[str, Run]) -> list[dict[str, Run]]:
-    """First one experiment of each model, then those that only sample from it: no model is trained twice at once."""
+    """First one experiment per model, then those that only sample from it: no model is trained twice at once."""
     first: dict[str, str] = {}
     for identity, run in missing.items():
         first.setdefault(_training(run.params), identity)

@@ -1,4 +1,4 @@
-"""How many pictures of which size -> values of params.yaml for them, and the file, comments and all."""
+"""The number and size of pictures -> values of params.yaml for them, and the file itself, with its comments."""
 
 from bisect import bisect_right
 from pathlib import Path
@@ -9,28 +9,31 @@ from ruamel.yaml import YAML
 from vqlcmd.runtime.files import atomic_write
 
 SHAPES = {16: [1, 2], 32: [1, 2, 2], 64: [1, 1, 2, 2], 128: [1, 1, 2, 2]}
-"""{pixels of a side: vqgan.ch_mult}: 8 x 8 tokens, at 128 pixels 16 x 16."""
+"""{side in pixels: vqgan.ch_mult}: 8 x 8 tokens, at 128 pixels 16 x 16."""
 CODES = {0: 128, 300: 512, 5_000: 1024, 50_000: 2048}
-"""{from so many pictures on: vqgan.n_embed}."""
+"""{least number of pictures: vqgan.n_embed}."""
 NETWORKS = {0: (6, 192), 20_000: (8, 256), 200_000: (12, 512)}
-"""{from so many pictures on: layers and width of the transformer}."""
+"""{least number of pictures: layers and width of the transformer}."""
 SAMPLES = {0: 500, 5_000: 2_000, 50_000: 10_000}
 TOKENIZER_STEPS, TOKENIZER_PASSES, TOKENIZER_BATCH, TOKENIZER_MOST = 3_000, 2, 16, 100_000
 MODEL_STEPS, MODEL_PASSES, MODEL_BATCH, MODEL_MOST = 4_000, 10, 64, 400_000
-"""At least so many steps, more for so many passes over the pictures in batches of so many, and at most these."""
+"""Least number of steps, passes over the pictures, batch size, greatest number of steps.
+
+Steps make the passes, within these limits.
+"""
 KEPT_PIXELS = 50_000 * 64**2
-"""Pixels kept in memory by the stages that train on pictures: 0.6 GB."""
+"""Pixels of the pictures that a stage which trains on them keeps in memory: 0.6 GB."""
 
 
 def size_for(side: float) -> int:
-    """Pixels of a side to begin with, for pictures whose shorter sides have a median of `side` pixels: 32, or 16."""
+    """The side in pixels to begin with, for pictures whose shorter sides have a median of `side` pixels: 32, or 16."""
     return 32 if side >= 32 else 16
 
 
 def values(count: int, size: int) -> dict[str, Any]:
-    """Dotted keys of params.yaml for `count` pictures of `size` pixels a side, one of SHAPES.
+    """{dotted key of params.yaml: value} for `count` pictures of `size` x `size` pixels, `size` being one of SHAPES.
 
-    Rules of thumb. Those for 300 to 4,999 pictures of 32 pixels are the values of presets/pictures.yaml.
+    Rules of thumb. The values for 300 to 4,999 pictures of 32 pixels are those of presets/pictures.yaml.
     """
     layers, width = _step(NETWORKS, count)
     kept = KEPT_PIXELS // max(size, 64) ** 2
@@ -49,9 +52,9 @@ def values(count: int, size: int) -> dict[str, Any]:
 
 
 def write(preset: Path, chosen: dict[str, Any], target: Path) -> dict[str, Any]:
-    """Write `preset` with the dotted keys `chosen` set, its comments kept, as `target`; those that the preset had not.
+    """Writes `preset`, with its comments and the dotted keys `chosen` set, to `target`; returns what changed.
 
-    KeyError for a key that the preset lacks.
+    Raises KeyError for a key that the preset lacks.
     """
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 10_000

@@ -1,4 +1,4 @@
-"""tables/NAME.yaml: the rows of a table as overrides of params.yaml, with the paper's numbers; and how it prints."""
+"""tables/NAME.yaml: the rows of a table as overrides of params.yaml, with the paper's numbers; and its Markdown."""
 
 import statistics
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Number = int | float | str | None
 
 
 class Row(BaseModel):
-    """One row: its overrides and the paper's numbers, one per metric or per swept value; or somebody else's, cited."""
+    """One row: its overrides and the paper's numbers, one per metric or per swept value; or only cited numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,10 +27,11 @@ class Row(BaseModel):
 
 
 class Table(BaseModel):
-    """A table: what is measured, over which values of a knob if any, for which rows. `preset`: the paper's scale.
+    """A table: which metrics are measured for which rows, and over which values if a parameter is swept.
 
-    `stages`: those whose numbers it is about, metrics/STAGE.json; they and what they need are run, and no other. Empty:
-    the whole pipeline, and the numbers of bound and evaluate.
+    `preset` is the paper's scale. `stages` are those whose numbers, metrics/STAGE.json, the table is about: only these
+    and the stages that they need are run. If it is empty, the whole pipeline is run, and the numbers are those of bound
+    and evaluate.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,18 +58,18 @@ class Table(BaseModel):
 
     @property
     def knob(self) -> str | None:
-        """The swept parameter."""
+        """The swept parameter; None if nothing is swept."""
         return next(iter(self.sweep), None)
 
     @property
     def values(self) -> list[Any]:
-        """Its values; one None where nothing is swept."""
+        """The values of the swept parameter; [None] if nothing is swept."""
         return next(iter(self.sweep.values()), [None])
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment: a row at a seed, and at a value of the swept knob."""
+    """One experiment: a row at a seed, and at a value of the swept parameter."""
 
     row: str
     value: Any
@@ -78,7 +79,7 @@ class Run:
 
 
 def read_table(path: Path) -> Table:
-    """The table in a file. ConfigError: one line."""
+    """The table in a file. Raises ConfigError, in one line, if the file is not a table."""
     try:
         return Table.model_validate(read_yaml(path))
     except ValidationError as error:
@@ -88,9 +89,9 @@ def read_table(path: Path) -> Table:
 
 
 def runs(table: Table, base: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
-    """Every experiment of the table on top of the parameters `base`, seed by seed. ConfigError for an impossible one.
+    """Every experiment of the table on top of the parameters `base`, seed by seed.
 
-    A value `=KEY` stands for what `base` has under KEY.
+    A value `=KEY` stands for the value of KEY in `base`. Raises ConfigError for impossible parameters.
     """
     found = []
     for seed in seeds:
@@ -106,7 +107,7 @@ def runs(table: Table, base: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
 
 
 def overridden(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """`base` with dotted keys replaced. ConfigError for a key that it does not have."""
+    """`base` with dotted keys replaced. Raises ConfigError for a key that `base` does not have."""
     values = dict(base)
     for key, new in overrides.items():
         section, _, rest = key.partition(".")
@@ -128,7 +129,7 @@ def differences(base: dict[str, Any], target: dict[str, Any], prefix: str = "") 
 
 
 def markdown(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) -> str:
-    """The table as Markdown. `found` maps (row, swept value) to the metrics of each seed; a row without is marked."""
+    """The table as Markdown. `found` maps (row, swept value) to the metrics of each seed; a missing value is `-`."""
     lines = [f"**{table.title}**", ""] + ([table.note, ""] if table.note else [])
     body = _swept(table, found) if table.sweep else _measured(table, found)
     widths = [max(len(row[column]) for row in body) for column in range(len(body[0]))]
@@ -170,7 +171,10 @@ def _swept(table: Table, found: dict[tuple[str, Any], list[dict[str, Any]]]) -> 
 
 
 def mean_and_spread(seeds: Sequence[dict[str, Any]], metric: str) -> str:
-    """Mean and, from two seeds, standard deviation of a metric, whatever extractor its name ends in; `-` without."""
+    """The mean of a metric over seeds and, from two seeds on, its standard deviation; `-` if no seed has it.
+
+    The metric is looked up by `metric_of`.
+    """
     values = [value for metrics in seeds if (value := metric_of(metrics, metric)) is not None]
     if not values:
         return "-"
@@ -180,7 +184,7 @@ def mean_and_spread(seeds: Sequence[dict[str, Any]], metric: str) -> str:
 
 
 def metric_of(metrics: dict[str, Any], name: str) -> Any:
-    """`fid`, say: under that name, or with that of an extractor, as fid_proxy."""
+    """The value of a metric such as `fid`, under this name or with an extractor, as fid_proxy; None without."""
     ends = [name, *(f"{name}_{extractor}" for extractor in get_args(Extractor))]
     return next((metrics[end] for end in ends if metrics.get(end) is not None), None)
 

@@ -1,4 +1,4 @@
-"""Copies of one picture among the images of a source: found by their bytes, and kept together by the split."""
+"""Finds byte-identical copies of an image in a source, so that the split keeps them on one side."""
 
 import hashlib
 from collections.abc import Callable
@@ -11,16 +11,17 @@ from vqlcmd.images.sources import ImageSource
 
 
 def find_copies(source: ImageSource, on_image: Callable[[int], None] = lambda done: None) -> dict[int, int]:
-    """{position of a copy: position of the first image with the same bytes}. Reads every image once, decodes none.
+    """Maps the position of each copy to that of the first image with the same bytes: {copy: first}.
 
-    What cannot be read is no copy. `on_image` is told how many are done. Takes 24 bytes an image.
+    Reads every image once and decodes none; an image that cannot be read is a copy of none. Calls `on_image` with the
+    number of images done so far. Takes 24 bytes of memory an image.
     """
     digests = np.zeros(len(source), dtype=np.uint64)
     unread = []
     for i in range(len(source)):
         try:
             digests[i] = int.from_bytes(hashlib.blake2b(source.contents(i), digest_size=8).digest(), "big")
-        except Exception:  # whatever is wrong with it is told when it is decoded
+        except Exception:  # reported when the image is decoded
             unread.append(i)
         on_image(i + 1)
     _, first, group = np.unique(digests, return_index=True, return_inverse=True)
@@ -30,7 +31,7 @@ def find_copies(source: ImageSource, on_image: Callable[[int], None] = lambda do
 
 
 def first_of(copies: dict[int, int], index: Tensor) -> Tensor:
-    """Positions (n,), in which those of copies are replaced by that of the first image with the same bytes."""
+    """`index` (n,) with the position of every copy replaced by that of the first image with the same bytes."""
     if not copies:
         return index
     known = torch.tensor(sorted(copies))

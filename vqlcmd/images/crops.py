@@ -1,4 +1,4 @@
-"""From an upright picture to crop views of one size: the recipes by which published models were trained.
+"""Crop views of one size from an upright image, by the recipes that published models were trained with.
 
 Shapes: an image of H x W pixels becomes V crop views of S x S, in 3 channels.
 """
@@ -19,9 +19,9 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
 }
-"""Pillow's, which average over all pixels that a new one covers. `bilinear_no_antialias` is not among them."""
+"""Pillow's filters, which average over all pixels that a new one covers. `bilinear_no_antialias` is not among them."""
 MARGIN = 1.1
-"""Of ten_crop: the side from which views are cut, as a multiple of their own."""
+"""For ten_crop: the side of the square that views are cut from, as a multiple of a view's side."""
 
 
 Resize = Literal["bilinear", "bicubic", "box", "lanczos", "bilinear_no_antialias"]
@@ -30,48 +30,51 @@ Crop = Literal["center", "random", "adm", "ten_crop"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image becomes crop views of `size` pixels. `adm` and `ten_crop` have a way to resize of their own."""
+    """How an image becomes crop views of `size` x `size` pixels. `adm` and `ten_crop` do not use `resize`."""
 
     size: int
     resize: Resize
     crop: Crop = "center"
     background: str = "white"
-    """What shows through where a picture is transparent: a colour's name, or #rrggbb."""
+    """The colour behind transparent pixels: a name, or #rrggbb."""
 
     @classmethod
     def of(cls, *, size: int, resize: Resize, crop: Crop, background: str, **_: object) -> "Recipe":
-        """That of the section `images` of params.yaml, given key by key, whatever else stands there."""
+        """The recipe that the section `images` of params.yaml describes; other keys of the section are ignored."""
         return cls(size, resize, crop, background)
 
     @property
     def views(self) -> int:
-        """How many crop views an image gives."""
+        """The number of crop views per image."""
         return 10 if self.crop == "ten_crop" else 1
 
     def one_view(self) -> "Recipe":
-        """The recipe that gives one square of an image, for what counts images: `adm` in the place of `ten_crop`."""
+        """A recipe with one view per image, for code that counts images: `ten_crop` becomes `adm`."""
         return replace(self, crop="adm") if self.crop == "ten_crop" else self
 
     def deterministic(self) -> "Recipe":
-        """The recipe for an image that has no position: in the place of `random`, the middle."""
+        """A recipe for an image without a position in a source: `random` becomes `center`, `ten_crop` becomes `adm`."""
         return replace(self, crop="center") if self.crop == "random" else self.one_view()
 
 
 def crop_views(image: Image.Image, recipe: Recipe, position: int) -> np.ndarray:
-    """The crop views of an RGB image, uint8 [V, 3, S, S]. `position` in its source is what a random crop depends on."""
+    """The crop views of an RGB image, uint8 [V, 3, S, S].
+
+    A random crop depends on `position`, the image's in its source.
+    """
     cut = np.stack(CROPS[recipe.crop](image, recipe, position))
     assert cut.shape == (recipe.views, recipe.size, recipe.size, 3), (cut.shape, recipe)
     return np.ascontiguousarray(cut.transpose(0, 3, 1, 2))
 
 
 def _center(image: Image.Image, recipe: Recipe, position: int) -> list[np.ndarray]:
-    """The short side to S, the middle at whole pixels: VQGAN (taming-transformers), Halton-MaskGIT."""
+    """Short side resized to S, then a centre crop at whole pixels: VQGAN (taming-transformers), Halton-MaskGIT."""
     pixels = _resized(image, _sides(image, recipe.size), recipe.resize)
     return [_cut(pixels, recipe.size, *(round((side - recipe.size) / 2) for side in pixels.shape[:2]))]
 
 
 def _random(image: Image.Image, recipe: Recipe, position: int) -> list[np.ndarray]:
-    """The short side to S, a square anywhere on the long one: VQGAN's training on ImageNet."""
+    """Short side resized to S, then a square at a random place along the long side: VQGAN's training on ImageNet."""
     pixels = _resized(image, _sides(image, recipe.size), recipe.resize)
     drawn = CounterRNG(0, "crop", torch.tensor([position])).uniform("corner", 2)[0].tolist()
     free = (side - recipe.size + 1 for side in pixels.shape[:2])
@@ -79,12 +82,12 @@ def _random(image: Image.Image, recipe: Recipe, position: int) -> list[np.ndarra
 
 
 def _adm(image: Image.Image, recipe: Recipe, position: int) -> list[np.ndarray]:
-    """That of ADM (guided-diffusion), which DiT, MAR and the usual reference batches of ImageNet use."""
+    """The crop of ADM (guided-diffusion), which DiT, MAR and the usual reference batches of ImageNet use."""
     return [_adm_square(image, recipe.size)]
 
 
 def _ten_crop(image: Image.Image, recipe: Recipe, position: int) -> list[np.ndarray]:
-    """Corners and middle of ADM's square with a tenth more on its side, then those of its mirror image: LlamaGen, RAR.
+    """Corners and centre of an ADM crop with a side 10 % larger, then those of its mirror image: LlamaGen, RAR.
 
     In the order of torchvision's TenCrop: upper left, upper right, lower left, lower right, middle.
     """
@@ -103,7 +106,10 @@ CROPS: dict[str, Callable[[Image.Image, Recipe, int], list[np.ndarray]]] = {
 
 
 def _adm_square(image: Image.Image, size: int) -> np.ndarray:
-    """Halved with a box filter while twice too large, then bicubic; the middle, half a pixel off rounded down."""
+    """ADM's crop: halved with a box filter while twice too large, resized bicubically, then cropped to its centre.
+
+    Where the centre falls on half a pixel, the offset is rounded down.
+    """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -117,12 +123,12 @@ def _sides(image: Image.Image, short: int) -> tuple[int, int]:
 
 
 def _resized(image: Image.Image, sides: tuple[int, int], how: str) -> np.ndarray:
-    """uint8 [H, W, 3] with `sides` = (W, H)."""
+    """The image resized to `sides` = (W, H), as uint8 [H, W, 3]."""
     if how in FILTERS:
         return np.asarray(image.resize(sides, FILTERS[how]))
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     pixels = torch.nn.functional.interpolate(pixels, sides[::-1], mode="bilinear", align_corners=False, antialias=False)
-    # Halves up, as OpenCV rounds.
+    # Rounds halves up, as OpenCV does.
     return (pixels[0] + 0.5).floor().byte().permute(1, 2, 0).numpy()
 
 

@@ -1,4 +1,4 @@
-"""Which files are pictures, and how one is opened: by its content, in one of these formats, and within a limit."""
+"""Which files are pictures, and how one is opened: by its content, in an accepted format, within a memory limit."""
 
 import os
 import warnings
@@ -14,7 +14,7 @@ from vqlcmd.runtime import paths
 from vqlcmd.runtime.errors import DataError, shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-"""Pillow's names. It knows others, one of which (EPS) starts a program."""
+"""Accepted formats, by Pillow's names. Pillow knows others, one of which (EPS) starts a program."""
 EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
@@ -39,15 +39,16 @@ LEFT_OUT = (
     ),
     *(".pfm", ".qoi", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".xcf", ".pcx", ".dcm"),
 )
-"""Endings of pictures that are not read, which a scan counts."""
-# Pillow keeps a colour in four bytes. Deep and transparent pictures are converted on the way, beside the original.
+"""Extensions of picture formats that are not read; a scan counts such files."""
+# Bytes per pixel: Pillow takes four. Deep and transparent pictures are converted, and both versions are in memory.
 BYTES, BYTES_CONVERTED = 4, 8
 
 
 def open_picture(file: Path | bytes) -> Image.Image:
-    """The picture in a file or in its bytes, not yet decoded. Pillow's exceptions where it is none of FORMATS.
+    """Opens the picture in a file, or in the bytes of one, without decoding it.
 
-    DataError where it would take more than $VQLCMD_PICTURE_MB, by pixels times bytes, whatever the file's own size.
+    Raises Pillow's exceptions if it is in none of FORMATS, and DataError if it would take more memory than
+    $VQLCMD_PICTURE_MB: pixels times bytes per pixel, whatever the size of the file.
     """
     limit = paths.picture_memory()
     with _without_pillows_limit(), quiet():
@@ -65,14 +66,14 @@ def open_picture(file: Path | bytes) -> Image.Image:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Pillow's warnings about a picture's metadata, which say nothing of its pixels."""
+    """Silences warnings: those of Pillow are about a picture's metadata, not about its pixels."""
     with warnings.catch_warnings(action="ignore"):
         yield
 
 
 def reason(error: Exception) -> str:
     """Why a picture cannot be read, in one line without the file's name."""
-    if isinstance(error, UnidentifiedImageError):  # whose own text is the file's full path
+    if isinstance(error, UnidentifiedImageError):  # its own message is the file's full path
         return "not an image in an accepted format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -85,13 +86,13 @@ def is_picture(name: str) -> bool:
 
 
 class LeftOut:
-    """How many files a listing passed over that look like pictures, by their ending."""
+    """Counts, by extension, the files that a listing skipped although they look like pictures."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
     def note(self, name: str) -> None:
-        """Counts the file if its name ends as that of a picture which is not read."""
+        """Counts the file if its extension is one of LEFT_OUT."""
         ending = os.path.splitext(name)[1].lower()
         if ending in LEFT_OUT:
             self.counts[ending] = self.counts.get(ending, 0) + 1
@@ -99,14 +100,14 @@ class LeftOut:
 
 @cache
 def _readable() -> list[str]:
-    """FORMATS, as far as this Pillow was built with them."""
+    """Those of FORMATS that this build of Pillow supports."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 @contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """Which counts pixels whatever they take, and only warns up to twice its number."""
+    """Lifts Pillow's own limit, which counts pixels instead of bytes and only warns up to twice its number."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield

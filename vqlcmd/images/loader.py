@@ -1,4 +1,4 @@
-"""Images of any kind -> uint8 batches of one size, with every file that cannot be read listed by name.
+"""Images of any source as uint8 batches of one size; images that cannot be read are listed by name.
 
 Shapes: B images, 3 channels (red, green, blue), S x S pixels.
 """
@@ -34,20 +34,20 @@ CHUNK_BYTES = CHUNK * 3 * 256**2
 class Batch(NamedTuple):
     """`images` uint8 [B, 3, S, S], `labels` int64 [B], `index` int64 [B]: positions in the source.
 
-    With a recipe that makes several crop views of an image, they are rows one after the other with the same index.
+    If the recipe makes several crop views per image, they are consecutive rows with the same index.
     """
 
     images: Tensor
     labels: Tensor
-    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (a tuple's own search, of no use here)
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (hides tuple.index, which is not used)
 
 
 def open_images(manifest: Manifest, root: Path | None) -> ImageSource:
-    """The images of a manifest, which lie at `root / manifest.folder` unless they are built in.
+    """Opens the images of a manifest: those at `root / manifest.folder`, or a built-in source.
 
-    DataError where that is not there, or is not what the manifest says (`vqlcmd.images.manifest.check`).
+    Raises DataError if nothing is there, or if the source differs from the manifest (`vqlcmd.images.manifest.check`).
     """
-    paths.picture_memory()  # a wrong setting is one error here, and not one for each image
+    paths.picture_memory()  # so that a wrong setting is one error here, not one per image
     classes = bool(manifest.classes)
     kind = KINDS[manifest.kind]
     if isinstance(kind, BuiltIn) or manifest.folder is None:
@@ -67,7 +67,7 @@ def open_images(manifest: Manifest, root: Path | None) -> ImageSource:
 
 
 def prepare(image: Image.Image, recipe: Recipe) -> np.ndarray:
-    """The one square that stands for an image from elsewhere, uint8 [3, S, S]. DataError as in `to_rgb`."""
+    """The single crop of an image that is in no source, uint8 [3, S, S]. Raises DataError like `to_rgb`."""
     return crop_views(to_rgb(image, recipe.background), recipe.deterministic(), 0)[0]
 
 
@@ -81,11 +81,12 @@ def stream(
     indices: Sequence[int] | np.ndarray | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """What is readable of `indices` (default: all), in order, `images_per_batch(batch_size, recipe)` to a batch.
+    """Yields batches of the readable images among `indices` (default: all), in order.
 
-    So a batch does not depend on `workers`, on what another one holds, or on `share` = (r, W), which takes batches
-    r, r + W, ... only. It may be short, even empty: images that cannot be read are left out and noted in `broken` as
-    {name: reason}, for `raise_if_broken`. Leaves torch's global random state alone.
+    A batch covers `images_per_batch(batch_size, recipe)` of the indices. It does not depend on `workers`, on the other
+    batches, or on `share` = (r, W), which selects batches r, r + W, ... It may be shorter, even empty: images that
+    cannot be read are left out and recorded in `broken` as {name: reason}, for `raise_if_broken`. Leaves torch's global
+    random state alone.
     """
     order = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
     assert not len(order) or 0 <= order.min() <= order.max() < len(source), (order.min(), order.max(), len(source))
@@ -118,13 +119,16 @@ def stream(
 
 
 def images_per_batch(batch_size: int, recipe: Recipe) -> int:
-    """How many images make at most `batch_size` crop views; at least one."""
+    """The number of images that make at most `batch_size` crop views; at least one."""
     assert batch_size > 0, batch_size
     return max(1, batch_size // recipe.views)
 
 
 def raise_if_broken(broken: dict[str, str], total: int, skip_broken: bool) -> None:
-    """DataError, in one line, for images that could not be read, unless `skip_broken` and others of `total` could."""
+    """Raises DataError, in one line, if images could not be read.
+
+    With `skip_broken`, only if none of the `total` images could be read.
+    """
     if broken and (not skip_broken or len(broken) == total):
         listed = shortened([f"{shown(name)} ({why})" for name, why in broken.items()], NAMED_AT_MOST)
         remedy = "repair or remove them and scan again" + ("" if skip_broken else ", or set images.skip_broken: true")
@@ -132,9 +136,9 @@ def raise_if_broken(broken: dict[str, str], total: int, skip_broken: bool) -> No
 
 
 def subsample(count: int, limit: int | None, seed: int, purpose: str) -> np.ndarray:
-    """`limit` of the numbers below `count`, in order; all of them where there are no more.
+    """`limit` of the numbers below `count`, drawn at random, in order; all of them if there are no more.
 
-    Each `purpose` draws its own by `seed`: from one draw for two, the second would prefer the first of the first.
+    Each `purpose` has a draw of its own for a `seed`, so that the subsets of two purposes are independent.
     """
     if limit is None or limit >= count:
         return np.arange(count)
@@ -142,7 +146,10 @@ def subsample(count: int, limit: int | None, seed: int, purpose: str) -> np.ndar
 
 
 def over_classes(labels: np.ndarray) -> np.ndarray:
-    """All positions in a seeded order in which every class comes once before any comes again, as far as it reaches."""
+    """All positions, in a fixed random order that takes the classes in turn.
+
+    Every class comes once before any comes again, until a class has no more images.
+    """
     drawn = CounterRNG(0, "previews", torch.arange(len(labels))).uniform("order").numpy().argsort(kind="stable")
     by_class = drawn[labels[drawn].argsort(kind="stable")]
     _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
@@ -162,9 +169,9 @@ def load_all(
     skip_broken: bool = False,
     broken: dict[str, str] | None = None,
 ) -> Batch:
-    """All images of a small source in one batch, in order; of more than `limit`, a subset chosen by `subsample`.
+    """All images of a small source in one batch, in order, or a subset of `limit` images chosen by `subsample`.
 
-    `broken`, `skip_broken` and DataError as in `stream` and `raise_if_broken`; skipped images are not replaced.
+    `broken`, `skip_broken` and DataError are as in `stream` and `raise_if_broken`; skipped images are not replaced.
     """
     indices, broken = subsample(len(source), limit, seed, purpose), {} if broken is None else broken
     batches = list(stream(source, recipe, batch_size=CHUNK, workers=workers, indices=indices, broken=broken))
@@ -173,7 +180,7 @@ def load_all(
 
 
 def _ignore_signals(_: int) -> None:
-    """A batch system signals all processes at once; the one that reads decides when its workers stop."""
+    """Ignores SIGINT and SIGTERM: batch systems signal all processes, but the reading one decides when workers stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -186,7 +193,7 @@ class _Reader(Dataset[tuple[int, Tensor | str]]):
     recipe: Recipe
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
-        # The reason instead of the exception, which would end the whole chunk.
+        # Returns the reason, since an exception would end the whole chunk.
         try:
             with quiet(), self.source.open(index) as image:
                 return index, torch.from_numpy(crop_views(to_rgb(image, self.recipe.background), self.recipe, index))

@@ -1,4 +1,4 @@
-"""A data set's manifest: a small JSON file in Git that says which images a run saw, and nothing about the machine."""
+"""A data set's manifest: a small JSON file in Git that says which images a run used, and nothing about the machine."""
 
 import json
 import os
@@ -19,9 +19,9 @@ NAMED_AT_MOST = 5
 
 
 class Manifest(BaseModel):
-    """What was scanned. `folder` is the last component of its path, None for a built-in source.
+    """The result of a scan. `folder` is the last component of the source's path, None for a built-in source.
 
-    Without `classes`, labels and sub-folders that the source may have are left unread: an unconditional model's data.
+    Without `classes`, labels and sub-folders of the source are ignored: the data of an unconditional model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,7 +32,7 @@ class Manifest(BaseModel):
     classes: tuple[str, ...]
     entries: Annotated[tuple[Entry, ...], Field(min_length=1)]
     copies: dict[int, int] = {}
-    """{position of an image: that of the first one with the same bytes}, of those that are not the first themselves."""
+    """{position of a copy: position of the first image with the same bytes}; the first images are not listed."""
 
     @property
     def image_count(self) -> int:
@@ -55,16 +55,16 @@ class Manifest(BaseModel):
 
 
 def scan(name: str, source: str | Path, classes: bool = True) -> Manifest:
-    """The manifest of a source, as `scanned` makes it."""
+    """The manifest of a source; see `scanned`."""
     return scanned(name, source, classes)[0]
 
 
 def scanned(name: str, source: str | Path, classes: bool = True) -> tuple[Manifest, ImageSource]:
     """The manifest of `source`, and `source` opened: "sklearn-digits", or a folder, an archive, several, an LMDB.
 
-    The built-in digits win over a folder of the same name (`./sklearn-digits` is the folder). With `classes` false its
-    labels and sub-folders are no classes. DataError where the name is not made of letters, digits, _ and -, or where
-    the source cannot be listed or holds no images.
+    The built-in digits take precedence over a folder of the same name (`./sklearn-digits` is the folder). If `classes`
+    is false, labels and sub-folders are ignored. Raises DataError if the name has characters other than letters,
+    digits, _ and -, or if the source cannot be listed or holds no images.
     """
     if not re.fullmatch(NAME, name):
         raise DataError(f"{name!r} cannot name a data set; use letters, digits, _ and - only")
@@ -72,14 +72,14 @@ def scanned(name: str, source: str | Path, classes: bool = True) -> tuple[Manife
     if isinstance(reader, BuiltIn):
         folder, images = None, reader.open(classes)
     else:
-        # Not resolve(): a link's own name is what stands under the images' root.
+        # Not resolve(): under the images' root, a link is found by its own name.
         folder = utf8(Path(os.path.abspath(source)).name, Path(source))
         images = reader.open(Path(source), classes)
     return Manifest(name=name, kind=kind, folder=folder, classes=images.classes, entries=images.entries), images
 
 
 def check(manifest: Manifest, source: ImageSource, where: str) -> None:
-    """DataError naming the first directories or shards in which `source`, found at `where`, is not as listed."""
+    """Raises DataError, naming the first directories or shards in which `source`, found at `where`, differs."""
     listed = {entry.path: entry for entry in manifest.entries}
     found = {entry.path: entry for entry in source.entries}
     differing = [
@@ -98,7 +98,7 @@ def check(manifest: Manifest, source: ImageSource, where: str) -> None:
 
 
 def shortened(items: list[str], at_most: int) -> str:
-    """The items in one line; what is beyond `at_most` is counted only."""
+    """The items in one line; those beyond the first `at_most` are only counted."""
     more = [f"and {len(items) - at_most} more"] if len(items) > at_most else []
     return "; ".join(items[:at_most] + more)
 
@@ -110,7 +110,7 @@ def write(manifest: Manifest, path: Path) -> None:
 
 
 def read(path: Path) -> Manifest:
-    """DataError where the file is missing, or is not a manifest."""
+    """The manifest in a file. Raises DataError if the file is missing, or is not a manifest."""
     try:
         return Manifest.model_validate_json(path.read_bytes(), strict=True)
     except OSError as error:
@@ -123,7 +123,7 @@ def read(path: Path) -> Manifest:
 
 
 def digest(manifest: Manifest) -> str:
-    """16 hexadecimal digits that change with anything the manifest says."""
+    """A digest of 16 hexadecimal digits, which changes with anything that the manifest says."""
     return short_digest([_to_bytes(manifest)])
 
 

@@ -20,10 +20,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What white may be. Pillow's integer images are 16-bit files; a float file does not say, so the values do.
+# Possible values of white. Pillow's integer images are 16-bit files; a float file does not say, so its values decide.
 WHITES = {"I": (65535,), "F": (1, 255, 65535)}
 TWELVE_BITS = 4095
-# What a PNG calls transparent is a sample as stored; Pillow has spread or cut the pixels, but not that.
+# A PNG declares its transparent colour as stored. Pillow scales the pixels to 8 bits, but not that colour.
 KEY_SCALES = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 # Tags of TIFF: BitsPerSample, PhotometricInterpretation, MaxSampleValue.
 BITS, PHOTOMETRIC, MOST = 258, 262, 281
@@ -31,19 +31,19 @@ WHITE_IS_ZERO = 0
 
 
 def read_picture(path: Path, background: str) -> Image.Image:
-    """The picture in a file as `to_rgb` gives it. DataError, naming the file, for whatever is wrong with it."""
+    """Reads the picture in a file and converts it by `to_rgb`. Raises DataError, naming the file, whatever is wrong."""
     try:
         with quiet(), open_picture(path) as image:
             return to_rgb(image, background)
-    except Exception as error:  # a damaged file makes Pillow raise anything
+    except Exception as error:  # damaged files make Pillow raise all kinds of exceptions
         raise DataError(f"{path} cannot be read as a picture: {reason(error)}") from None
 
 
 def to_rgb(image: Image.Image, background: str) -> Image.Image:
-    """The image in RGB, upright, over `background` (a colour Pillow knows by name, or #rrggbb).
+    """Converts an image to RGB with 8 bits, upright, over `background` (a colour Pillow knows by name, or #rrggbb).
 
-    Of an animation, the frame it stands at (after opening, the first). DataError where a side is below 2 pixels, one
-    is more than 100 times the other, or nothing says in which range the values lie.
+    Of an animation, the current frame (after opening, the first). Raises DataError if a side is below 2 pixels, if one
+    side is more than 100 times the other, or if the values are out of range or their range is unknown.
     """
     if min(image.size) < SMALLEST_SIDE:
         raise DataError(f"{image.width} x {image.height} pixels; each side needs {SMALLEST_SIDE} or more")
@@ -75,14 +75,14 @@ def _convert(image: Image.Image, background: str) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of one number a pixel, 0 being black and `_white` white; with a mask where a value is transparent."""
+    """A greyscale image, 0 black and `_white` white; with an alpha mask if the file declares a transparent value."""
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     white = _white(image, low, high)
     if not 0 <= low <= high <= white:
         raise DataError(f"values from {low:g} to {high:g}; they should lie in 0..{white}")
     if values.dtype.kind in "iu" and white < 2**16:
-        # By a table, since a whole picture of floats takes several times its memory.
+        # By a lookup table, since a copy in floats would take several times the memory.
         grey = np.rint(np.arange(white + 1, dtype=np.float32) * (255 / white)).astype(np.uint8)[values]
     else:
         grey = np.rint(values.astype(np.float32) * (255 / white)).astype(np.uint8)
@@ -95,9 +95,10 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _white(image: Image.Image, low: float, high: float) -> int:
-    """The value that is white: as the file says, or else the smallest usual one that none exceeds, or the largest.
+    """The value of white: the declared one, or else the smallest usual one that no value exceeds, or the largest.
 
-    DataError where a TIFF of 16 bits looks like one of 12 or fewer, and does not say so: almost black, or too bright.
+    Raises DataError if a TIFF of 16 bits looks like one of 12 or fewer without declaring it: it would be almost black,
+    or too bright.
     """
     declared = [most for most in _tag(image, MOST) if most > 0] or [TWELVE_BITS] * (12 in _tag(image, BITS))
     if declared:
@@ -114,7 +115,10 @@ _UNCLEAR = (
 
 
 def _raise_if_dark(image: Image.Image) -> None:
-    """Of colours with 16 bits Pillow keeps the upper 8, which are almost all there is of a 12-bit camera's."""
+    """Raises DataError for 16-bit colours that look like 12-bit ones.
+
+    Pillow keeps the upper 8 bits, and those would use only 4 of them.
+    """
     colours = image.getextrema()[:3]
     highest = max(high for _, high in colours if isinstance(high, int))  # pyright: ignore[reportGeneralTypeIssues]
     declared = max(_tag(image, MOST), default=65535)
@@ -123,6 +127,6 @@ def _raise_if_dark(image: Image.Image) -> None:
 
 
 def _tag(image: Image.Image, number: int) -> tuple[int, ...]:
-    """The whole numbers in a tag of a TIFF; () where there are none, or the file is none."""
+    """The integers in a TIFF's tag; () if there are none, or if the file is not a TIFF."""
     value = getattr(image, "tag_v2", {}).get(number, ())
     return tuple(each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, int))

@@ -1,5 +1,5 @@
-"""A page in the browser: sample, paint, compare, and look inside of models.
+"""A page in the browser that samples, paints, compares models, and looks inside them.
 
-`models` is the process that has PyTorch and the models, `browser` the one that has Gradio, which the extra `page`
-brings. What both know is beside them, and needs neither.
+`models` is the process with PyTorch and the models, `browser` the one with Gradio, which the extra `page` installs. The
+modules beside them are shared, and need neither.
 """

@@ -1,4 +1,4 @@
-"""What the page knows of a model, which is loaded in another process."""
+"""What the page's process knows about a model, which is loaded in another process."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from vqlcmd.runtime.errors import ConfigError, shown
 
 @dataclass(frozen=True)
 class Setting:
-    """A keyword of Generator.sample: its usual value, a line of help, and what it may be."""
+    """A keyword of Generator.sample: its usual value, a line of help, and its range or choices."""
 
     name: str
     usual: Any
@@ -19,7 +19,7 @@ class Setting:
     choices: tuple[str, ...] = ()
 
     def parse(self, text: str) -> Any:
-        """The value that a word stands for. ConfigError where it is of another kind; its range is not checked."""
+        """The value that `text` stands for. Raises ConfigError if it is of another kind; the range is not checked."""
         kind = type(self.usual)
         if kind is bool:
             if text not in ("true", "false"):
@@ -34,10 +34,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Description:
-    """A model by what can be seen and set of it.
+    """What the page shows of a model, and what can be set.
 
-    `summary` is it in a line, `tables` are names of what its codes can be near in, `curves` is the file of its
-    training's, where it lies.
+    `summary` is a line about the model, `tables` are the names of the tables in which codes have neighbours, and
+    `curves` is the file with its training's curves, None if there is none.
     """
 
     method: str
@@ -52,11 +52,11 @@ class Description:
 
 
 def names_of_settings(models: Iterable[Description]) -> list[str]:
-    """Names of settings that any of the models has."""
+    """The names of all settings that any of the models has."""
     return list(dict.fromkeys(each.name for model in models for each in model.settings))
 
 
 def named(folders: Sequence[str]) -> dict[str, str]:
-    """Names for folders: the last part of each, or all of it where two end alike."""
+    """{name: folder}, a name being the last part of the folder's path, or all of it if two end alike."""
     ends = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
     return {end if ends.count(end) == 1 else folder: folder for end, folder in zip(ends, folders, strict=True)}

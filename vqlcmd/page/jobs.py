@@ -1,4 +1,4 @@
-"""Who has asked for something, and who has pressed Stop."""
+"""Which visitors have started a job, and which have pressed Stop."""
 
 import threading
 from collections.abc import Callable
@@ -17,21 +17,24 @@ class Jobs:
         self._stops: dict[str, threading.Event] = {}
 
     def begin(self, session: str) -> None:
-        """A visitor has asked for something; what they stopped before is forgotten."""
+        """Notes that a visitor starts a job; an earlier Stop is forgotten."""
         self._stops[session] = threading.Event()
 
     def stop(self, session: str) -> None:
-        """The visitor has pressed Stop."""
+        """Notes that the visitor has pressed Stop."""
         if session in self._stops:
             self._stops[session].set()
 
     def leave(self, session: str) -> None:
-        """The visitor has closed the page, which stops what runs for nobody."""
+        """Stops the job of a visitor who has closed the page, and forgets the visitor."""
         self.stop(session)
         self._stops.pop(session, None)
 
     def stopped(self, session: str) -> Callable[[], bool]:
-        """Tells whether the visitor's job is to end. Stopped where that was so before it began."""
+        """A function that tells whether the visitor's job is to end.
+
+        Raises Stopped if it was stopped before it began.
+        """
         stop = self._stops.get(session)
         if stop is None or stop.is_set():
             raise Stopped("stopped before it began")

@@ -1,16 +1,16 @@
-"""What the page's process and that of the models send to each other. All of it is pickled, and none needs PyTorch."""
+"""Messages between the page's process and that of the models. All are pickled, and none needs PyTorch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 LOADING = 0
-"""The number of the first piece of work, which nobody asks for: its one value is the models' descriptions."""
+"""The number of the first job, which nobody asks for: its one value is the models' descriptions."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A piece of work by its name, with `model` alone or with all models; numbers count up from 1."""
+    """A job by its name, with one `model`, or with all if it is None; numbers count up from 1."""
 
     number: int
     work: str
@@ -20,14 +20,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Stop:
-    """The work is to end, whether it waits or runs."""
+    """The job is to end, whether it waits or runs."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Of the work, `done` of at most `most` steps are done."""
+    """`done` of at most `most` steps of the job are done."""
 
     number: int
     done: int
@@ -36,7 +36,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Value:
-    """What the work has come to so far."""
+    """What the job has yielded."""
 
     number: int
     value: Any
@@ -44,7 +44,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Done:
-    """The work is over, by `error` or, where it is None, well."""
+    """The job is over; it failed with `error`, or ended well if that is None."""
 
     number: int
     error: Exception | None = None

@@ -1,4 +1,4 @@
-"""The process of the models, as that of the page sees it: it is started, asked for work, and ended."""
+"""The process of the models, as the page's process sees it: it is started, asked for jobs, and ended."""
 
 import itertools
 import multiprocessing
@@ -18,12 +18,12 @@ from vqlcmd.page.messages import LOADING, Answer, Done, Progress, Request, Stop,
 from vqlcmd.runtime.errors import UserError
 
 SECONDS_BETWEEN_LOOKS = 0.05
-"""At whether a visitor has pressed Stop, while nothing comes from the models."""
+"""How long to wait for the models before checking again whether a visitor has pressed Stop."""
 SECONDS_TO_END = 5.0
 
 
 class Models:
-    """Asks the process for work. What it sends is sorted by the number of the work, by a thread."""
+    """Asks the process of the models for jobs. A thread sorts the answers by the number of the job."""
 
     def __init__(self, process: BaseProcess, connection: Connection):
         self._process, self._connection = process, connection
@@ -35,7 +35,7 @@ class Models:
         self._thread.start()
 
     def loaded(self) -> dict[str, Description]:
-        """The models by their names, once all are loaded. What loading raised, as `vqlcmd.load` raises it."""
+        """The models' descriptions by name, once all are loaded. Raises what loading raised, as `vqlcmd.load` does."""
         (descriptions,) = self._answers(LOADING, lambda: False, lambda done, most: None)
         return descriptions
 
@@ -48,10 +48,10 @@ class Models:
         report: Callable[[int, int], None] = lambda done, most: None,
         **values: Any,
     ) -> Generator[Any, None, None]:
-        """What a function of `models.works` yields, called with a model, or with all of them, and `values`.
+        """Yields what a function of `models.works` yields for `values` and a model, or all models if it is None.
 
-        The work ends soon after `stopped` says so or nobody takes what it yields; `report` is told of steps (done, at
-        most). What the work raised is raised here. UserError where the process is gone.
+        The job ends soon after `stopped` says so or nobody takes what it yields; `report` is called with (steps done,
+        most steps). What the job raised is raised here. Raises UserError if the process is gone.
         """
         number = next(self._numbers)
         with self._lock:
@@ -61,7 +61,7 @@ class Models:
         yield from self._answers(number, stopped, report)
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """Kills the process, whatever it is doing."""
         self._process.kill()
         self._process.join()
         self._thread.join(SECONDS_TO_END)
@@ -95,7 +95,7 @@ class Models:
                 self._send(Stop(number))
 
     def _send(self, message: Request | Stop) -> None:
-        # Where the process is gone, `_receive` tells everybody who waits.
+        # If the process is gone, `_receive` tells everybody who waits.
         with self._sending, suppress(OSError):
             self._connection.send(message)
 
@@ -121,14 +121,14 @@ class Models:
 
 @contextmanager
 def started(folders: Sequence[str]) -> Iterator[Models]:
-    """The models in `folders`, which another process begins to load: it ends with the block, or with this process.
+    """Yields the models in `folders`, which a new process begins to load; it ends with the block, or with this process.
 
-    Inside, what asks this process to end is a KeyboardInterrupt, so that the block's files are removed.
+    Inside, signals that ask this process to end raise KeyboardInterrupt, so that the block's files are removed.
     """
     context: Any = multiprocessing.get_context(_method())
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(ours, theirs, named(folders)), name="models")
-    # Ctrl-C reaches all processes of a terminal; the new one is born deaf to it, and ended by this one.
+    # Ctrl-C reaches all processes of a terminal; the new one ignores it from its start, and this one ends it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
@@ -145,7 +145,7 @@ def started(folders: Sequence[str]) -> Iterator[Models]:
 
 @contextmanager
 def _interrupting() -> Iterator[None]:
-    """SIGTERM, and a terminal that is closed, as Ctrl-C; of `nohup` they are ignored."""
+    """Inside, SIGTERM and SIGHUP (a closed terminal) act like Ctrl-C, unless they are ignored, as under `nohup`."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -162,14 +162,14 @@ def _interrupting() -> Iterator[None]:
 
 
 def _method() -> str:
-    """To start a process: a copy of this one, which begins at once, where that is safe; else a new one."""
+    """How to start the process: by fork, so that it begins at once, where that is safe, else by spawn."""
     alone = threading.active_count() == 1 and "torch" not in sys.modules
     return "fork" if sys.platform == "linux" and alone else "spawn"
 
 
 def _run(ours: Connection, theirs: Connection, folders: Mapping[str, str]) -> None:
-    """What the process does."""
-    # With a copy of the page's own end, this one would not see that the page is gone.
+    """What the new process runs."""
+    # With a copy of the page's end, this process would not notice that the page is gone.
     ours.close()
     from vqlcmd.page.models.worker import run
 

@@ -33,7 +33,7 @@ from vqlcmd.runtime.yaml_file import read_yaml
 
 
 class Sample(Section):
-    """How many images, how many at once; and for each method with knobs of its own, those: `sample.METHOD.KNOB`."""
+    """How many images to sample, how many at once, and the knobs of methods that have some: `sample.METHOD.KNOB`."""
 
     count: Count
     batch_size: Batch
@@ -42,7 +42,7 @@ class Sample(Section):
     @classmethod
     @functools.cache
     def complete(cls) -> type["Sample"]:
-        """This section with those of the methods, which declare their knobs themselves."""
+        """This section with the knobs of the methods, which declare them themselves."""
         knobs = importlib.import_module("vqlcmd.methods").knobs()
         own: dict[str, Any] = {name: (model, ...) for name, model in knobs.items()}
         return create_model("Sample", __base__=Sample, **own)
@@ -60,7 +60,7 @@ class Bound(Section):
 
 
 class ModelParams(Section):
-    """What shapes a trained model, apart from its tokens: the knobs of the paper's tables, and three sections."""
+    """What shapes a trained model, apart from its tokens: the knobs of the paper's tables, and five sections."""
 
     seed: Seed
     method: Annotated[str, one_of("vqlcmd.methods:METHODS")]
@@ -90,15 +90,15 @@ class ModelParams(Section):
         return self
 
     def model_part(self) -> "ModelParams":
-        """These alone, without what a subclass adds."""
+        """These parameters alone, without those that a subclass adds."""
         return ModelParams.model_validate({name: getattr(self, name) for name in ModelParams.model_fields})
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample; `own` are the knobs of the method itself. A method refuses a sampler that it does not have.
+    """How to sample; `own` has the knobs of the method itself. A method rejects a sampler that it does not have.
 
-    `precision` is that of the network's products; what images are decoded in is up to who decodes them.
+    `precision` is that of the network's products; whoever decodes images chooses the precision of decoding.
     """
 
     steps: int
@@ -109,10 +109,10 @@ class Sampling:
 
 
 class RunParams(ModelParams):
-    """What every domain has: how a model of tokens is trained, sampled and bounded, whatever the tokens stand for."""
+    """Parameters of every domain: how a model of tokens is trained, sampled and bounded, whatever they stand for."""
 
     unit: ClassVar[str] = "sequences"
-    """What a row of N tokens is of, in words for people."""
+    """What each row of N tokens stands for, as a plural for messages."""
 
     domain: Annotated[str, one_of("vqlcmd.params:DOMAINS")]
     weights: str
@@ -123,7 +123,7 @@ class RunParams(ModelParams):
     bound: Bound
 
     def sampling(self) -> Sampling:
-        """The knobs of sampling together, with those of the chosen method."""
+        """The knobs of sampling, with those of the chosen method."""
         own = self.sample.model_dump().get(self.method, {})
         return Sampling(self.sample_steps, self.sampler, self.guidance, own, self.sample.precision)
 
@@ -143,7 +143,7 @@ class RunParams(ModelParams):
 
 
 class Params(RunParams):
-    """All of params.yaml where the tokens are those of images."""
+    """All of params.yaml for tokens that stand for images."""
 
     unit = "images"
 
@@ -174,7 +174,7 @@ class Params(RunParams):
 
 
 class TextParams(RunParams):
-    """All of params.yaml where the tokens are those of text."""
+    """All of params.yaml for tokens that stand for text."""
 
     unit = "blocks"
 
@@ -185,7 +185,7 @@ class TextParams(RunParams):
     evaluate: TextEvaluate
 
     def language_model(self) -> ModelParams:
-        """Of the autoregressive model that samples are measured by: `reference` alone decides on its weights."""
+        """Parameters of the autoregressive model that measures samples; `reference` alone decides its weights."""
         own = self.reference.proxy.model_dump()
         known = {name: own[name] for name in Train.model_fields if name in own}
         usual = {"weight_decay": None, "betas": None, "use_classes": False, "precision": "float32"}
@@ -205,12 +205,14 @@ class TextParams(RunParams):
 Kind = TypeVar("Kind", bound=RunParams)
 
 DOMAINS: dict[str, type[RunParams]] = {"images": Params, "text": TextParams}
-"""`domain` in params.yaml, what the tokens stand for, to the sections that go with it. One that brings its own stages
-for making tokens and looking at samples derives from RunParams and enters itself here."""
+"""{`domain` in params.yaml, what the tokens stand for: the sections that go with it}.
+
+A domain with its own stages for making tokens and looking at samples derives a class from RunParams, and adds it here.
+"""
 
 
 def load_run(path: Path = Path("params.yaml")) -> RunParams:
-    """Read and check params.yaml of whatever domain. ConfigError: a line for each key that is unknown or wrong."""
+    """Reads and checks params.yaml of any domain. Raises ConfigError, a line for each key that is unknown or wrong."""
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no parameters: copy a preset, for example `cp presets/digits.yaml {path}`")
@@ -218,19 +220,19 @@ def load_run(path: Path = Path("params.yaml")) -> RunParams:
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """The parameters of a run on images. ConfigError like load_run, and for another domain."""
+    """The parameters of a run on images. Raises ConfigError like `load_run`, and for another domain."""
     return _of(Params, load_run(path), str(path))
 
 
 def load_text(path: Path = Path("params.yaml")) -> TextParams:
-    """The parameters of a run on text. ConfigError like load_run, and for another domain."""
+    """The parameters of a run on text. Raises ConfigError like `load_run`, and for another domain."""
     return _of(TextParams, load_run(path), str(path))
 
 
 def check_run(values: dict[str, Any], name: str) -> RunParams:
-    """Check parameters that come from `name`. ConfigError like load_run."""
+    """Checks parameters that come from `name`, and returns them. Raises ConfigError like `load_run`."""
     domain = values.get("domain", "images")
-    # An unknown domain is one line like any other wrong value.
+    # An unknown domain becomes a one-line error like any other wrong value.
     model = DOMAINS.get(domain, RunParams) if isinstance(domain, str) else RunParams
     try:
         return model.model_validate(values)
@@ -239,7 +241,7 @@ def check_run(values: dict[str, Any], name: str) -> RunParams:
 
 
 def check_params(values: dict[str, Any], name: str) -> Params:
-    """Check parameters of a run on images. ConfigError like load_params."""
+    """Checks parameters of a run on images, and returns them. Raises ConfigError like `load_params`."""
     return _of(Params, check_run(values, name), name)
 
 

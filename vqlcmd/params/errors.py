@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with parameters, in one line that names the key, its value, the rule and the remedy."""
+"""pydantic's errors about parameters, each as a line that names the key, its value, the rule and the remedy."""
 
 import difflib
 from typing import Any
@@ -15,13 +15,13 @@ RENAMED = {
     "sample.temperature": "sample.maskgit.temperature",
     "sample.truncation": "sample.vq_diffusion.truncation",
 }
-"""Keys that had another name once."""
+"""{former name of a key: its present name}."""
 MOST_LINES = 20
-"""Of one file, which may be another file altogether."""
+"""The most lines about one file, which may be another file altogether."""
 
 
 def lines(problems: list[Any], model: type[BaseModel]) -> list[str]:
-    """One line for each of pydantic's problems; a key under its old name is one, though its new name is missing too."""
+    """One line for each of pydantic's problems; a renamed key is one problem, although its new name is missing too."""
     keys = [".".join(str(part) for part in problem["loc"]) for problem in problems]
     told = tuple(RENAMED[key] for key in keys if key in RENAMED)
     kept = [
@@ -34,7 +34,7 @@ def lines(problems: list[Any], model: type[BaseModel]) -> list[str]:
 
 
 def line(problem: Any, model: type[BaseModel]) -> str:
-    """One pydantic problem as: the key, its value, the rule, the remedy."""
+    """One of pydantic's problems as a line: the key, its value, the rule, the remedy."""
     location = [str(part) for part in problem["loc"]]
     key = shown(".".join(location)) or "parameters"
     if problem["type"] == "extra_forbidden" and key in RENAMED:
@@ -56,7 +56,7 @@ def line(problem: Any, model: type[BaseModel]) -> str:
 
 
 def rule(problem: Any) -> str:
-    """What a value must be, as it follows on "must be"."""
+    """What a value must be, in words that follow "must be"."""
     if problem["type"] == "string_pattern_mismatch":
         return "a name of letters, digits, _ and -"
     text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
@@ -67,6 +67,6 @@ def _keys_beside(location: list[str], model: Any) -> list[str]:
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field else None
-        # A section that other modules have a part in says what it is with them.
+        # A section to which other modules add keys has `complete`, which returns it with them.
         model = getattr(model, "complete", lambda model=model: model)()
     return list(getattr(model, "model_fields", {}))

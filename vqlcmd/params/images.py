@@ -1,4 +1,4 @@
-"""The sections of params.yaml that runs on images have: from pictures to crop views and tokens, and the metrics."""
+"""The sections of params.yaml for runs on images: from pictures to crop views and tokens, and the metrics."""
 
 from typing import Annotated, Literal
 
@@ -39,7 +39,7 @@ class Images(Section):
 
 
 class Tokenize(Section):
-    """Images to token shards."""
+    """How images become shards of tokens."""
 
     holdout: Share
     shard_images: Count
@@ -48,7 +48,7 @@ class Tokenize(Section):
 
 
 class ProxyFit(Section):
-    """The small classifier that takes Inception's place where its weights are not at hand."""
+    """The training of the small classifier that replaces Inception if its weights are not at hand."""
 
     limit: Count
     steps: Count
@@ -68,14 +68,14 @@ class Reference(Section):
 
 
 class Kid(Section):
-    """The kernel distance: a mean over `subsets` of `subset_size` images of each side."""
+    """The kernel distance (KID): a mean over `subsets` of `subset_size` images of each side."""
 
     subsets: Count
     subset_size: Annotated[Whole, Field(gt=1, le=10**9)]
 
 
 class Nearest(Section):
-    """Samples against training images: `quantile` of the held-out images' distances, and pairs in the picture."""
+    """Samples nearest to training images: `quantile` of the held-out images' distances, and how many pairs to show."""
 
     quantile: Annotated[float, Field(gt=0, lt=1)]
     pairs: Count

@@ -1,4 +1,4 @@
-"""The parameters in a model's file, of whatever version: what builds and samples the model counts, and nothing else.
+"""The parameters in a model's file, of any version: those that build and sample the model matter, and no others.
 
 A method names the keys that build it, `Method.built_by`. The others are of training alone: a file may lack them, or
 have some that this version does not know, and the model is the same.
@@ -18,9 +18,9 @@ from vqlcmd.runtime.errors import shown, shown_repr
 
 ALWAYS = ("seed", "method")
 TRAINING = "train"
-"""The section that builds no method."""
+"""The section that plays no part in building a method."""
 ADDED: dict[str, Any] = {"self_conditioning": 0.0}
-"""Keys that build a model and came later, with the value that all models before them were built by."""
+"""Keys that build a model and were added later, with the value by which all earlier models were built."""
 UNREAD: dict[str, Any] = {
     "lambda_rec": 0.0,
     "lambda_diff": 0.0,
@@ -31,11 +31,11 @@ UNREAD: dict[str, Any] = {
     "dropping": "fixed",
 }
 UNREAD_OF_TRAIN: dict[str, Any] = {"batch_size": 1, "init_std": 1.0, "class_drop": 0.0}
-"""What a method is made with, and neither its samples nor its bound depend on: in the place of what a file lacks."""
+"""Replace keys that a file lacks, and that build a method without affecting its samples or its bound."""
 
 
 def of_training(values: Mapping[str, Any], built_by: Iterable[str]) -> list[str]:
-    """The dotted keys of `values` that do not build the model, a section as one where none of it does."""
+    """The dotted keys of `values` that do not build the model; a section is one key if nothing in it does."""
     builds = (*ALWAYS, *built_by)
     found: set[str] = set()
     for key in _leaves(values):
@@ -47,9 +47,10 @@ def of_training(values: Mapping[str, Any], built_by: Iterable[str]) -> list[str]
 
 
 def read(values: Mapping[str, Any], built_by: Iterable[str], ignored: Iterable[str]) -> ModelParams:
-    """What `built_by` names of `values`, checked; any other key may be missing of what it gives, or stand for nothing.
+    """The parameters in `values` that `built_by` names, checked; all other keys may be missing, or mean nothing.
 
-    `ignored` are keys that the file says are of training. ValueError: why this version cannot build the model.
+    `ignored` are keys that the file declares to be of training. Raises ValueError, which says why, if this version
+    cannot build the model.
     """
     values, ignored = {**ADDED, **values}, [*ignored, TRAINING]
     unknown = [key for key in _leaves(values) if not _known(key) and not _under(key, ignored)]
@@ -69,7 +70,7 @@ def read(values: Mapping[str, Any], built_by: Iterable[str], ignored: Iterable[s
 
 
 def part(section: type[Section], keys: Iterable[str]) -> type[Section]:
-    """`section` with those fields alone that the dotted keys name, or parts of them."""
+    """`section` with only those fields, or parts of them, that the dotted keys name."""
     within: dict[str, list[str]] = {}
     for key in keys:
         name, _, rest = key.partition(".")
@@ -94,7 +95,7 @@ def _picked(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
         if isinstance(here, Mapping) and last in here:
             there[last] = here[last]
     if "schedule" in found.get("discrete", {}):
-        # Every method has one, and this file need not know of the others.
+        # Every method has a schedule, and the file need not know those of the others.
         own = [key.rpartition(".")[2] for key in keys if key.startswith("discrete.schedule.")]
         others = {name: each for name, each in first_chains().items() if name not in own}
         found["discrete"]["schedule"] |= others
@@ -102,7 +103,7 @@ def _picked(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _kept(section: type[Section], values: Any, usual: Mapping[str, Any]) -> dict[str, Any]:
-    """`usual`, and in the place of each value that of the file, where it has one that this version takes."""
+    """`usual`, with each value replaced by the file's, if it has one that this version accepts."""
     found = dict(usual)
     for name in usual if isinstance(values, Mapping) else ():
         try:

@@ -1,4 +1,4 @@
-"""The sections of params.yaml that shape a model: its schedules, its network, its training."""
+"""The sections of params.yaml that shape a model: schedules, network, training."""
 
 import importlib
 from typing import Annotated, Any, Literal
@@ -59,7 +59,7 @@ class Network(Section):
 
 
 class Train(Section):
-    """Optimisation."""
+    """Training: optimisation, the weights that are kept, and what is logged and saved when."""
 
     batch_size: Batch
     learning_rate: Rate
@@ -84,7 +84,7 @@ class Train(Section):
 
     @property
     def kept(self) -> list[str]:
-        """Names of the weights that a run leaves: the model, snapshots of it, averages of other decays, the best."""
+        """Names of the weights that a run leaves: the model, its snapshots, averages with other decays, the best."""
         apart = [*(f"snapshots/{step}" for step in self.snapshots), *(f"ema-{each}" for each in self.ema[1:])]
         return ["model", *apart, *(["best"] if self.keep_best else [])]
 
@@ -98,7 +98,7 @@ class Train(Section):
 
 
 class Distill(Section):
-    """Learning from a frozen teacher in place of the method's own loss."""
+    """Distillation from a frozen teacher, in place of the method's own loss."""
 
     teacher: str | None
     sha256: Sha256 | None
@@ -106,7 +106,7 @@ class Distill(Section):
 
 
 def first_chains() -> dict[str, str]:
-    """A schedule for each method that masks or replaces tokens: the first that it lists."""
+    """{method: schedule} for the methods that mask or replace tokens: the first schedule that each lists."""
     found = {}
     for name, place in importlib.import_module("vqlcmd.methods").schedules().items():
         module, _, listed = place.partition(":")
@@ -121,7 +121,7 @@ def _chains(value: object) -> dict[str, str]:
 
 
 class Discrete(Section):
-    """Masking and replacing tokens: steps of a chain, where paths start, and schedules, `discrete.schedule.METHOD`."""
+    """Masking and replacing tokens: steps of the chain, where paths start, and `discrete.schedule.METHOD`."""
 
     timesteps: Annotated[Whole, Field(ge=2, le=10**6)]
     source: Annotated[str, one_of("vqlcmd.methods.flow_matching:SOURCES")]

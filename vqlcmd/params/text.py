@@ -1,4 +1,4 @@
-"""The sections of params.yaml that runs on text have: from files to tokens, the language model of the metrics."""
+"""The sections of params.yaml for runs on text: from files to tokens, and the language model behind the metrics."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from vqlcmd.params.types import Batch, Count, Decays, Dimension, Positive, Rate,
 
 
 class Text(Section):
-    """From the files' contents to symbols."""
+    """How the contents of files become symbols."""
 
     reduce: Annotated[str, one_of("vqlcmd.text.corpus:REDUCTIONS")]
     vocabulary: Annotated[str, one_of("vqlcmd.text.vocabulary:KINDS")]
@@ -17,7 +17,7 @@ class Text(Section):
 
 
 class TextTokenize(Section):
-    """Passages to token shards of blocks."""
+    """How passages become shards of blocks of tokens."""
 
     holdout: Share
     block: Annotated[Whole, Field(ge=1, le=2**20)]
@@ -26,7 +26,7 @@ class TextTokenize(Section):
 
 
 class ProxyLanguageModel(Section):
-    """The autoregressive model whose perplexity samples are measured by."""
+    """The autoregressive model by whose perplexity samples are measured."""
 
     steps: Count
     embedding_dim: Dimension
@@ -41,7 +41,7 @@ class ProxyLanguageModel(Section):
 
 
 class TextReference(Section):
-    """What is known of the real text: a language model of it, and what compressors make of it."""
+    """What is measured on the real text: a language model of it, and its size by compressors."""
 
     seed: Seed
     proxy: ProxyLanguageModel
@@ -50,7 +50,7 @@ class TextReference(Section):
 
 
 class TextEvaluate(Section):
-    """The numbers of samples."""
+    """The metrics of samples."""
 
     ngrams: Annotated[Whole, Field(ge=1, le=64)]
     copied: Count

@@ -1,4 +1,4 @@
-"""What the values in params.yaml can be: numbers in their ranges, and names that a registry in the code lists."""
+"""Types of the values in params.yaml: numbers in their ranges, and names from a registry in the code."""
 
 import importlib
 import re
@@ -14,7 +14,7 @@ from vqlcmd.runtime.errors import shown
 
 
 class Section(BaseModel):
-    """A part of params.yaml: every key is required, no other one is known, nothing changes afterwards."""
+    """A part of params.yaml: every key is required, no other is accepted, and nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -33,16 +33,17 @@ def _digest(value: object) -> object:
 
 
 def _colour(value: object) -> object:
-    # Not all that Pillow takes: a colour with an alpha value of its own is no background.
+    # Stricter than Pillow: a colour with an alpha value of its own is no background.
     if isinstance(value, str) and (value.lower() in ImageColor.colormap or re.fullmatch(r"#[0-9a-fA-F]{6}", value)):
         return value.lower()
     raise ValueError(f"{shown(repr(value))} is no colour: give a name such as white, or '#rrggbb' in quotes")
 
 
 def one_of(registry: str) -> AfterValidator:
-    """A key of the dictionary `module:NAME`, or one that a function gives: the only list of what there is.
+    """Accepts the keys of the dictionary `module:NAME`, or those that a function of that name returns.
 
-    Parameters lie below the code that they name, so the module is imported when a value is checked and not before.
+    There is no other list of them. Parameters are below the code that they name, so the module is imported only when a
+    value is checked.
     """
     module, _, name = registry.partition(":")
 
@@ -63,7 +64,7 @@ def _either(names: list[str]) -> str:
 
 
 def _metric(value: str) -> str:
-    # By their names alone: no stage but one imports them.
+    # By the names of files, since only one stage imports the metrics.
     folder = Path(__file__).parents[1] / "evaluation" / "metrics"
     known = sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
     if value not in known:
@@ -74,11 +75,11 @@ def _metric(value: str) -> str:
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(gt=0, le=10**9)]
 Dimension = Annotated[Whole, Field(gt=0, le=65_536)]
-"""Numbers in a vector, heads, channels: far beyond any network, and their products are counted in 64 bits."""
+"""Sizes of vectors, heads, channels. The limit is far beyond any network, and products of sizes still fit 64 bits."""
 Batch = Annotated[Whole, Field(gt=0, le=65_536)]
 """Images at once, over all processes."""
 Steps = Annotated[Whole, Field(gt=0, le=10**6)]
-"""Of a chain or a sampler, each of which is a row of a table."""
+"""Steps of a chain or of a sampler, for each of which there is a row of a table."""
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -86,15 +87,15 @@ Rate = Annotated[float, Field(gt=0, le=1e3, allow_inf_nan=False)]
 """A learning rate."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 LogSnr = Annotated[float, Field(ge=-80, le=80, allow_inf_nan=False)]
-"""Or a shift of it. Beyond, its exponential is no number in float32."""
+"""A log SNR, or a shift of one. Beyond these limits, its exponential leaves the range of float32."""
 Sha256 = Annotated[str, BeforeValidator(_digest)]
 Colour = Annotated[str, BeforeValidator(_colour)]
-"""A name of CSS, or #rrggbb; in small letters."""
+"""A colour's name in CSS, or #rrggbb; in lower case."""
 Decays = Annotated[
     list[Share], BeforeValidator(lambda v: v if isinstance(v, list) else [v]), Field(min_length=1, max_length=16)
 ]
 Metric = Annotated[str, AfterValidator(_metric)]
 Precision = Literal["float32", "tf32", "bf16"]
-"""Of products, of matrices and in convolutions: vqlcmd/precision.py."""
+"""The precision of matrix products and convolutions: vqlcmd/precision.py."""
 Extractor = Literal["proxy", "inception", "efficientnet", "dinov2", "clip", "vgg16"]
-"""Networks whose features metrics rest on, and which end their names."""
+"""Networks from whose features metrics are computed; the metrics' names end in theirs."""

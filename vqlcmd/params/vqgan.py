@@ -1,4 +1,4 @@
-"""The section `vqgan` of params.yaml: a tokenizer that is taken, or one that is trained."""
+"""The section `vqgan` of params.yaml: a given tokenizer, or one that is trained."""
 
 import hashlib
 from pathlib import PurePath
@@ -10,7 +10,7 @@ from vqlcmd.params.types import Batch, Count, Dimension, NonNegative, Rate, Sect
 
 
 class Discriminator(Section):
-    """The discriminator of a fit and when it comes in; unused where `vqgan.fit.adversarial` is 0."""
+    """The discriminator and when it sets in; unused if `vqgan.fit.adversarial` is 0."""
 
     start: Share
     warmup: Share
@@ -21,7 +21,7 @@ class Discriminator(Section):
 
 
 class VqganFit(Section):
-    """Training a VQGAN where no checkpoint is named: weights of its terms, its acts, its pictures, its run."""
+    """Training a VQGAN if no checkpoint is named: weights of the loss terms, phases, pictures, and the run itself."""
 
     steps: Count
     batch_size: Batch
@@ -65,7 +65,7 @@ class VqganFit(Section):
 
 
 class Vqgan(Section):
-    """The tokenizer: a checkpoint, or an architecture to fit. docs/tokenizers.md has the formats."""
+    """The tokenizer: a checkpoint, or an architecture to train. docs/tokenizers.md has the formats."""
 
     checkpoint: str | None
     init: str | None
@@ -85,14 +85,14 @@ class Vqgan(Section):
     fit: VqganFit
 
     def taken(self) -> dict[str, str | None]:
-        """What decides on a tokenizer that is taken, for a later comparison; of places, a name and a digest alone."""
+        """What identifies a given tokenizer in later comparisons; of paths, only the file name and a digest."""
         keys = ("checkpoint", "config", "used_codes")
         places = {key: _place(getattr(self, key)) for key in keys}
         return {**places, "format": self.format, "pixel_range": self.pixel_range}
 
 
 def _place(text: str | None) -> str | None:
-    """A path without its folders, which are nobody else's business, but not the same for two paths."""
+    """A path without its folders, which are private, but with a digest that tells different paths apart."""
     if text is None:
         return None
     return f"{PurePath(text).name} ({hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:8]})"

@@ -1,4 +1,4 @@
-"""The configuration that its authors put beside a checkpoint: what it claims of the tokenizer, in our words."""
+"""The configuration that authors publish beside a checkpoint: what it says about the tokenizer, under our names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ NAMES = {
     "unit_codes": ("codebook_l2_norm",),
     "tanh_out": ("tanh_out",),
 }
-"""Ours, and the words for it in the files of taming, LDM, diffusers, LlamaGen and MaskGIT's port."""
+"""Our name of each setting, and its names in the files of taming, LDM, diffusers, LlamaGen and MaskGIT's port."""
 LISTS = ("ch_mult", "attn_resolutions")
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
@@ -37,15 +37,15 @@ TRUTHS = ("unit_codes", "tanh_out")
 MOST = 2**31
 MOST_LISTED = 64
 BYTES = 2**18
-"""Of a configuration, at most: its authors' have a few thousand."""
+"""The largest configuration that is read; published ones have a few thousand bytes."""
 MOST_PROJECTS = 16
 PLACES = ("config.json", "model.yaml", "config.yaml", "configs/model.yaml", "../configs/model.yaml")
 PROJECTS = ("*-project.yaml", "configs/*-project.yaml", "../configs/*-project.yaml")
 
 
 def beside(weights: Path) -> Path | None:
-    """The first file in a usual place that tells of a tokenizer; of those of training runs the latest."""
-    folder = weights.absolute().parent  # not resolved: a file may be a link out of its folder into a store
+    """The first file in a usual place that describes a tokenizer, or None. Of those of training runs, the latest."""
+    folder = weights.absolute().parent  # not resolved: the file may be a link into a store outside of its folder
     dated = [path for pattern in PROJECTS for path in sorted(_glob(folder, pattern), reverse=True)[:MOST_PROJECTS]]
     for path in (*(folder / place for place in PLACES), *dated):
         try:
@@ -57,9 +57,9 @@ def beside(weights: Path) -> Path | None:
 
 
 def parse(path: Path) -> dict[str, Any]:
-    """What a YAML or JSON file says of a tokenizer, by our names; empty where it tells of none.
+    """What a YAML or JSON file says about a tokenizer, under our names; empty if it describes none.
 
-    ConfigError where the file is missing or none of these.
+    Raises ConfigError if the file is missing, too large or neither of the two, or if a value is of the wrong kind.
     """
     if path.is_file() and path.stat().st_size > BYTES:
         raise ConfigError(f"{path} has {path.stat().st_size} bytes, and a configuration has at most {BYTES}")
@@ -87,15 +87,16 @@ def parse(path: Path) -> dict[str, Any]:
 
 
 def _counts(value: Any) -> bool:
-    """Whether these are whole numbers from 1, within what a tokenizer can have."""
+    """Whether `value` is a whole number from 1, or a list of them, within the limits of a tokenizer."""
     numbers = value if isinstance(value, list | tuple) else [value]
     return len(numbers) <= MOST_LISTED and all(type(number) is int and 1 <= number <= MOST for number in numbers)
 
 
 def _pixels(said: Mapping[str, Any]) -> dict[str, str]:
-    """What the range of the pixels is by whose configuration this is: `unit` or `symmetric`.
+    """The range of the pixels, `unit` or `symmetric`, by the project that the configuration comes from.
 
-    aMUSEd's folders are diffusers' with `lookup_from_codebook`; open-muse, which trained them, has words of its own.
+    aMUSEd's folders are those of diffusers with `lookup_from_codebook`; open-muse, which trained them, has its own
+    names.
     """
     of_open_muse = "quantized_embed_dim" in said or said.get("_class_name") in ("VQGANModel", "MaskGitVQGAN")
     if of_open_muse or said.get("lookup_from_codebook") is True:
@@ -104,7 +105,7 @@ def _pixels(said: Mapping[str, Any]) -> dict[str, str]:
 
 
 def raise_if_unsupported(claimed: Mapping[str, Any], path: Path) -> None:
-    """ConfigError where a claim is of arithmetic that is not here."""
+    """Raises ConfigError if the configuration names arithmetic that is not implemented here."""
     for name, values in SUPPORTED.items():
         if name in claimed and claimed[name] not in values:
             allowed = " or ".join(map(str, values))
@@ -119,7 +120,7 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
 
 
 def _section(values: Any) -> dict[str, Any]:
-    """The innermost of the sections that tell of a tokenizer, with its `ddconfig` laid over it."""
+    """The innermost section that describes a tokenizer, updated with its `ddconfig`."""
     for name in ("model", "params", "first_stage_config", "params"):
         if isinstance(values, dict) and isinstance(values.get(name), dict):
             values = values[name]

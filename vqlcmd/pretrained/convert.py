@@ -1,4 +1,4 @@
-"""A tokenizer that somebody else trained -> our VQGAN: its layout recognised, its architecture read from shapes."""
+"""A published tokenizer -> our VQGAN: its layout is recognised, its architecture read from its tensors' shapes."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from vqlcmd.tokenizer.vqgan import VQGAN, build, load
 
 FOLDER_FILES = ("vqgan.safetensors", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 FIRST_STAGE = "first_stage_model."
-"""Before the names of a tokenizer inside of a model of latent diffusion, or of taming's transformers."""
+"""The prefix of a tokenizer's names in a latent diffusion model, or in one of taming's transformers."""
 
 
 def read(
@@ -26,14 +26,15 @@ def read(
     pixel_range: str = "auto",
     used: Path | None = None,
 ) -> tuple[VQGAN, dict[str, Any]]:
-    """The tokenizer of a checkpoint file, or of a diffusers folder, frozen; and where it comes from.
+    """The tokenizer in a checkpoint file or a diffusers folder, frozen, and a record of its origin.
 
-    `kind` is one of LAYOUTS, `own` or `auto`; `config` is the authors' configuration, looked for beside the file
-    where None; `digest` a SHA-256 to insist on; `pixel_range` is `unit`, `symmetric`, or `auto` where files tell it;
-    `used` a file with the codes in use, or the token of each code: `used_codes.read_codes`.
-    Under `assumed` the origin has what nobody told and tensors do not show, under `codes` the number of codes where
-    there are fewer tokens, under `used_codes` the file that says so.
-    ConfigError and DataError, in one line, where file, layout, configuration and digest do not fit together.
+    `kind` is one of LAYOUTS, `own` or `auto`; `config` is the authors' configuration, looked for beside the file if
+    None; `digest` is a SHA-256 that the file must have; `pixel_range` is `unit`, `symmetric`, or `auto` if the files
+    say which; `used` is a file with the codes in use, or with the token of each code: `used_codes.read_codes`.
+
+    In the origin, `assumed` has the settings that tensors do not show and nobody gave, `codes` the number of codes if
+    there are fewer tokens, and `used_codes` the file that says so. Raises ConfigError and DataError, in one line, if
+    file, layout, configuration and digest do not fit together.
     """
     path = _weights(source)
     found = sha256(path)
@@ -131,7 +132,7 @@ def _convert(
         inference.raise_if_otherwise(architecture, claimed)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    except (RuntimeError, ValueError) as error:  # Sizes and numbers of levels beyond all measure.
+    except (RuntimeError, ValueError) as error:  # Absurd sizes and numbers of levels.
         raise DataError(
             f"{path}: its names and shapes are no tokenizer's ({shown(error)}): download it again"
         ) from None

@@ -22,11 +22,14 @@ FAMILIES = {name: layout.variant for name, layout in LAYOUTS.items()} | {
         quant_convs=False,
     ),
 }
-"""The arithmetic of a published tokenizer by `vqgan.format`: of its layout, and what only its tensors would show."""
+"""The arithmetic of published tokenizers by `vqgan.format`: their layout's, and what else tensors would show."""
 
 
 def architecture(settings: Vqgan, size: int) -> Architecture:
-    """That of `settings` for images of `size` pixels a side. A checkpoint's file may say otherwise, and counts."""
+    """The architecture that `settings` describe, for images of `size` x `size` pixels.
+
+    If a checkpoint is named, the architecture in its file takes precedence.
+    """
     fitted = Variant(unit_codes=settings.fit.unit_codes)
     variant = FAMILIES.get(settings.format, TAMING) if settings.checkpoint else fitted
     return Architecture(
@@ -39,6 +42,6 @@ def architecture(settings: Vqgan, size: int) -> Architecture:
 
 
 def without_weights(settings: Vqgan, size: int) -> VQGAN:
-    """The tokenizer on the device `meta`: shapes without numbers, which costs are counted on."""
+    """The tokenizer on the device `meta`: shapes without numbers, for counting costs."""
     with torch.device("meta"):
         return VQGAN(architecture(settings, size)).eval().requires_grad_(False)

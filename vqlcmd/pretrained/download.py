@@ -1,6 +1,6 @@
-"""A file of the web in a cache folder: resumed where a transfer broke off, checked, whole or absent.
+"""Downloads into a cache folder: an interrupted transfer is resumed, the file is checked, and it is whole or absent.
 
-What lies on the hub (hf://) is left to the hub's own client and cache.
+Places on the hub (hf://) are left to the hub's own client and cache.
 """
 
 import fcntl
@@ -22,9 +22,9 @@ from vqlcmd.runtime.progress import Progress
 SECONDS = 30.0
 PIECE = 2**20
 NAME_LENGTH = 100
-"""Of a file in the cache, at most: the end of a longer one, with its ending."""
+"""The longest file name in the cache; a longer one is cut at its start, so that its extension stays."""
 VERSION = re.compile(r"[\x20-\x7e]{1,200}")
-"""A server's name for a version of a file, as it can be sent back in a request."""
+"""A server's identifier for a version of a file, as it can be sent back in a request."""
 LENGTH = re.compile(r"[0-9]{1,15}")
 
 
@@ -34,11 +34,11 @@ def is_url(place: str) -> bool:
 
 
 def fetch(url: str, cache: Path, digest: str | None = None) -> Path:
-    """Where the file of an http, https, hf or file URL lies; downloaded into `cache` unless it is there already.
+    """The path of the file at an http, https, hf or file URL; downloaded into `cache` unless it is there already.
 
-    A broken transfer leaves a side file, from which the next call goes on. DataError where the server does not give
-    the file, gives another one than the SHA-256 `digest`, or the cache cannot be written; ConfigError for other URLs.
-    A place of the hub may be a folder, and its digest is for the caller to compare.
+    An interrupted transfer leaves a side file, which the next call resumes. Raises DataError if the server does not
+    give the file or gives one with another SHA-256 than `digest`, or if the cache cannot be written, and ConfigError
+    for other URLs. A place on the hub may be a folder, and comparing its digest is left to the caller.
     """
     if hub.is_place(url):
         return hub.checkpoint(url)
@@ -76,7 +76,7 @@ def _cached(url: str, target: Path, digest: str | None) -> Path:
         except BlockingIOError:
             raise DataError(f"{part} is being written by another process: wait for it or stop it") from None
         if not part.exists() or not os.path.samestat(os.fstat(file.fileno()), part.stat()):
-            # Between opening and locking the other one ended, and what is open is its finished file.
+            # The other process finished between opening and locking: the open file is its result.
             raise DataError(f"{target} was finished by another process just now: the same command takes it")
         _transfer(url, file, tag, checked=digest is not None)
         file.flush()
@@ -92,10 +92,10 @@ def _cached(url: str, target: Path, digest: str | None) -> Path:
 
 
 def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
-    """Append what is missing to `file`, open for appending. `tag` holds the server's name for this version of it."""
+    """Appends the missing bytes to `file`, open for appending. `tag` stores the server's identifier of this version."""
     version = _as_version(tag.read_text(encoding="ascii", errors="replace") if tag.is_file() else "")
     if not (version or checked):
-        file.truncate(0)  # Nothing would tell whether the rest belongs to the same file.
+        file.truncate(0)  # Nothing would tell whether the rest belongs to the same version.
     start = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "vqlcmd", "Accept-Encoding": "identity"}
     if start:
@@ -113,7 +113,7 @@ def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
         return _transfer(url, file, tag, checked=checked)
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url} cannot be reached ({_reason(error)}): try again, or download it by hand") from None
-    except ValueError as error:  # Of names that no request can carry, such as a path with letters beyond ASCII.
+    except ValueError as error:  # For URLs that no request can carry, such as paths with letters beyond ASCII.
         raise ConfigError(f"vqgan.checkpoint is {url}, which is no URL ({_reason(error)}): percent-encode it") from None
     with response:
         length = _length(url, response)
@@ -125,7 +125,7 @@ def _transfer(url: str, file: IO[bytes], tag: Path, *, checked: bool) -> None:
 
 
 def _length(url: str, response: http.client.HTTPResponse) -> int | None:
-    """How many bytes the answer has, None where it does not say so. DataError for anything but one number."""
+    """The number of bytes of the response, None if it is not given. Raises DataError for anything but one number."""
     said = response.headers.get_all("Content-Length") or []
     if said and not LENGTH.fullmatch(" ".join(said).strip(" \t")):
         raise DataError(f"{url}: the server gives a length of {shown(', '.join(said), 40)!r}; download it by hand")
@@ -140,7 +140,7 @@ def _receive(url: str, response: IO[bytes], file: IO[bytes], done: int, total: i
         while True:
             try:
                 piece = response.read(PIECE)
-            except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError of sizes of chunks.
+            except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid size of a chunk.
                 reason, total = _reason(error), total or done + 1
                 break
             if not piece:

@@ -1,6 +1,6 @@
-"""How other projects name a VQGAN's tensors, and what their arithmetic has that no tensor shows.
+"""How other projects name a VQGAN's tensors, and which parts of their arithmetic no tensor shows.
 
-Names here are those under the prefix of the tokenizer, which `prefix` finds.
+Names in this module come after the prefix of the tokenizer, which `prefix` finds.
 """
 
 import re
@@ -14,34 +14,34 @@ Shapes = Mapping[str, tuple[int, ...]]
 CODEBOOK = "quantize.embedding.weight"
 GUMBEL, PROJECTION, USED = "quantize.embed.weight", "quantize.proj.weight", "quantize.used"
 PREFIX = re.compile(r"((first_stage_model|module|_orig_mod|model|ae)\.)*")
-"""Those of the tokenizer itself where a file has several; any other one is taken where it is the only one."""
+"""Prefixes that are preferred where a file holds several tokenizers; a single tokenizer may have any other prefix."""
 ENCODER = re.compile(r"((?:[^.]+\.)*?)encoder\.")
 BESIDE = re.compile(r"\.(loss|model_ema|cond_stage_model|disc|discriminator|perceptual|perceptual_loss)\.")
 IGNORED = re.compile(
     r"(loss|colorize|model_ema|cond_stage_model|disc|discriminator|perceptual|perceptual_loss|quantize\.used|quantize\.codebook_used"
     r"|quantize\.(embedding\.)?(cluster_size|embed_avg)|generator\.logsigma)(\.|$)"
 )
-"""Beside a tokenizer, or in it: losses, averages of a training run, statistics of the codebook."""
+"""Beside or inside a tokenizer, but no part of it: losses, averages of a training run, statistics of the codebook."""
 
 
 class Layout(NamedTuple):
-    """One family: a name that only its files hold, its names in ours, and the arithmetic that tensors do not show."""
+    """One family: a name that only its files have, its names in ours, and the arithmetic that tensors do not show."""
 
     marker: re.Pattern[str]
     ours: Callable[[Shapes], dict[str, str]]
-    """Their names to ours, for those that count."""
+    """Maps their names to ours, leaving out tensors that do nothing."""
     variant: Variant = TAMING
-    """Only `groups`, `swish_out`, `unit_codes` and `unit_pixels` count: shapes tell the rest."""
+    """Only `groups`, `swish_out`, `unit_codes` and `unit_pixels` are used: shapes show the rest."""
     own_pixels: bool = False
-    """All files of the family have this range of pixels; elsewhere the configuration tells, or nothing."""
+    """Whether all files of the family have the variant's range of pixels; else only a configuration can tell."""
     unused: frozenset[str] = frozenset()
-    """What the family's configurations name though its network has no such part."""
+    """Settings in the family's configurations for parts that its network does not have."""
     unsaid: tuple[str, ...] = ("pixel_range", "tanh_out")
-    """What differs within the family, and only a configuration tells."""
+    """Settings that differ within the family and that only a configuration gives."""
 
 
 def prefix(names: Collection[str]) -> str:
-    """What stands before the names of the tokenizer. DataError where there is none, or more than one."""
+    """The prefix of the tokenizer's names. Raises DataError if there is no tokenizer, or more than one."""
     known = set(names)
     books = {name.removesuffix(CODEBOOK) for name in known if name.endswith(CODEBOOK)}
     books |= {
@@ -65,7 +65,7 @@ def prefix(names: Collection[str]) -> str:
 
 
 def recognise(names: Collection[str]) -> str:
-    """The first of LAYOUTS whose marker is among these names. ConfigError where there is none."""
+    """The first of LAYOUTS whose marker matches one of the names. Raises ConfigError if there is none."""
     for name, layout in LAYOUTS.items():
         if any(map(layout.marker.match, names)):
             return name
@@ -77,7 +77,7 @@ def _some(names: Collection[str]) -> str:
 
 
 def _rules(*pairs: tuple[str, str]) -> Callable[[Shapes], dict[str, str]]:
-    """Patterns and what they become, one after the other. `up.-K` is the Kth level from the coarsest."""
+    """A renaming by patterns, applied one after the other. `up.-K` becomes the Kth level from the coarsest."""
     compiled = [(re.compile(pattern), new) for pattern, new in ((r"^quantize\.embed\.", "quantize.embedding."), *pairs)]
 
     def ours(shapes: Shapes) -> dict[str, str]:
@@ -98,7 +98,7 @@ def _rules(*pairs: tuple[str, str]) -> Callable[[Shapes], dict[str, str]]:
 
 
 def _flat(shapes: Shapes) -> dict[str, str]:
-    """unleashing-transformers: encoder.blocks.N and generator.blocks.N in the order in which they run."""
+    """Renames unleashing-transformers' tensors: encoder.blocks.N and generator.blocks.N, in the order they run."""
     places = {side: _places(shapes, side) for side in ("encoder", "generator")}
     renamed = {}
     for name in shapes:
@@ -108,7 +108,7 @@ def _flat(shapes: Shapes) -> dict[str, str]:
             continue
         side, number, rest = found[1], int(found[2]), found[3]
         if rest.startswith("conv_out."):
-            # Every residual block has such a convolution; it takes part where the width changes.
+            # Every residual block has this convolution, but uses it only if the width changes.
             weight = shapes.get(f"{side}.blocks.{number}.conv_out.weight", ())
             if weight[0:1] == weight[1:2]:
                 continue
@@ -119,7 +119,7 @@ def _flat(shapes: Shapes) -> dict[str, str]:
 
 
 def _places(shapes: Shapes, side: str) -> dict[int, str]:
-    """Where each block of a flat list stands in our nested one."""
+    """The place in our nested layout of each block in the flat list of `side`."""
     kinds: dict[int, str] = {}
     for name in shapes:
         found = re.match(rf"{side}\.blocks\.(\d+)\.(norm1|q|conv|)\.?weight$", name)
@@ -206,4 +206,4 @@ LAYOUTS = {
     "taming": Layout(re.compile(r"encoder\.down\.0\.block\."), _SAME),
     "ldm": Layout(re.compile(r"encoder\.down\.0\.block\."), _SAME),
 }
-"""In the order in which a file is compared with them: MaskGIT's has taming's marker as well."""
+"""In the order in which a file is compared with them: MaskGIT's files match taming's marker as well."""

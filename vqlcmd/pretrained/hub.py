@@ -1,7 +1,7 @@
 """hf://USER/NAME: a repository of the Hugging Face hub, through the hub's own client, the optional package `hub`.
 
-Its environment variables hold: HF_ENDPOINT for another server, HF_HOME for the cache, HF_TOKEN for what is private,
-HF_HUB_OFFLINE=1 for the cache alone.
+The client's environment variables apply: HF_ENDPOINT for another server, HF_HOME for the cache, HF_TOKEN for private
+repositories, HF_HUB_OFFLINE=1 to use the cache alone.
 """
 
 import importlib
@@ -18,14 +18,14 @@ from vqlcmd.runtime.errors import ConfigError, DataError, shown
 SCHEME = "hf://"
 PLACE = re.compile(r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w.-]*))?(?:/(?P<path>[^?#]+))?")
 BESIDE = ("*.json", "*.yaml")
-"""What tells of a file of weights, in its folder."""
+"""Files that describe weights in the same folder."""
 WEIGHTS = (exported.TOKENIZER, "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-"""What holds a tokenizer in a folder of the hub."""
+"""Names under which a folder of the hub may hold a tokenizer."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A repository, a branch, tag or commit of it (None: the newest), and what is meant in it ("": all of it)."""
+    """A repository, a branch, tag or commit of it (None: the newest), and a path in it ("": all of it)."""
 
     repo: str
     revision: str | None
@@ -33,12 +33,12 @@ class Place:
 
 
 def is_place(text: str) -> bool:
-    """Whether `text` is written as a place of the hub rather than as a path."""
+    """Whether `text` is written as a place on the hub rather than as a path."""
     return text.lower().startswith(SCHEME)
 
 
 def parse(text: str) -> Place:
-    """hf://USER/NAME[@REVISION][/PATH]. ConfigError: one line."""
+    """Parses hf://USER/NAME[@REVISION][/PATH]. Raises ConfigError for anything else."""
     found = PLACE.fullmatch(text)
     path = (found["path"] or "").strip("/") if found else ""
     if found is None or any(part in ("", ".", "..") for part in path.split("/")[: len(path)]):
@@ -50,14 +50,15 @@ def parse(text: str) -> Place:
 
 
 def local(folder: str | Path) -> Path:
-    """The folder on this machine: `folder`, or where what is on the hub was fetched to. Errors as of model_folder."""
+    """The folder on this machine: `folder`, or the download of a model on the hub. Errors as in `model_folder`."""
     return model_folder(str(folder)) if is_place(str(folder)) else Path(folder)
 
 
 def model_folder(text: str) -> Path:
-    """The folder of the model hf://USER/NAME with all that it takes, out of the hub's cache or fetched into it.
+    """The folder of the model hf://USER/NAME with all files it needs, from the hub's cache or downloaded into it.
 
-    ConfigError where `text` is no such place or the package is missing, DataError where the hub does not have it.
+    Raises ConfigError if `text` is not such a place or the client is not installed, and DataError if the hub does not
+    have the model.
     """
     place = parse(text)
     if place.path:
@@ -69,7 +70,10 @@ def model_folder(text: str) -> Path:
 
 
 def checkpoint(text: str) -> Path:
-    """The file or folder of a tokenizer in hf://USER/NAME[/PATH], with what tells of it beside. Errors as above."""
+    """The file or folder of a tokenizer in hf://USER/NAME[/PATH], with its configurations beside it.
+
+    Errors as above.
+    """
     place = parse(text)
     start = f"{place.path}/" if place.path else ""
     parent = "" if "/" not in place.path else f"{place.path.rpartition('/')[0]}/"
@@ -86,9 +90,10 @@ def checkpoint(text: str) -> Path:
 
 
 def publish(text: str, folder: Path, *, private: bool) -> str:
-    """Put the files of an exported folder into the repository USER/NAME, made unless it is there; gives its address.
+    """Uploads an exported folder to the repository USER/NAME, which is created if needed; returns the commit's address.
 
-    One commit for all. ConfigError and DataError as above, and where the folder is none that `vqlcmd export` made.
+    All files are one commit. Raises ConfigError and DataError as above, and DataError if the folder was not made by
+    `vqlcmd export`.
     """
     place = parse(text)
     if place.path or place.revision:
@@ -99,7 +104,7 @@ def publish(text: str, folder: Path, *, private: bool) -> str:
     with _errors(text) as hub:
         api = hub.HfApi()
         api.create_repo(place.repo, private=private, exist_ok=True)
-        # What an earlier version had and this one has not would stay otherwise.
+        # Files of an earlier version that this one lacks would stay otherwise.
         done = api.upload_folder(
             repo_id=place.repo, folder_path=folder, commit_message="A model of vqlcmd", delete_patterns=["*"]
         )
@@ -113,7 +118,7 @@ def _snapshot(text: str, place: Place, wanted: list[str]) -> Path:
 
 @contextmanager
 def _errors(text: str) -> Iterator[Any]:
-    """The client; what it raises becomes one line."""
+    """Yields the hub's client; its exceptions become errors of one line."""
     try:
         hub = importlib.import_module("huggingface_hub")
         errors = importlib.import_module("huggingface_hub.errors")
@@ -135,7 +140,7 @@ def _errors(text: str) -> Iterator[Any]:
         raise DataError(
             f"{text} is not in the hub's cache, and the hub cannot be reached: try again with a network"
         ) from None
-    # RuntimeError: of an upload, with the reason behind it.
+    # RuntimeError: from an upload, with the reason as its cause.
     except (errors.HfHubHTTPError, errors.HTTPError, errors.HFValidationError, OSError, RuntimeError) as error:
         reason = shown(error.__cause__ or error)
         raise DataError(f"{text}: the hub's client gives up ({reason}): try again, or check HF_ENDPOINT") from None

@@ -1,4 +1,4 @@
-"""The architecture of somebody else's tokenizer: read from the shapes of its tensors, compared with what is claimed."""
+"""The architecture of a published tokenizer: read from the shapes of its tensors, compared with its configuration."""
 
 import dataclasses
 import re
@@ -12,21 +12,21 @@ from vqlcmd.tokenizer.blocks import MOST_LEVELS, Architecture
 from vqlcmd.tokenizer.vqgan import VQGAN, raise_if_too_few
 
 RESOLUTION = 256
-"""Where no configuration tells. It places nothing by itself: attention goes to the levels that have weights for it."""
+"""Used if no configuration gives one. It places nothing: attention goes to the levels that have weights for it."""
 SHOWN = 3
 
 
 class Pixels(NamedTuple):
-    """The range that the network works in, and what to say where nobody said so."""
+    """The range of pixels that the network works in, and what is assumed if nothing says so."""
 
     unit: bool
     assumed: str | None
 
 
 def infer(shapes: Shapes, layout: Layout, claimed: dict[str, Any], pixels: Pixels) -> Architecture:
-    """The architecture from the shapes of its tensors by our names; from `claimed` what these do not show.
+    """The architecture, from the shapes of tensors under our names, and from `claimed` what shapes do not show.
 
-    DataError where tensors are missing that tell; ConfigError where something must be claimed and is not.
+    Raises DataError if a tensor that is needed is missing, and ConfigError if a setting must be claimed but is not.
     """
 
     def size(name: str, axis: int) -> int:
@@ -91,10 +91,11 @@ def infer(shapes: Shapes, layout: Layout, claimed: dict[str, Any], pixels: Pixel
 
 
 def pixels(layout: Layout, claimed: dict[str, Any], wanted: str, attention: bool, known: bool) -> Pixels:
-    """The range of the pixels: the `wanted` one, else the family's own, else the claimed, else a guess that is told.
+    """The range of the pixels: the `wanted` one, else the family's own, else the claimed one, else a guess.
 
-    `attention` in the middle is what two families that differ in this both have; without it there is nothing to guess
-    by, unless the user or the prefix of the names made the family `known`. ConfigError then.
+    The guess is -1 to 1. It is made without a remark if the family is `known`, from the user or from the prefix of the
+    names, and with one if there is `attention` in the middle, which a family with the other range has too. Otherwise
+    raises ConfigError.
     """
     if wanted != "auto":
         return Pixels(wanted == "unit", None)
@@ -111,7 +112,7 @@ def pixels(layout: Layout, claimed: dict[str, Any], wanted: str, attention: bool
 
 
 def unsaid(layout: Layout, claimed: dict[str, Any], architecture: Architecture, guess: Pixels) -> dict[str, str]:
-    """What tensors do not show and nobody said: what is taken for it, by name."""
+    """{setting: the assumed value, in words} for what neither tensors show nor anybody gave."""
     variant = architecture.variant
     taken = {
         "pixel_range": guess.assumed,
@@ -123,14 +124,20 @@ def unsaid(layout: Layout, claimed: dict[str, Any], architecture: Architecture, 
 
 
 def expected(architecture: Architecture, tensors: int) -> dict[str, tuple[int, ...]]:
-    """The names and shapes that an architecture has. DataError where there are not nearly as many tensors."""
+    """The names and shapes of an architecture's tensors.
+
+    Raises DataError if a file with `tensors` of them has far too few.
+    """
     raise_if_too_few(architecture, tensors)
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in VQGAN(architecture).state_dict().items()}
 
 
 def raise_if_unfit(shapes: Shapes, expected: Shapes, name: str) -> None:
-    """DataError naming what is missing, what is too much and what has another shape. A 1x1 kernel may lack its ones."""
+    """Raises DataError naming tensors that are missing, unexpected or of another shape.
+
+    A 1x1 kernel may be stored without its last two dimensions.
+    """
     wrong = [
         f"{key} is {shapes[key]} instead of {shape}"
         for key, shape in expected.items()
@@ -152,7 +159,7 @@ def _listed(title: str, names: list[str]) -> str:
 
 
 def raise_if_otherwise(architecture: Architecture, claimed: dict[str, Any]) -> None:
-    """ConfigError where the configuration says otherwise than the tensors."""
+    """Raises ConfigError if the configuration contradicts the tensors."""
     held = dataclasses.asdict(architecture)
     claimed = dict(claimed)
     if "resolution" not in claimed:

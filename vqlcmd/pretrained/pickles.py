@@ -1,8 +1,8 @@
-"""Pickles with tensors in them, read without running anything that they ask for.
+"""Reads pickles that contain tensors, without running anything that they ask for.
 
-A pickle is a program: it names functions and has them called. Here every name leads to something of this module, which
-does nothing or makes a record, and nothing is ever imported. A name that is not a tensor's, harmless data's or some
-package's class is refused at its mention.
+A pickle is a program: it names functions and has them called. Here every name leads to something in this module, which
+does nothing or makes a record, and nothing is ever imported. A name is refused as soon as it is mentioned, unless it is
+that of a tensor, of harmless data or of a class in some package.
 """
 
 import _compat_pickle
@@ -19,13 +19,13 @@ import torch
 from vqlcmd.runtime.errors import DataError, shown
 
 PICKLE_BYTES = 4 * 2**20
-"""Of one pickle, at most. A training run's takes about one million: names, shapes, bookkeeping, and no numbers."""
+"""The largest pickle. That of a training run takes about one million bytes: names, shapes, bookkeeping, no numbers."""
 DIMENSIONS = 8
-"""Of a tensor, at most."""
+"""The most dimensions of a tensor."""
 KEY_PARTS = 100
-"""Of a tuple that is a key, at most, with the tuples inside: hashing it recurses without any limit of its own."""
+"""The most parts of a tuple that is a key, nested ones included: hashing it recurses without any limit of its own."""
 WHOLE = 2**60
-"""Numbers are below it: such keys of a dictionary cannot be made to collide."""
+"""Whole numbers must be below it: as keys of a dictionary, those cannot be made to collide."""
 STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -38,7 +38,7 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# Data of the standard library, numpy and torch that checkpoints carry beside their tensors. Stubbed like all the rest.
+# Data types of the standard library, numpy and torch that checkpoints contain beside tensors. They become stubs too.
 HARMLESS = {
     "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple",
     "_codecs": "encode",
@@ -57,7 +57,7 @@ HARMLESS = {
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the file."""
+    """A run of numbers in the file; `elements` is how many."""
 
     key: str
     dtype: torch.dtype
@@ -65,7 +65,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-    """A tensor: where its numbers lie in a storage."""
+    """A tensor: where its numbers are in a storage. `offset` and `stride` count elements."""
 
     storage: Storage
     offset: int
@@ -78,7 +78,7 @@ class _Kind(NamedTuple):
 
 
 class _Dict(dict[Any, Any]):
-    """An OrderedDict or a defaultdict, without the attributes that the file sets on it."""
+    """An OrderedDict or a defaultdict; attributes that the file sets on it are ignored."""
 
     def __init__(self, *args: Any) -> None:
         given = args[0] if args and isinstance(args[0], list | dict) else ()
@@ -92,7 +92,7 @@ class _Dict(dict[Any, Any]):
 
 
 class _Stub:
-    """An object of some class. Takes what the file gives it, and keeps nothing."""
+    """Stands for an object of any other class: accepts what the file gives it, and keeps nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "_Stub":
         return super().__new__(cls)
@@ -113,7 +113,7 @@ class _Stub:
 
 
 class Settings(_Stub):
-    """An argparse.Namespace: plain values by name, in `held`, and nothing else of what the file gives it."""
+    """Stands for an argparse.Namespace: keeps the plain values by name, in `held`, and nothing else."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.held: dict[str, Any] = {}
@@ -123,7 +123,7 @@ class Settings(_Stub):
 
 
 class _Call:
-    """A function that the file may have called: one of this module."""
+    """A function that the file may have called, always one of this module."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -136,7 +136,7 @@ class _Call:
 
 
 def plain(values: Any) -> dict[str, Any]:
-    """Truth values, numbers and words by name; empty where it is no dictionary."""
+    """The booleans, integers and strings in a dictionary, by name; empty if `values` is not a dictionary."""
     if not isinstance(values, dict):
         return {}
     return {
@@ -149,7 +149,7 @@ def _whole(number: Any) -> bool:
 
 
 def _view(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> View:
-    """`storage[offset:]` as a tensor, once it is sure to lie inside of the storage."""
+    """`storage[offset:]` as a tensor, after checking that it lies within the storage."""
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
         raise pickle.UnpicklingError("a tensor without a storage")
     if len(shape) > DIMENSIONS:
@@ -167,7 +167,7 @@ def _parameter(tensor: Any, *_: Any) -> Any:
 
 
 def _raise_if_no_key(key: Any) -> None:
-    """UnpicklingError for a key that takes long to hash, or ends the process: many tuples, numbers that collide."""
+    """UnpicklingError for a key that takes long to hash or crashes the process: many tuples, numbers that collide."""
     parts, left = [key], KEY_PARTS
     while parts:
         part, left = parts.pop(), left - 1
@@ -178,7 +178,7 @@ def _raise_if_no_key(key: Any) -> None:
 
 
 class Bounded:
-    """The next PICKLE_BYTES of a file: reading on is an error, however much a pickle asks for."""
+    """The next PICKLE_BYTES of a file: reading further is an error, however much a pickle asks for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.left = file, PICKLE_BYTES
@@ -202,13 +202,13 @@ class Bounded:
         return data
 
 
-# Python's own implementation, not the one in C: that one hashes keys before anybody can look at them, which at some
-# depth ends the process, and keeps room for as many objects as a file says.
+# The implementation in Python, not the one in C, which hashes keys before they can be checked (deep ones crash the
+# process) and allocates room for as many objects as a file says.
 _PYTHON: Any = pickle._Unpickler
 
 
 class Unpickler(_PYTHON):
-    """What a pickle of `path` holds, as dicts and lists with a View for each tensor."""
+    """Reads a pickle of `path` as dicts and lists, with a View for each tensor."""
 
     dispatch: dict[int, Any] = dict(_PYTHON.dispatch)  # noqa: RUF012
 
@@ -228,9 +228,9 @@ class Unpickler(_PYTHON):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What the name stands for here. DataError where it has no business in a file of tensors."""
+        """What stands for the name here. Raises DataError if the name has no business in a file of tensors."""
         if (module, name) not in self._names:
-            # Old protocols call the standard library by its names in Python 2.
+            # Old protocols use the names that the standard library had in Python 2.
             place, it = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
             place = _compat_pickle.IMPORT_MAPPING.get(place, place)
             harmless = it in HARMLESS.get(place, "").split()
@@ -245,7 +245,7 @@ class Unpickler(_PYTHON):
         return self._names[module, name]
 
     def persistent_load(self, pid: Any) -> Storage:
-        """The storage that `pid` tells of."""
+        """The storage that `pid` describes."""
         kind, dtype, key, _, elements, *views = pid
         known = kind == "storage" and isinstance(dtype, _Kind) and isinstance(key, str | int)
         if not known or not _whole(elements) or any(views):
@@ -263,7 +263,7 @@ class Unpickler(_PYTHON):
 
 
 def _checked(opcode: bytes, keys: slice) -> None:
-    """Have the keys that an instruction takes from the stack looked at before it hashes them."""
+    """Makes an instruction check the keys that it takes from the stack before it hashes them."""
     instruction = _PYTHON.dispatch[opcode[0]]
 
     def checked(self: Any) -> None:

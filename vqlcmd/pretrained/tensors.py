@@ -1,4 +1,4 @@
-"""The named tensors of somebody else's file: shapes at once, numbers when asked for, nothing of it run."""
+"""The named tensors of a published file: shapes at once, numbers on demand, and nothing in it is run."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from vqlcmd.runtime.errors import DataError, shown
 from vqlcmd.runtime.safetensors_file import read_about, read_header
 
 PARTS = ("state_dict", "ema", "model")
-"""Where checkpoints keep the weights, if not at the top. An average comes before what it is an average of."""
+"""Where checkpoints keep the weights, if not at the top. A moving average comes before the weights that it averages."""
 NO_WEIGHTS = {
     b"version https://git-lfs": "a pointer of Git LFS: `git lfs pull` fetches the file itself",
     b"<": "a web page: download the file itself",
@@ -23,12 +23,12 @@ NO_WEIGHTS = {
 
 
 TENSORS = 20_000
-"""Named at the same level, at most. A diffusion model with its first stage and averages has some 2,000."""
+"""The most tensors at one level. A diffusion model with its first stage and averages has some 2,000."""
 NAME_LENGTH = 200
 
 
 class Tensors(NamedTuple):
-    """What a file holds by name, a function that reads some of it as float32, and what it says of its own making."""
+    """The shapes in a file by name, a function that reads tensors as float32, and the settings stored with them."""
 
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[Collection[str]], dict[str, Tensor]]
@@ -36,7 +36,10 @@ class Tensors(NamedTuple):
 
 
 def read_tensors(path: Path) -> Tensors:
-    """Tensors of a .safetensors file or of one by torch.save. DataError where it is neither, damaged or suspicious."""
+    """The tensors of a .safetensors file, or of one by torch.save.
+
+    Raises DataError if the file is neither, damaged or suspicious.
+    """
     found = _read(path)
     _raise_if_many(path, len(found.shapes))
     if not all(name.isprintable() and len(name) <= NAME_LENGTH for name in found.shapes):
@@ -52,7 +55,7 @@ def _raise_if_many(path: Path, tensors: int) -> None:
 def _read(path: Path) -> Tensors:
     with path.open("rb") as file:
         start = file.read(64)
-    # Eight bytes of length and JSON: before all else, since a length can look like anything.
+    # Eight bytes of length, then JSON: safetensors. Checked first, since a length can look like anything.
     if start[8:9] == b"{":
         return _safetensors(path)
     for beginning, what in NO_WEIGHTS.items():
@@ -70,7 +73,7 @@ def _read(path: Path) -> Tensors:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What this project wrote of a .safetensors file; empty for other files."""
+    """The metadata that this project wrote to a .safetensors file; empty for other files."""
     with path.open("rb") as file:
         if file.read(9)[8:] != b"{":
             return {}
@@ -78,7 +81,7 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def _views(tree: Any) -> dict[str, View]:
-    """The tensors of the first of PARTS that has any, else those at the top."""
+    """The tensors in the first of PARTS that has any, else those at the top."""
     parts = [tree.get(part) for part in PARTS] if isinstance(tree, Mapping) else []
     for part in (*parts, tree):
         if isinstance(part, Mapping):
@@ -89,7 +92,7 @@ def _views(tree: Any) -> dict[str, View]:
 
 
 def _settings(tree: Any) -> dict[str, Any]:
-    """The command line of the training run, where the file keeps it under `args`, as LlamaGen's do."""
+    """The command line of the training run, if the file keeps it under `args`, as those of LlamaGen do."""
     given = tree.get("args") if isinstance(tree, Mapping) else None
     return given.held if isinstance(given, Settings) else plain(given)
 
@@ -112,7 +115,7 @@ def _safetensors(path: Path) -> Tensors:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name).to(torch.float32) for name in names}
         except (SafetensorError, AttributeError, RuntimeError, TypeError, ValueError, OSError) as error:
-            # Kinds of numbers that PyTorch does not know.
+            # Among others, types of numbers that PyTorch does not know.
             raise DataError(f"{path} is damaged ({shown(error)}): download it again") from None
 
     return Tensors(shapes, chosen, {})

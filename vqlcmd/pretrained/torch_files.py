@@ -1,4 +1,4 @@
-"""Files that torch.save wrote, zipped (since PyTorch 1.6) or not: a pickle, and the numbers that it speaks of."""
+"""Files written by torch.save, zipped (since PyTorch 1.6) or not: a pickle, and the numbers that it refers to."""
 
 import math
 import os
@@ -17,21 +17,21 @@ from vqlcmd.runtime.errors import DataError, shown
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DIRECTORY_BYTES = 16 * 2**20
-"""Of a zip's table of contents, at most: some 200,000 entries, one for each tensor."""
+"""The largest table of contents of a zip: some 200,000 entries, one for each tensor."""
 
 SHARED = 4
-"""Times that a number of the file may stand in tensors, on the average: a few of them are tied, or one turned."""
+"""How often, on average, a number in the file may appear in tensors: a few of them are tied, or transposed."""
 
 
 class Pickled(NamedTuple):
-    """What a file holds, as dicts and lists with a View for each tensor, and a function that reads named views."""
+    """A file's content, as dicts and lists with a View for each tensor, and a function that reads views by name."""
 
     tree: Any
     read: Callable[[Mapping[str, View]], dict[str, Tensor]]
 
 
 def read_pickled(path: Path) -> Pickled:
-    """A file by torch.save, zipped or not. DataError where it is damaged, or asks for more."""
+    """Reads a file by torch.save, zipped or not. Raises DataError if it is damaged, or asks for more than data."""
     try:
         return _zipped(path) if zipfile.is_zipfile(path) else _legacy(path)
     except DataError:
@@ -71,14 +71,14 @@ def _zipped(path: Path) -> Pickled:
 
 
 def _raise_if_crowded(path: Path) -> None:
-    """DataError where the table of contents is large: Python makes objects of all of it before anything else."""
+    """Raises DataError if the table of contents is large: Python makes objects of all of it before anything else."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 2**16 - 2**10))
         end = file.read()
         found = end.rfind(b"PK\5\6")
         directory = int.from_bytes(end[found + 12 : found + 16], "little")
-        if directory == 2**32 - 1:  # Too large for four bytes: a larger record stands before this one.
+        if directory == 2**32 - 1:  # Too large for four bytes: a larger record (ZIP64) precedes this one.
             found = end.rfind(b"PK\6\6", 0, found)
             directory = int.from_bytes(end[found + 40 : found + 48], "little") if found >= 0 else size
     if directory > DIRECTORY_BYTES:
@@ -86,7 +86,7 @@ def _raise_if_crowded(path: Path) -> None:
 
 
 def _legacy(path: Path) -> Pickled:
-    """Pickles one after the other: a magic number, a version, the machine, the tree, the storages' keys; then these."""
+    """Pickles in a row: a magic number, a version, the machine, the tree, the storages' keys; then the storages."""
     starts: dict[str, int] = {}
     with path.open("rb") as file:
         if Unpickler(file, path).load() != LEGACY_MAGIC:
@@ -112,7 +112,7 @@ def _legacy(path: Path) -> Pickled:
 
 
 def _read_whole(file: IO[bytes], size: int) -> bytes:
-    """`size` bytes, or fewer where the file ends; asked for at once, a lie about the size would be allocated."""
+    """`size` bytes, or fewer if the file ends: reading a false size at once would allocate that much memory."""
     here = file.tell()
     left = file.seek(0, os.SEEK_END) - here
     file.seek(here)
@@ -130,7 +130,10 @@ def _tensor(view: View, data: bytes) -> Tensor:
 
 
 def _reader(path: Path, numbers: Callable[[Storage], bytes]) -> Callable[..., dict[str, Tensor]]:
-    """Views to tensors. DataError where the file is damaged, or where a run of numbers serves for several tensors."""
+    """A function from views to tensors.
+
+    It raises DataError if the file is damaged, or if tensors overlap far too much.
+    """
 
     def read(views: Mapping[str, View]) -> dict[str, Tensor]:
         by_storage: dict[Storage, list[str]] = {}

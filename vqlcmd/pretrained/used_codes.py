@@ -1,4 +1,4 @@
-"""A list of the codes in use, or a table of the token of each code, which its authors keep beside a checkpoint."""
+"""A list of the codes in use, or a table with the token of each code, which authors may publish beside a checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from vqlcmd.tokenizer.vqgan import MERGE
 from vqlcmd.tokens.record import parse_npy
 
 BYTES = 2**20
-"""Of such a file, at most: 65,536 numbers of 8 bytes are half of it."""
+"""The largest such file: 65,536 numbers of 8 bytes take half of it."""
 NUMPY = b"\x93NUMPY"
 WHOLE = ("<i8", "<i4", "<i2", "|i1", "<u2", "<u4", "<u8", "|u1")
 REMEDY = "name a list of used codes or a table of all, or null"
 
 Chosen = tuple[Architecture, dict[str, Tensor]]
-"""A tokenizer of which some codes are tokens."""
+"""The architecture and weights of a tokenizer with fewer tokens than the checkpoint has codes."""
 
 
 def read_codes(path: Path) -> Tensor:
-    """The whole numbers of a .npy file, or of a tensor by torch.save: int64 [any]. Nothing of the file is run.
+    """The whole numbers in a .npy file, or in a tensor by torch.save: int64 [n]. Nothing in the file is run.
 
-    ConfigError where it is missing, DataError where it is anything else.
+    Raises ConfigError if it is missing, and DataError if it is anything else.
     """
     if not path.is_file():
         raise ConfigError(
@@ -47,7 +47,10 @@ def read_codes(path: Path) -> Tensor:
 
 
 def chosen(architecture: Architecture, weights: Mapping[str, Tensor], values: Tensor, path: Path) -> Chosen:
-    """The tokenizer whose tokens are those of `values` of a file: of fewer codes than all a list, of all a table."""
+    """The tokenizer whose tokens `values` define: a table if there is one for each code, else a list of used codes.
+
+    `path` is the file that `values` come from, for messages.
+    """
     place = f"vqgan.used_codes is {path}, which"
     if len(values) == architecture.n_embed:
         return merged(architecture, weights, values, place)
@@ -55,9 +58,9 @@ def chosen(architecture: Architecture, weights: Mapping[str, Tensor], values: Te
 
 
 def listed(architecture: Architecture, weights: Mapping[str, Tensor], values: Tensor, place: str) -> Chosen:
-    """The tokenizer with the codes of a list alone, in their order: a latent takes the best of them.
+    """The tokenizer with the codes of a list only, in their order: a latent is quantized to the best of them.
 
-    DataError, which `place` begins, where these are no different codes.
+    Raises DataError, which begins with `place`, if `values` are not two or more different codes of the codebook.
     """
     codes = values.long()
     whole = values.ndim == 1 and torch.equal(codes.to(values.dtype), values)
@@ -74,9 +77,9 @@ def listed(architecture: Architecture, weights: Mapping[str, Tensor], values: Te
 
 
 def merged(architecture: Architecture, weights: Mapping[str, Tensor], table: Tensor, place: str) -> Chosen:
-    """The tokenizer whose best code of all becomes the token that the table has for it, decoded as its first code.
+    """The tokenizer that finds the best of all codes and gives the table's token for it, decoded as its first code.
 
-    DataError, which `place` begins, where tokens are not 0 to some number without a gap, or as many as codes.
+    Raises DataError, which begins with `place`, if the tokens are not 0, 1, 2, ... without a gap, or as many as codes.
     """
     found = table.unique()
     if len(found) == len(table):

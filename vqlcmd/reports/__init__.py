@@ -1,1 +1,1 @@
-"""What runs have made, for people to read: tables, one page of HTML, and what differs between runs."""
+"""Reports on what runs have made: tables, one page of HTML, and differences between runs."""

@@ -5,21 +5,21 @@ import math
 from collections.abc import Mapping, Sequence
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which most people can tell apart; then again, dashed."""
+"""Okabe and Ito's colours, which most people can tell apart; further lines have them again, dashed."""
 STYLES = ("-", "--", ":", "-.")
 
 Line = tuple[Sequence[float], Sequence[float]]
 
 
 def curves(title: str, lines: Mapping[str, Line]) -> str | None:
-    """An SVG of lines {label: (steps, values)} over the steps of a training; None where no value is a number."""
+    """An SVG of lines {label: (steps, values)} over the steps of a training; None if no value is finite."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     drawn = {label: line for label, line in lines.items() if any(math.isfinite(value) for value in line[1])}
     if not drawn:
         return None
-    # Text stays text, and no identifier is random.
+    # Text is written as text, not as outlines, and no identifier is random.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vqlcmd", "font.family": "sans-serif"}):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Several runs beside each other: what was varied, what came out, and whether the numbers compare at all."""
+"""Several runs side by side: what was varied, the results, and whether the numbers are comparable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,32 +29,32 @@ MEASURED_BY = (
     "heldout_blocks",
     "language_model",
 )
-"""Of the protocol, what two numbers must share to be compared."""
+"""Keys of the protocol on which two numbers must agree to be comparable."""
 UNSAID = {"precision": FLOAT32, "reference_precision": FLOAT32}
-"""What held where a protocol from before says nothing of it."""
+"""The values that held when a protocol was written without the key."""
 IN_A_LABEL = 3
-"""Parameters, at most; where more differ, a run goes by its name."""
+"""The most parameters in a label; if more differ, a run is labelled by its name."""
 LONGEST = 60
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, a label of each, and rows of {what: a text of each run}."""
+    """Runs, a label for each, and rows as {name: a text for each run}."""
 
     runs: tuple[Revision, ...]
     labels: tuple[str, ...]
-    """What was varied, as `drop 0.3`; no two are equal."""
+    """What was varied, such as `drop 0.3`; no two are equal."""
     varied: dict[str, list[str]]
-    """Parameters that differ; "-" where a run has none of that name."""
+    """Parameters that differ; "-" if a run does not have the parameter."""
     numbers: dict[str, list[str]]
-    """Numbers of samples, then of reconstructions."""
+    """Numbers of the samples, then of reconstructions or held-out text."""
     remarks: list[str]
 
 
 def compare(runs: Sequence[Revision]) -> Comparison:
-    """What differs between `runs`, of which the first is the one that others are compared with.
+    """What differs between `runs`; the first one is what the others are compared with.
 
-    ConfigError where their tokens stand for different things.
+    Raises ConfigError if the tokens of some stand for something else than those of the first.
     """
     other = [run for run in runs if run.domain != runs[0].domain]
     if other:
@@ -65,7 +65,7 @@ def compare(runs: Sequence[Revision]) -> Comparison:
     keys = dict.fromkeys(key for run in runs for key in run.params)
     varied = {key: [run.params.get(key) for run in runs] for key in keys}
     varied = {key: values for key, values in varied.items() if any(value != values[0] for value in values[1:])}
-    # What another version does not know was not varied: last.
+    # Parameters that some version does not know were not varied, and come last.
     known = [key for key in varied if all(key in run.params for run in runs)]
     varied = dict.fromkeys([*known, *varied])
     counted = [key for key in known if key.rpartition(".")[2] not in HOW_IT_RUNS]
@@ -94,7 +94,7 @@ def _numbers(runs: Sequence[Revision]) -> dict[str, list[str]]:
     generated = [{name: value for name, value, _ in rows} for rows in each]
     beside = "held-out text" if runs[0].domain == "text" else "reconstructions"
     targets = [{f"{name} of {beside}": value for name, _, value in rows if value} for rows in each]
-    # Whatever else was measured, also in another domain.
+    # Whatever else was measured, in any domain.
     others = [
         {key: as_text(value) for key, value in run.evaluate.items() if isinstance(value, int | float) and key != "nfe"}
         for run in runs
@@ -105,7 +105,7 @@ def _numbers(runs: Sequence[Revision]) -> dict[str, list[str]]:
 
 
 def _remarks(runs: Sequence[Revision]) -> list[str]:
-    """What speaks against comparing the numbers, or the pictures."""
+    """Reasons not to compare the numbers, or the pictures."""
     protocols = [next((made for made in run.protocol if made.get("of") == "samples"), {}) for run in runs]
     remarks = [
         f"{run.name} has no protocol: nobody knows how its numbers were measured"

@@ -1,4 +1,4 @@
-"""Tokens -> pictures, by the tokenizer that lies in data/: samples with classes in columns, and reconstructions."""
+"""Tokens -> pictures, by the tokenizer in data/: samples with classes in columns, and reconstructions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +24,9 @@ BATCH = 16
 
 @torch.no_grad()
 def draw(tokens_BN: Tensor, labels: Tensor | None, header: Mapping[str, Any], path: Path) -> None:
-    """A PNG of the samples, as metrics/grid.png shows them. `header`: of the training tokens.
+    """Writes a PNG of the samples, like metrics/grid.png. `header` is that of the training tokens.
 
-    DataError where data/vqgan.safetensors is missing or another than that of the tokens.
+    Raises DataError if data/vqgan.safetensors is missing, or is not the tokenizer of the tokens.
     """
     names = header["classes"]
     captions = None if labels is None else [names[label] for label in labels.tolist()]
@@ -36,7 +36,7 @@ def draw(tokens_BN: Tensor, labels: Tensor | None, header: Mapping[str, Any], pa
 
 @torch.no_grad()
 def reconstructions(header: Mapping[str, Any], path: Path) -> None:
-    """A PNG of images above what the tokenizer makes of them, as metrics/reconstructions.png. DataError as above."""
+    """Writes a PNG of images above their reconstructions, like metrics/reconstructions.png. DataError as above."""
     tokenizer = _tokenizer(header)
     images, labels = shards.read_previews(paths.TOKENS)
     tokens_BN = torch.cat([tokenizer.encode(to_float(part.to(device()))) for part in images.split(BATCH)])

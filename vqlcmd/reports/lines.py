@@ -1,4 +1,4 @@
-"""Samples as tokens -> a picture with a line for each, by the vocabulary that lies in data/."""
+"""Samples as tokens -> a picture with a line of text for each, by the vocabulary in data/."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,9 @@ from vqlcmd.text import vocabulary
 
 
 def draw(tokens_BN: Tensor, labels: Tensor | None, header: Mapping[str, Any], path: Path) -> None:
-    """A PNG of the samples. `header`: of the training tokens.
+    """Writes a PNG of the samples. `header` is that of the training tokens.
 
-    DataError where data/vocabulary.json is missing or another than that of the tokens.
+    Raises DataError if data/vocabulary.json is missing, or is not the vocabulary of the tokens.
     """
     symbols = vocabulary.load(paths.VOCABULARY)
     belongs.check_belong(belongs.tokenizer(paths.VOCABULARY), belongs.tokens(paths.TOKENS, header))

@@ -1,4 +1,4 @@
-"""One offline file of HTML for one run or several: pictures and curves are inside, and nothing is loaded."""
+"""One offline HTML file for one run or several: pictures and curves are embedded, and nothing is loaded."""
 
 import base64
 import json
@@ -19,13 +19,13 @@ PANELS = {
     "embedding norm and distances": ("embedding_norm", "embedding_distance", "embedding_distance_min"),
     "embedding rank": ("embedding_rank",),
 }
-"""Of one run: columns of metrics/train.tsv over each other, as in dvc.yaml."""
+"""For one run: the columns of metrics/train.tsv in each panel, as in dvc.yaml."""
 COMPARED = ("loss", "heldout_loss", "ce_0.5", "embedding_norm", "embedding_distance_min", "embedding_rank")
-"""Of several runs: a panel each, with a line for each run."""
+"""For several runs: a panel for each of these columns, with a line for each run."""
 
 
 TEXTS = 20
-"""Samples of text, at most."""
+"""The most samples of text on a page."""
 CAUTION = {
     "images": "A name ends in the network behind it; numbers of another network, other weights or another number of "
     "images do not compare. Reconstructions are real images through the tokenizer: about what a perfect model would "
@@ -33,17 +33,17 @@ CAUTION = {
     "text": "A name that ends in proxy is by a language model of the training text; numbers by another one, or of "
     "another text or number of blocks, do not compare. Held-out text is about what a perfect model would reach.",
 }
-"""`domain` in params.yaml to what a reader of its numbers has to know."""
+"""{`domain` in params.yaml: what a reader of the numbers has to know}."""
 
 
 def check_ending(html: Path | None) -> None:
-    """ConfigError where a page would not be what its name says; before it is made."""
+    """Raises ConfigError, before a page is made, if its name does not end in .html or .htm."""
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{html} does not end in .html, which the page will be: change its ending")
 
 
 def write_report(run: Revision, stale: Sequence[str], path: Path) -> None:
-    """The page of one run. `stale`: what is not of the present parameters, a line each."""
+    """Writes the page of one run. `stale` has a line for each thing that does not belong to the present parameters."""
     columns = {row: (generated, reconstructed) for row, generated, reconstructed in run.numbers()}
     charts = {
         title: curves(title, {name: (run.curves["step"], run.curves[name]) for name in names if name in run.curves})
@@ -65,7 +65,7 @@ def write_report(run: Revision, stale: Sequence[str], path: Path) -> None:
 
 
 def write_comparison(made: Comparison, path: Path) -> None:
-    """The page of several runs: grids of one picture stand beside each other."""
+    """Writes the page of several runs, with pictures of the same kind side by side."""
     lines = dict(zip(made.labels, made.runs, strict=True))
     charts = {
         name: curves(

@@ -16,7 +16,7 @@ from vqlcmd.runtime.errors import ConfigError, DataError, shown
 from vqlcmd.runtime.yaml_file import parse_yaml
 
 WORKSPACE = "workspace"
-"""The name of what lies here, whether committed or not."""
+"""The name of the working tree, whether it is committed or not."""
 PICTURES = {
     "grid.png": "samples, classes in columns",
     "reconstructions.png": "real images above their reconstructions by the VQGAN",
@@ -25,18 +25,18 @@ PICTURES = {
     "schedule.png": "the noise schedule",
 }
 MEASURES = ("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest")
-"""How the names begin of numbers that samples and reconstructions have in metrics/evaluate.json."""
+"""Prefixes of the numbers in metrics/evaluate.json that samples and reconstructions have."""
 TOKENIZER = ("psnr", "ssim", "perceptual", "codes_used")
-"""Of metrics/vqgan.json, where the tokenizer was fitted here."""
+"""Numbers of metrics/vqgan.json, which it has if the tokenizer was trained here."""
 LIMIT = 0.5
-"""Share of the samples' FID that reconstructions have where the tokenizer holds the model back."""
+"""The tokenizer is the limit if the FID of reconstructions is more than this fraction of the samples'."""
 
 Fetch = Callable[[Path], bytes | None]
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A run by the files it left; what it did not leave is empty."""
+    """A run as the files that it left; what it did not leave is empty."""
 
     name: str
     params: dict[str, Any]
@@ -46,11 +46,11 @@ class Revision:
     bound: dict[str, Any]
     protocol: list[dict[str, Any]]
     curves: dict[str, list[float]]
-    """{column of metrics/train.tsv: its values}; NaN where there is none."""
+    """{column of metrics/train.tsv: its values}; NaN where the file has no number."""
     pictures: dict[str, bytes]
-    """{name of PICTURES: PNG}."""
+    """{file name of PICTURES: PNG}."""
     samples: list[str]
-    """Of text: some samples."""
+    """For text: some samples."""
 
     @property
     def domain(self) -> str:
@@ -59,18 +59,18 @@ class Revision:
 
     @property
     def target(self) -> str:
-        """What samples are measured beside, in a word."""
+        """What samples are compared with, in one word."""
         return "held-out" if self.domain == "text" else "reconstructed"
 
     def numbers(self) -> list[tuple[str, str, str]]:
-        """(metric, of samples, of what they are measured beside) as text."""
+        """(metric, value of the samples, value of what they are compared with) for each metric, as text."""
         if self.domain == "text":
             return list(_text_numbers(self.evaluate, self.bound))
         tokenizer = [(name, "", as_text(self.vqgan[name])) for name in TOKENIZER if name in self.vqgan]
         return [*tokenizer, *_numbers(self.evaluate, self.bound)]
 
     def limits(self) -> list[str]:
-        """A line for each FID of which the tokenizer alone makes more than `LIMIT`, and what to turn."""
+        """A line for each FID of which the tokenizer alone makes more than `LIMIT`, with what to change."""
         knobs = "another `vqgan.checkpoint`, or train on from it with `vqgan.init`"
         if self.params.get("vqgan.checkpoint") is None:
             knobs = "more tokens (one entry of `vqgan.ch_mult` less), `vqgan.n_embed` or `vqgan.fit.steps`"
@@ -84,16 +84,17 @@ class Revision:
         ]
 
     def notes(self) -> list[str]:
-        """What holds the run back, why a number is null, and what to be careful with."""
+        """What limits the run, why a number is null, and what to be careful with."""
         named = [*self.evaluate.items(), *self.bound.items()]
         nulls = [f"no {name.removesuffix('_null')}: {reason}" for name, reason in named if name.endswith("_null")]
         return [*self.limits(), *nulls, *(f"note: {note}" for note in self.evaluate.get("notes", []))]
 
 
 def read(name: str = WORKSPACE) -> Revision:
-    """What a commit, branch, tag or experiment left, by its name, or what lies here. One line where there is none.
+    """What a commit, branch, tag or experiment left, by its name; by default, what is in the working tree.
 
-    ConfigError where the name is none of this repository, DataError where a file is damaged or there are no metrics.
+    Raises ConfigError if the repository has nothing of this name, and DataError if a file is damaged or there are no
+    metrics.
     """
     fetch = _here if name == WORKSPACE else _committed(name)
     found = Revision(
@@ -113,7 +114,7 @@ def read(name: str = WORKSPACE) -> Revision:
 
 
 def as_text(value: Any) -> str:
-    """A number in four digits; nothing for none."""
+    """A float with four significant digits, any other value as it prints; "" for None."""
     if value is None or isinstance(value, bool):
         return "" if value is None else str(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -154,12 +155,12 @@ def _committed(name: str) -> Fetch:
             f"them, and `{WORKSPACE}` is what lies here"
         )
     at = commit.decode().strip()
-    # Relative, since a pipeline may lie in a folder of a repository.
+    # Relative, since a pipeline may be in a sub-folder of a repository.
     return lambda path: _git("show", f"{at}:./{path.as_posix()}")
 
 
 def _experiment(name: str) -> bytes | None:
-    """DVC keeps experiments as refs/exps/AB/CDEF.../NAME."""
+    """The commit of an experiment: DVC keeps experiments as refs/exps/AB/CDEF.../NAME."""
     listed = (_git("for-each-ref", "refs/exps", "--format=%(objectname) %(refname)") or b"").decode().splitlines()
     found = [line.split(" ", 1)[0] for line in listed if line.rsplit("/", 1)[-1] == name]
     return found[-1].encode() if found else None

@@ -1,4 +1,4 @@
-"""What in metrics/ and data/ is older than the parameters and data that lie here now, a line for each."""
+"""What in metrics/ and data/ is older than the present parameters and data, one line each."""
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -17,14 +17,14 @@ from vqlcmd.runtime.safetensors_file import read_about
 from vqlcmd.tokens.header import read_header
 
 MADE_BY = {"evaluate": "evaluate.json", "bound": "bound.json", "figures": "the pictures"}
-"""What a stage leaves in metrics/, whose origin it notes."""
+"""{stage: what it leaves in metrics/} for the stages that record what this was made from."""
 HOW_IT_RUNS = ("batch_size", "save_every", "sample_every", "logger", "shard_images", "skip_broken")
-"""Parameters, in whichever section, that no number depends on but by rounding."""
+"""Parameters, in whichever section, that change numbers by rounding at most."""
 AT_MOST = 3
 
 
 def stale() -> Iterator[str]:
-    """A line for each thing in metrics/ and data/ that was not made from what lies in data/ and params.yaml now."""
+    """Yields a line for each thing in metrics/ and data/ that was not made from the present data/ and params.yaml."""
     params = load_params()
     places: dict[str, Path] = {
         "tokenizer": paths.VQGAN,
@@ -61,7 +61,7 @@ def stale() -> Iterator[str]:
 
 
 def older(stage: str, file: str, here: Mapping[str, Artefact], params: RunParams) -> Iterator[str]:
-    """Lines on what a stage left in metrics/ where it is not of the artefacts and parameters that are here."""
+    """Yields lines about what a stage left in metrics/ if it does not match the present artefacts and parameters."""
     path = paths.ORIGIN / f"{stage}.json"
     what = f"metrics/{file}" if file.endswith(".json") else f"metrics/*.png ({file})"
     if not path.is_file():
@@ -82,7 +82,7 @@ def older(stage: str, file: str, here: Mapping[str, Artefact], params: RunParams
 
 
 def _said(name: str, path: Path) -> tuple[Any, ...]:
-    """What an artefact says of itself, as its function in `belongs` takes it."""
+    """What an artefact's file says about it, as arguments of the artefact's function in `belongs`."""
     if name == "tokenizer":
         return ()
     if name in ("tokens", "samples"):
@@ -91,13 +91,13 @@ def _said(name: str, path: Path) -> tuple[Any, ...]:
 
 
 def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[Any, Any]:
-    """What an artefact says about the parameters that made it, and the same ones as they are now."""
+    """The parameters that an artefact says it was made from, and the same ones as they are now."""
     now = params.model_dump(mode="json")
     if name == "tokenizer":
         origin = about.get("provenance", {})
         settings = origin.get("settings", {})
         if settings and "fit" not in settings:
-            # Of a file that was taken; a digest that has been set since then is that of the file, or a change.
+            # A given file, not a trained tokenizer. A digest set since in params.yaml is its own, or a change.
             return {"vqgan": settings | {"sha256": origin["sha256"]}}, {
                 "vqgan": params.vqgan.taken() | {"sha256": params.vqgan.sha256 or origin["sha256"]}
             }
@@ -120,7 +120,7 @@ def _parameters(name: str, about: Mapping[str, Any], params: Params) -> tuple[An
 
 
 def changed(then: Any, now: Any) -> str:
-    """The parameters of `then` that are others now, in a few words; nothing for none."""
+    """The parameters in `then` whose values are different now, in a few words; "" if there are none."""
     current = differences({}, now)
     found = {
         key: (value, current.get(key))

@@ -1,4 +1,4 @@
-"""The last run's metrics on text, beside those of held-out text, and a line for each that is older than the data."""
+"""The last run's metrics on text beside those of held-out text, and a line for each that is older than the data."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -19,13 +19,13 @@ from vqlcmd.text import corpus
 from vqlcmd.tokens.header import read_header
 
 SHOWN = 8
-"""Samples on the terminal."""
+"""Samples that are printed on the terminal."""
 
 
 def print_report(html: Path | None = None) -> None:
-    """The tables of metrics/, some samples, and what was not made from the parameters and data that are here.
+    """Prints the metrics, some samples, and what was not made from the present parameters and data.
 
-    `html`: a page of all that, beside.
+    `html`: also writes all of that as a page.
     """
     page.check_ending(html)
     found = read_json(paths.METRICS / "evaluate.json", "`dvc repro` makes it")
@@ -64,7 +64,7 @@ def print_report(html: Path | None = None) -> None:
 
 
 def stale() -> Iterator[str]:
-    """A line for each thing in metrics/ and data/ that was not made from what lies in data/ and params.yaml now."""
+    """Yields a line for each thing in metrics/ and data/ that was not made from the present data/ and params.yaml."""
     params = load_text()
     places = {
         "tokenizer": paths.VOCABULARY,

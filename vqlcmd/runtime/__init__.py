@@ -1,1 +1,1 @@
-"""How a stage runs, never what comes out: errors, files, processes, resumption."""
+"""How a stage runs, not what it computes: errors, files, processes, resumption."""

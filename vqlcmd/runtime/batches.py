@@ -1,4 +1,4 @@
-"""One loop for the stages that work through images: dealt out to processes, collected by the first, resumed."""
+"""One loop for the stages that work through images: split among processes, collected by the first, resumable."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,35 +15,35 @@ U = TypeVar("U")
 
 
 class Collector(Protocol[T]):
-    """What process 0 makes of the batches, which it gets in the order of the list."""
+    """What process 0 does with the batches, which it receives in order."""
 
     seconds_between_saves: float
 
     def add(self, piece: T) -> None:
-        """Take the next batch."""
+        """Takes the next batch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was taken."""
+        """Everything that was taken so far."""
         ...
 
     def load_state_dict(self, saved: dict[str, Any]) -> bool:
-        """Go on from there; False where that cannot be, and nothing was taken over."""
+        """Goes on from a saved state; returns False, with nothing taken over, if that is impossible."""
         ...
 
     def wants_saving(self, finished: bool) -> bool:
-        """Whether to save now, whatever the time. `finished`: this was the last batch."""
+        """Whether to save now, regardless of the time. `finished`: this was the last batch."""
         ...
 
 
 class Local(Protocol):
-    """What every process keeps of its own batches, and no message carries before a state is saved."""
+    """What every process keeps of its own batches, and sends to process 0 only when a state is saved."""
 
     def state_dict(self) -> Any:
-        """All that was taken."""
+        """Everything that was kept so far."""
         ...
 
     def load_state_dict(self, saved: list[Any]) -> None:
-        """Go on from what each process of the stopped run had kept, which may have been more or fewer of them."""
+        """Goes on from what each process of the stopped run had kept, however many processes there were."""
 
 
 def collect(
@@ -56,15 +56,15 @@ def collect(
     local: Local | None = None,
     unit: str = "images",
 ) -> None:
-    """Work through 0 .. total - 1 of `unit` in batches of `each`, from the start or from where the same run stopped.
+    """Works through 0 .. total - 1 of `unit` in batches of `each`, from the start or from where the same run stopped.
 
-    `pieces(first)` makes this process's batches of those from `first` on: numbers r, r + W, ... of W processes, and may
-    leave in `local` what process 0 need not see of each. Raises Interrupted once a stop is asked for and the state is
-    saved.
+    `pieces(first)` yields this process's batches of the units from `first` on: batches r, r + W, ... for process r of
+    W. It may leave in `local` what process 0 need not see of each. Raises Interrupted once a stop was asked for and the
+    state is saved.
     """
     saved = state.load() if rank() == 0 else None
     if saved and local is not None and "local" not in saved:
-        saved = None  # of a version in which process 0 kept everything
+        saved = None  # saved by a version in which process 0 kept everything
     done = broadcast_object(saved["done"] if saved and collector.load_state_dict(saved["collected"]) else 0)
     if local is not None and done:
         local.load_state_dict(broadcast_object(saved["local"] if saved else []))

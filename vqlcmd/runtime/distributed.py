@@ -1,4 +1,4 @@
-"""Many processes, or one: helpers that do nothing where there is one."""
+"""Helpers for several processes, which do nothing if there is only one."""
 
 import os
 import warnings
@@ -25,44 +25,44 @@ def world() -> int:
 
 
 def device() -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
+    """This process's GPU if there is one, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 
 
 def start() -> None:
-    """Join the group that the environment describes (torchrun's variables); nothing to do for one process."""
+    """Joins the process group that torchrun's variables describe; does nothing for a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if torch.cuda.is_available():
             torch.cuda.set_device(device())
-        # Tensors of a GPU go through NCCL, what process 0 collects through gloo.
+        # Tensors on GPUs go through NCCL, and what process 0 collects goes through gloo.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def stop() -> None:
-    """Leave the group."""
+    """Leaves the process group."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def barrier() -> None:
-    """Wait for all processes."""
+    """Waits for all processes."""
     if world() > 1:
         distributed.barrier()
 
 
 def rank_slice(size: int) -> slice:
-    """The rows of a batch of `size` that are this process's. ConfigError when it cannot be shared out evenly."""
+    """The rows of a batch of `size` that belong to this process. Raises ConfigError if it cannot be split evenly."""
     if size % world():
         raise ConfigError(f"train.batch_size {size} must be a multiple of the {world()} processes: change one of them")
     return slice(size // world() * rank(), size // world() * (rank() + 1))
 
 
 def average(values: Iterable[Tensor]) -> None:
-    """Replace each of a few small tensors by its mean over processes, in one message, added in the order of ranks.
+    """Replaces each of a few small tensors by its mean over processes, in one message, added in the order of ranks.
 
-    So a value does not depend on what travels with it, as it would by a ring's partial sums.
+    So a value does not depend on the tensors that are sent with it, as it would with the partial sums of a ring.
     """
     if world() > 1:
         values = list(values)
@@ -75,28 +75,28 @@ def average(values: Iterable[Tensor]) -> None:
 
 
 def data_parallel(module: nn.Module, *, accumulates: bool) -> nn.Module:
-    """`module`, whose gradients are means over processes after `backward`, sent while it runs; itself for one process.
+    """`module`, whose `backward` averages gradients over processes while it runs; the same module for one process.
 
     `accumulates`: whether a step has several backward passes, all but the last under `local_gradients`.
     """
     if world() == 1:
         return module
     with warnings.catch_warnings():
-        # Newer versions of PyTorch say that this option has a new name, which older versions do not know.
+        # Newer versions of PyTorch warn that this option has a new name, which older versions do not know.
         warnings.simplefilter("ignore", FutureWarning)
-        # A static graph loses gradients under no_sync: PyTorch's pull request 187732. Buffers are the module's affair.
+        # A static graph loses gradients under no_sync: PyTorch's pull request 187732. Buffers are left to the module.
         return nn.parallel.DistributedDataParallel(
             module, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=not accumulates
         )
 
 
 def local_gradients(module: nn.Module) -> AbstractContextManager[None]:
-    """Inside, gradients add up on their process, for a later `backward` to send."""
+    """Inside, gradients add up on each process, and a later `backward` sends them."""
     return module.no_sync() if isinstance(module, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether any process says so."""
+    """Whether `flag` is true on any process."""
     if world() == 1:
         return flag
     seen = torch.tensor(int(flag), device=device())
@@ -105,7 +105,10 @@ def any_rank(flag: bool) -> bool:
 
 
 def any_rank_later(ask: Callable[[], bool]) -> Callable[[], bool]:
-    """Whether any process says so, for a later call: several are asked now, and answer while their devices work."""
+    """Like `any_rank` for `ask()`, but returns at once, with a function that gives the answer.
+
+    The processes are asked now, and answer while their devices work.
+    """
     if world() == 1:
         return ask
     # On the CPU, so that neither the question nor the answer waits for a GPU.
@@ -121,7 +124,7 @@ def any_rank_later(ask: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def broadcast_object(value: T) -> T:
-    """What process 0 has, on every process."""
+    """The `value` of process 0, on every process."""
     if world() == 1:
         return value
     held = [value]
@@ -130,7 +133,7 @@ def broadcast_object(value: T) -> T:
 
 
 def gather(value: T) -> list[T]:
-    """What every process has, in the order of their numbers, on process 0; an empty list on the others."""
+    """The values of all processes in the order of ranks, on process 0; an empty list on the others."""
     if world() == 1:
         return [value]
     everyone: list[T] = [value] * world()
@@ -139,9 +142,9 @@ def gather(value: T) -> list[T]:
 
 
 def in_order(parts: Iterator[T], total: int) -> Iterator[list[T]]:
-    """Of `total` pieces of work, of which process r of W does numbers r, r + W, ...: W at a time, on process 0.
+    """Yields `total` pieces of work in order on process 0, W at a time; process r of W does numbers r, r + W, ...
 
-    `parts` makes this process's pieces, one by one. Process 0 gets them by number, the others empty lists.
+    `parts` yields this process's pieces, one by one. The other processes get empty lists.
     """
     for first in range(0, total, world()):
         mine = [next(parts)] if first + rank() < total else []

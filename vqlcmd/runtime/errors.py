@@ -1,4 +1,4 @@
-"""What the user gave wrong: shown as one line, exit status 1, no traceback."""
+"""Errors that the user can fix, shown as one line with exit status 1 and no traceback, and ends of a run."""
 
 import reprlib
 
@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A parameter is unknown, missing, mistyped, out of range, or impossible beside another one."""
+    """A parameter is unknown, missing, mistyped, out of range, or impossible in combination with another one."""
 
 
 class DataError(UserError):
@@ -23,22 +23,22 @@ class Interrupted(Exception):  # noqa: N818  (no error)
 
 
 class Diverged(Exception):  # noqa: N818
-    """What the numbers did: a loss term stopped being one."""
+    """The training has diverged: a loss term is not finite."""
 
 
 LONGEST_SHOWN = 120
 LONGEST_LINE, MOST_LINES = 10_000, 100
-"""Of a whole message: twenty pictures that cannot be read, with the reason for each, are some 8,000 characters."""
+"""Limits of a whole message: twenty pictures that cannot be read, with their reasons, take some 8,000 characters."""
 
 
 def shown(value: object, at_most: int = LONGEST_SHOWN) -> str:
-    """`value` as text for one line of a message: at most `at_most` characters, and none that a terminal would obey.
+    """`value` as text for one line of a message: at most `at_most` characters, all of them printable.
 
-    White space is one blank, what is not printable stands as its escape; of what is too long the middle is left out.
+    White space becomes single blanks, unprintable characters become escapes, and the middle of a long text is left out.
     """
     text = str(value)
     if len(text) > 8 * at_most:
-        # Cut first: escaping what somebody has made a megabyte long would take a while.
+        # Cut first, since escaping a text of a megabyte would take a while.
         text = f"{text[: 4 * at_most]}{text[-4 * at_most :]}"
     text = "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in " ".join(text.split())
@@ -49,12 +49,12 @@ def shown(value: object, at_most: int = LONGEST_SHOWN) -> str:
 
 
 def message(error: Exception) -> str:
-    """What an error says, for a terminal: as `shown`, line by line, since of parameters several may be wrong."""
+    """The message of an error for a terminal, each line as in `shown`. Wrong parameters have a line each."""
     return "\n".join(shown(line, LONGEST_LINE) for line in str(error).split("\n")[:MOST_LINES])
 
 
 def shown_repr(value: object) -> str:
-    """`repr` in one printable line: nested values and long ones, whose own would never end, are cut."""
+    """`repr` in one printable line; nested and long values, whose own might never end, are cut."""
     try:
         return shown(_SHORT.repr(value))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files that are written whole or not at all."""
 
 import csv
 import glob
@@ -23,12 +23,12 @@ _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A side file to write to; it takes the place of `path` once the block ends well, and is removed otherwise."""
+    """Yields a side file to write to; it replaces `path` once the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
         if _abandoned(left, path):
             left.unlink(missing_ok=True)
-    # The ending stays, because some writers choose a format by it.
+    # The extension stays, because some writers choose a format by it.
     side = path.with_name(f".{path.stem}.{_HOST}.{os.getpid()}{path.suffix}")
     try:
         with writing(path, side):
@@ -48,7 +48,7 @@ def _abandoned(side: Path, path: Path) -> bool:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Put what is in `source` in the place of the folder `target`, whole or not at all; `source` stays."""
+    """Replaces the folder `target` by the contents of `source`, whole or not at all; `source` stays."""
     side = target.with_name(f".{target.name}.partial")
     shutil.rmtree(side, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,28 +58,28 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """One more name for the file `source`, or a copy where the file system has no hard links."""
+    """Makes `target` a hard link to the file `source`, or a copy if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
-        # Another file system, too.
+        # Also if the target is on another file system.
         shutil.copy2(source, target)
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """The SHA-256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: dict[str, Any] | list[Any]) -> None:
-    """JSON with sorted keys and six significant digits; NaN and infinities, which are not JSON, become null."""
+    """Writes JSON with sorted keys and six significant digits; NaN and infinities, which are not JSON, become null."""
     with atomic_write(path) as side:
         side.write_text(json.dumps(_plain(values), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_tsv(path: Path, rows: list[dict[str, float]]) -> None:
-    """Rows of figures as tab-separated values, six significant digits, columns in order of first appearance."""
+    """Writes rows of numbers as tab-separated values: six significant digits, columns in order of first appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write(path) as side, side.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")

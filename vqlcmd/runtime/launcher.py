@@ -1,4 +1,4 @@
-"""A stage as one process or several: errors in one line, exit codes, interruption, and no orphans.
+"""Runs a stage in one process or several: errors in one line, exit codes, interruption, and no orphans.
 
 Exit codes: 0 done, 1 the user's error or a failed worker, 130 interrupted (training and sampling save their state).
 """
@@ -23,16 +23,16 @@ from vqlcmd.runtime.errors import Diverged, Interrupted, UserError, message, sho
 
 INTERRUPTED = 130
 EXIT_REPORTED = 3
-"""From a worker to its launcher: the error has been printed."""
+"""The exit code by which a worker tells its launcher that the error has been printed."""
 EXIT_PEER_LOST = 4
-"""From a worker to its launcher: another one is gone."""
+"""The exit code by which a worker tells its launcher that another worker is gone."""
 SECONDS_TO_STOP = 60.0
 SECONDS_FOR_THE_FIRST = 2.0
 PEER_LOST = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|nccl.*remote", re.IGNORECASE)
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|cannot allocate memory", re.IGNORECASE)
-"""What PyTorch says on a GPU, on a CPU, and under Windows."""
+"""PyTorch's messages on a GPU, on a CPU, and under Windows."""
 WORKER_LOST = re.compile(r"^DataLoader worker \(pid.*(killed by signal: (Killed|Bus error)|exited unexpectedly)")
-"""What PyTorch says where the kernel has ended one of its processes, or shared memory is full."""
+"""PyTorch's message if the kernel has killed one of its processes, or if shared memory is full."""
 KNOBS = {
     "vqgan": "lower vqgan.fit.batch_size, or set VQLCMD_WORKERS=0",
     "tokenize": "lower tokenize.batch_size, or set VQLCMD_WORKERS=0",
@@ -48,13 +48,13 @@ KNOBS = {
     "text.reference": "lower reference.proxy.batch_size or reference.batch_size, or leave xz and ppmd out",
     "text.evaluate": "lower sample.count or evaluate.batch_size: copied runs take 1 kB a token of the samples",
 }
-"""What to turn where a stage has no memory left."""
+"""{stage: what to change if it runs out of memory}."""
 
 
 def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
-    """Call `run` of stages/`stage`.py here, or, if `parallel`, in as many processes as asked for; gives the exit code.
+    """Calls `run` of stages/`stage`.py, if `parallel` in as many processes as asked for; returns the exit code.
 
-    Started by somebody's torchrun, it joins the group; of a stage that is not parallel, process 0 does all the work.
+    A process started by torchrun joins its group; in a stage that is not parallel, process 0 does all the work.
     """
     first = os.environ.get("RANK", "0") == "0"
     try:
@@ -72,7 +72,7 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
             distributed.stop()
     except (UserError, Diverged) as error:
         if not first:
-            # Mostly all processes see the same error, and the first one's end is the others'.
+            # Usually all processes see the same error: process 0 prints it, and its end ends the others.
             time.sleep(SECONDS_FOR_THE_FIRST)
         rank = "" if first else f", process {os.environ['RANK']}"
         print(f"{stage}{rank}: {message(error)}", file=sys.stderr)
@@ -88,14 +88,14 @@ def main(stage: str, run: Callable[[], None], *, parallel: bool) -> int:
         if line is not None:
             print(f"{stage}: {line}", file=sys.stderr)
             return EXIT_REPORTED if "VQLCMD_LAUNCHER" in os.environ else 1
-        # What gloo and NCCL raise where the other end of a message has died; who died has more to say.
+        # gloo and NCCL raise this if another process has died, whose own error says more.
         if "VQLCMD_LAUNCHER" in os.environ and PEER_LOST.search(str(error)):
             return EXIT_PEER_LOST
         raise
 
 
 def of_memory(error: Exception, remedy: str) -> str | None:
-    """What a user reads where memory ran out, of whatever kind the error is; None for other errors."""
+    """What a user reads if memory ran out, whatever the type of the error; None for other errors."""
     without = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     if without or NO_MEMORY.search(str(error)):
         return f"out of memory ({shown(str(error) or type(error).__name__, 200)}); {remedy}"
@@ -121,16 +121,16 @@ def _work(stage: str, run: Callable[[], None]) -> int:
 
 @contextmanager
 def graceful() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether the user has asked to stop; asking again, a second later, stops at once."""
+    """Yields a function that says whether the user has asked to stop; asking again, a second later, stops at once."""
     asked: list[float] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        # A batch system signals the whole group, and the launcher passes its own signal on: two that mean one.
+        # A batch system signals the whole group, and the launcher passes its own signal on: two for one request.
         if asked and time.monotonic() - asked[0] > 1:
             _raise_interrupt(number, frame)
         asked.append(time.monotonic())
 
-    # A SIGINT that is ignored belongs to a launcher, which sends SIGTERM.
+    # If SIGINT is ignored, a launcher handles it and sends SIGTERM.
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, ask) for number in numbers}
     try:
@@ -150,7 +150,7 @@ def _processes() -> int:
 
 
 def _launch(module: str, count: int) -> int:
-    """Start `count` workers, wait for all, and end the others when one fails."""
+    """Starts `count` workers, waits for all, and ends the others if one fails; returns the exit code."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -186,7 +186,10 @@ def _launch(module: str, count: int) -> int:
 
 
 def _end(workers: list[subprocess.Popen[bytes]], module: str) -> int:
-    """One worker ended with an error or an interruption: let the others follow, then make them."""
+    """Ends all workers after one has failed or was interrupted; returns the exit code.
+
+    After an interruption the others get time to stop by themselves.
+    """
     failed = [worker for worker in workers if worker.poll()]
     first = next((worker for worker in failed if worker.returncode != EXIT_PEER_LOST), failed[0])
     interrupted = first.returncode in (INTERRUPTED, -signal.SIGTERM)

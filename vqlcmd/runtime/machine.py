@@ -1,4 +1,4 @@
-"""What a machine can be asked for and changes no result beyond rounding: glibc keeps freed pages; compilation."""
+"""Machine settings that change no result beyond rounding: glibc keeps freed pages; networks are compiled."""
 
 import ctypes
 import os
@@ -13,15 +13,15 @@ import torch
 from vqlcmd.runtime import paths
 
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
-"""PyTorch's variable, read when it compiles."""
-# Of glibc's malloc.h.
+"""PyTorch's variable for the folder of compiled code, read when it compiles."""
+# From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def disable_malloc_trim() -> None:
-    """Let this process keep what it frees, where it has glibc: pages that go back to the kernel come back as faults.
+    """Makes glibc, if there is one, keep freed pages: those returned to the kernel come back as page faults.
 
-    By default every large tensor is such a case. The process holds on to the most that it ever took.
+    By default, the pages of every large tensor are returned. Now the process keeps the most memory that it ever took.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -30,15 +30,15 @@ def disable_malloc_trim() -> None:
 
 
 def autocast(device: str, *, enabled: bool) -> AbstractContextManager[Any]:
-    """torch.autocast, or nothing on the meta device, which has none: nothing is computed there."""
+    """torch.autocast, or a null context on the meta device, which has no autocast because nothing is computed there."""
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=enabled)
 
 
 def compiled(function: Callable[..., Any], *, cuda_graphs: bool = False) -> Callable[..., Any]:
-    """`function` by torch.compile, once for all shapes; itself, with a line that says so, where no compiler is found.
+    """`function` by torch.compile, once for all shapes; itself, with a message, if no C++ compiler is found.
 
-    Compilation takes place at the first call, and is kept in a folder for later processes: `paths.compiled_code`.
-    `cuda_graphs`: on a GPU all kernels of a call start at once, and each shape is compiled apart.
+    It is compiled at the first call, and the code is kept for later processes in `paths.compiled_code`. With
+    `cuda_graphs`, all kernels of a call on a GPU start at once, and each shape is compiled separately.
     """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), "g++")
     if shutil.which(compiler) is None:
@@ -47,7 +47,7 @@ def compiled(function: Callable[..., Any], *, cuda_graphs: bool = False) -> Call
     folder = paths.compiled_code()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    # Else PyTorch's own, below the folder of temporary files.
+    # Otherwise PyTorch uses a folder of its own, below that of temporary files.
     if os.access(folder, os.W_OK):
         os.environ.setdefault(INDUCTOR, str(folder))
     return torch.compile(function, mode="reduce-overhead" if cuda_graphs else "default", dynamic=not cuda_graphs)

@@ -1,4 +1,4 @@
-"""Where everything lies, relative to the repository's root, in which every stage runs."""
+"""Where everything is, relative to the repository's root, in which every stage runs."""
 
 import os
 import shutil
@@ -10,39 +10,39 @@ MANIFESTS = Path("data/manifests")
 VQGAN = Path("data/vqgan.safetensors")
 VOCABULARY = Path("data/vocabulary.json")
 TOKENIZERS = {"images": VQGAN, "text": VOCABULARY}
-"""Of each domain: what made its tokens, and reads them."""
+"""{domain: the file of what encodes its tokens and decodes them}."""
 TOKENS = Path("data/tokens")
 METHOD = Path("data/method.txt")
 MODEL = Path("data/model/model.safetensors")
 SAMPLES = Path("data/samples")
 REFERENCE = Path("data/reference")
 LANGUAGE_MODEL = REFERENCE / "language_model.safetensors"
-"""Of text: what the perplexity of samples is measured by."""
+"""For text: the model by which the perplexity of samples is measured."""
 PAIRS = Path("data/pairs.safetensors")
 METRICS = Path("metrics")
 ORIGIN = METRICS / "origin"
-"""What the numbers and pictures beside it were made from: STAGE.json."""
+"""STAGE.json here says what the numbers and pictures of a stage were made from."""
 BYTES_OF_A_WORKER = 3 * 16 * 3 * 256**2
-"""In /dev/shm: three chunks of images, one in use and two that wait; vqlcmd.images.CHUNK_BYTES."""
+"""In /dev/shm: three chunks of images, one in use and two that wait, of vqlcmd.images.loader.CHUNK_BYTES each."""
 PICTURE_MB = 512
-"""128 million pixels of 8 bits: what the largest cameras of today take in one shot."""
+"""128 million pixels of 8 bits: what today's largest cameras take in one shot."""
 
 
 def weights(name: str) -> Path:
-    """The file of the weights that `weights` in params.yaml names."""
+    """The file of the weights called `name`, as `weights` in params.yaml names them."""
     return MODEL.parent / f"{name}.safetensors"
 
 
 def images_root() -> Path | None:
-    """The folder that holds the data sets' folders: $VQLCMD_IMAGES, absolute.
+    """The folder that holds the data sets' folders: $VQLCMD_IMAGES, absolute; None if it is not set.
 
-    A relative one starts at the main checkout, where the user typed it, not at an experiment's copy.
+    A relative path starts at the main checkout, where the user typed it, not at an experiment's copy.
     """
     return _root("VQLCMD_IMAGES")
 
 
 def text_root() -> Path | None:
-    """The folder that holds the folders of text files: $VQLCMD_TEXT, like images_root."""
+    """The folder that holds the folders of text files: $VQLCMD_TEXT, as in `images_root`."""
     return _root("VQLCMD_TEXT")
 
 
@@ -52,12 +52,12 @@ def _root(variable: str) -> Path | None:
 
 
 def main_checkout() -> Path:
-    """The checkout that DVC was called in: a stage of an experiment may run in a copy of it."""
+    """The checkout in which DVC was called; a stage of an experiment may run in a copy of it."""
     return Path(os.environ.get("DVC_ROOT") or ".").absolute()
 
 
 def experiment_remedy(path: Path) -> str:
-    """What else to do about a missing file where this is an experiment's copy of the checkout; "" where it is none."""
+    """What else to do about a missing file if this is an experiment's copy of the checkout; "" if it is not."""
     if path.is_absolute() or main_checkout().resolve() == Path.cwd().resolve():
         return ""
     return (
@@ -78,14 +78,14 @@ def cache() -> Path:
 
 
 def compiled_code() -> Path:
-    """Where compiled networks are kept, for the next process to find: below `cache`, absolute."""
+    """Where compiled networks are kept for later processes: below `cache`, absolute."""
     return cache().absolute() / "compiled"
 
 
 def workers() -> int:
-    """Processes that decode images, beside the one that uses them: $VQLCMD_WORKERS, else none on few cores.
+    """Processes that decode images, beside the one that uses them: $VQLCMD_WORKERS, else up to 8; none on few cores.
 
-    Several stage processes on one machine share its cores, and /dev/shm, through which images come.
+    The processes of a stage on one machine share its cores, and /dev/shm, through which images are passed.
     """
     text = os.environ.get("VQLCMD_WORKERS")
     if text is None:
@@ -98,7 +98,10 @@ def workers() -> int:
 
 
 def token_memory() -> int:
-    """Bytes for training tokens: $VQLCMD_TOKEN_MB, else a share of half the free memory, of a GPU's a quarter."""
+    """Bytes for training tokens: $VQLCMD_TOKEN_MB, else half of the free memory, shared by the processes.
+
+    On a GPU, at most a quarter of its free memory.
+    """
     megabytes = _whole_number("VQLCMD_TOKEN_MB", "the megabytes that training tokens may take")
     if megabytes is not None:
         return megabytes * 10**6
@@ -110,12 +113,12 @@ def token_memory() -> int:
 
 
 def micro_batch() -> int | None:
-    """Images of a training batch that a process computes together: $VQLCMD_MICRO_BATCH, else all of its share."""
+    """Images of a training batch that a process computes at once: $VQLCMD_MICRO_BATCH; None for all of its share."""
     return _whole_number("VQLCMD_MICRO_BATCH", "the images that a process computes together in training")
 
 
 def compiles() -> bool:
-    """Whether the network is compiled: $VQLCMD_COMPILE is 1."""
+    """Whether the network is compiled: $VQLCMD_COMPILE is 1. Raises ConfigError if it is neither 0 nor 1."""
     text = os.environ.get("VQLCMD_COMPILE", "0")
     if text not in ("0", "1"):
         raise ConfigError(f"VQLCMD_COMPILE is {text!r}, but must be 1 or 0: whether the network is compiled")
@@ -123,7 +126,7 @@ def compiles() -> bool:
 
 
 def _processes_here() -> int:
-    """Of this stage on this machine: torchrun's variable, which our own launcher sets too."""
+    """Processes of this stage on this machine, from torchrun's variable, which our own launcher sets too."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -133,13 +136,16 @@ def _whole_number(variable: str, meaning: str) -> int | None:
 
 
 def whole_number(variable: str, text: str, least: int, meaning: str) -> int:
-    """The number in an environment variable. ConfigError where it is none from `least`, or of more than 9 digits."""
-    # isdigit() alone takes a superscript two, which int() does not.
+    """The number in an environment variable.
+
+    ConfigError if it is not a whole number from `least`, or exceeds 9 digits.
+    """
+    # isdigit() alone accepts a superscript two, which int() does not.
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
         raise ConfigError(f"{variable} is {shown_repr(text)}, but must be a whole number from {least}: {meaning}")
     return int(text)
 
 
 def proxy_weights(features: str) -> Path | None:
-    """The weights that the reference stage made for an extractor; None where torch-fidelity brings its own."""
+    """The weights that the reference stage trained, if the extractor is the proxy classifier; None for all others."""
     return REFERENCE / "proxy.safetensors" if features == "proxy" else None

@@ -1,4 +1,4 @@
-"""dvc.yaml as data: the files and parameters that a stage's result depends on and no stage makes."""
+"""dvc.yaml as data: the files and parameters that a stage's result depends on and that no stage makes."""
 
 import json
 import re
@@ -13,17 +13,17 @@ from vqlcmd.runtime.files import sha256
 from vqlcmd.runtime.yaml_file import read_yaml
 
 ROOT = Path(vqlcmd.__file__).parent.parent
-"""Of the checkout whose code is running: an experiment's copy has its own."""
+"""The checkout whose code is running; an experiment's copy is one of its own."""
 COPIES = "/.dvc/tmp/exps/"
-"""In the path of such a copy, of `dvc exp run --temp` and of DVC's queue."""
+"""A part of the path of every such copy, made by `dvc exp run --temp` or by DVC's queue."""
 LONG = "train"
-"""DVC runs a stage again of which only the numbers are missing; this one's stay until it starts."""
+"""A stage whose numbers stay until it starts, since DVC runs a stage again if only its numbers are missing."""
 
 
 def digests(values: Mapping[str, Any], stages: Iterable[str] | None = None, root: Path = ROOT) -> dict[str, str]:
     """{file: SHA-256} of the code and manifests that dvc.yaml lists for `stages` (default: all), folders file by file.
 
-    `values` fills in ${...}: the parameters of params.yaml. What does not exist is left out.
+    `values` are the parameters of params.yaml, and fill in ${...}. Files that do not exist are left out.
     """
     described = read_yaml(root / "dvc.yaml")["stages"]
     outs = tuple(out for stage in described.values() for out in _made(stage))
@@ -42,9 +42,9 @@ def code(values: Mapping[str, Any], stage: str, root: Path = ROOT) -> dict[str, 
 
 
 def parameters(values: Mapping[str, Any], root: Path = ROOT, stages: Iterable[str] | None = None) -> dict[str, Any]:
-    """{dotted key: value} of those parameters in `values` that dvc.yaml lists for `stages` (default: all) or fills in.
+    """{dotted key: value} of the parameters in `values` that dvc.yaml lists for `stages` (default: all) or fills in.
 
-    Of the rest no result depends: how often a state is saved, who logs.
+    No result depends on the others, such as how often a state is saved, or the logger.
     """
     described = read_yaml(root / "dvc.yaml")["stages"]
     chosen = {name: described[name] for name in (described if stages is None else stages)}
@@ -54,7 +54,10 @@ def parameters(values: Mapping[str, Any], root: Path = ROOT, stages: Iterable[st
 
 
 def with_needed(stages: Iterable[str], root: Path = ROOT) -> list[str]:
-    """These stages and those whose outputs they need, in the order of dvc.yaml. ConfigError for one it lacks."""
+    """These stages and those whose outputs they need, in the order of dvc.yaml.
+
+    Raises ConfigError for a stage that dvc.yaml does not have.
+    """
     described = read_yaml(root / "dvc.yaml")["stages"]
     wanted = set(stages)
     if unknown := sorted(wanted - described.keys()):
@@ -69,11 +72,11 @@ def with_needed(stages: Iterable[str], root: Path = ROOT) -> list[str]:
 
 
 def forget_later_metrics(stage: str, root: Path) -> None:
-    """In an experiment's copy of the checkout, remove what stages after `stage` left in metrics/.
+    """In an experiment's copy of the checkout, removes what stages after `stage` left in metrics/.
 
-    `stage` is as in launcher.main. Until they have run it is of the commit that the experiment started from, and
-    `dvc exp show` would give it to the row that is running. In the checkout itself nothing is removed: `vqlcmd report`
-    says there what is older.
+    `stage` is as in launcher.main. Until those stages have run, their metrics are those of the commit that the
+    experiment started from, and `dvc exp show` would show them for the running experiment. In the checkout itself
+    nothing is removed: there, `vqlcmd report` says what is older.
     """
     if COPIES not in f"{root.resolve().as_posix()}/":
         return
@@ -93,7 +96,7 @@ def forget_later_metrics(stage: str, root: Path) -> None:
 
 
 def _made(stage: Mapping[str, Any]) -> list[str]:
-    """Paths that a stage writes."""
+    """The paths that a stage writes."""
     listed = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
     return [next(iter(out)) if isinstance(out, dict) else out for out in listed]
 

@@ -1,4 +1,4 @@
-"""Progress a person can watch: a bar on a terminal, plain lines elsewhere."""
+"""Progress for people: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts to `total`; `update(done, more, figures)` may be called as often as one likes. `unit` is of the rate."""
+    """Shows progress up to `total`; `update` may be called as often as you like. `unit` is that of the rate."""
 
     def __init__(self, title: str, total: int, *, unit: str = "images", quiet: bool = False):
         self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
@@ -40,9 +40,9 @@ class Progress:
             print(f"{self.title}: {self.total} done in {_clock(time.monotonic() - self._started)}", flush=True)
 
     def update(self, done: int, more: float = 0, figures: Mapping[str, float] | None = None) -> None:
-        """`done` of total are done; `more` of the unit went through since the last call."""
+        """Reports that `done` of `total` are done, `more` units of them since the last call; shows `figures` beside."""
         now = time.monotonic()
-        # How much the first call stands for is not known: a batch, or all that an interrupted run had.
+        # The first call may report one batch, or all that an interrupted run had done.
         self._first = self._first or (done, now)
         self._seen += more
         rate = self._seen / max(now - self._started, 1e-9)

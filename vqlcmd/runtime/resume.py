@@ -1,7 +1,7 @@
-"""State of unfinished runs: whole or absent, with one owner, and never picked up by a run that it does not belong to.
+"""State of unfinished runs: whole or absent, with one owner, and never used by a run that it does not belong to.
 
-.state/STAGE/NAME/ holds the last two states of the run whose parameters and inputs NAME stands for, and run.json, which
-says what made them. The code is not part of NAME: a run whose code was edited finds its state, and says what changed.
+.state/STAGE/NAME/ has the last two states of a run, and run.json, which says what made them. NAME stands for the run's
+parameters and inputs, but not for its code: a run whose code was edited finds its state, and says what changed.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ def state_root() -> Path:
 
 
 def fingerprint(*parts: Any) -> str:
-    """16 hex digits that name a configuration: equal parts, equal name. Parts are JSON values or bytes."""
+    """16 hexadecimal digits that name a configuration: equal parts, equal name. Parts are JSON values or bytes."""
     digest = hashlib.sha256()
     for part in parts:
         encoded = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
@@ -52,20 +52,20 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of the folder of its state."""
+        """The name of the folder with its state: a fingerprint of parameters and inputs."""
         return fingerprint(self.settings, self.inputs)
 
     @property
     def digest(self) -> str:
-        """16 hex digits of everything."""
+        """16 hexadecimal digits for parameters, inputs and code."""
         return fingerprint(self.settings, self.inputs, self.code)
 
 
 class State:
-    """A folder with the state of one unfinished run. Inside `with`, a writer holds it alone; others only read.
+    """The folder with the state of one unfinished run. Inside `with`, a writer holds it alone; others only read.
 
-    With a `run`, entering compares it with what made the state. DataError when another process holds the folder, or
-    when the state comes from other code and $VQLCMD_RESUME does not say what to do.
+    With a `run`, entering compares it with the run that made the state. Raises DataError if another process holds the
+    folder, or if the state comes from other code and $VQLCMD_RESUME does not say what to do.
     """
 
     def __init__(self, directory: Path, *, writer: bool = True, run: Run | None = None):
@@ -97,9 +97,9 @@ class State:
             self._lock.close()
 
     def load(self) -> dict[str, Any] | None:
-        """What was last saved, tensors on the CPU; None for a fresh start. A damaged file gives way to the one before.
+        """What was saved last, with tensors on the CPU; None for a fresh start.
 
-        DataError where all that were kept are damaged.
+        If a file is damaged, the one before it is used. Raises DataError if all of them are damaged.
         """
         saved = self._saved()
         for path in reversed(saved):
@@ -112,9 +112,9 @@ class State:
         return None
 
     def save(self, values: dict[str, Any]) -> None:
-        """Add a state, whole or not at all: tensors, numbers, strings, and lists and dicts of them. A reader does not.
+        """Saves a state, whole or not at all: tensors, numbers, strings, and lists and dicts of them.
 
-        The name of the file ends in its digest; the last two are kept.
+        The name of the file ends in its digest; the last two files are kept. A reader saves nothing.
         """
         if not self.writer:
             return
@@ -133,7 +133,7 @@ class State:
             path.unlink()
 
     def finish(self) -> None:
-        """Forget the state of a run that has ended well."""
+        """Deletes the state of a run that has ended well."""
         if self.writer:
             shutil.rmtree(self.directory)
 
@@ -141,7 +141,7 @@ class State:
         return sorted(self.directory.glob("[0-9]*-*.pt"))
 
     def _settle(self, run: Run) -> None:
-        """Make the folder that of `run`: as it is, across an edit, taken over from another run, or empty."""
+        """Makes the folder that of `run`: its state is continued, if asked across an edit, taken over or empty."""
         asked = _asked(run.stage)
         about = _about(self.directory)
         if about is not None and _unfinished(self.directory):
@@ -220,7 +220,7 @@ def _lock(directory: Path) -> TextIO:
 
 
 def _asked(stage: str) -> str | None:
-    """What $VQLCMD_RESUME says to this stage: `new`, the name of a folder, or nothing."""
+    """What $VQLCMD_RESUME says to this stage: `new`, the name of a folder, or None."""
     text = os.environ.get(SWITCH, "")
     if text in ("", "new"):
         return text or None
@@ -255,14 +255,14 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _mention(directory: Path, run: Run) -> None:
-    """Say so where a run of other parameters on the same inputs is unfinished, and how to go on with it."""
+    """If a run with other parameters on the same inputs is unfinished, prints how to go on with it."""
     others = []
     for other in directory.parent.iterdir():
         try:
             about = _about(other) if other != directory and "." not in other.name else None
             if about and about["run"]["inputs"] == plain(run.inputs) and _unfinished(other) and not _held(other):
                 others.append((differences(about["run"]["settings"], run.settings), other.name))
-        except (DataError, OSError):  # Damaged, or another process has just ended with it: nobody asks for it here.
+        except (DataError, OSError):  # Damaged, or just removed by another process: it is not needed here.
             continue
     if others:
         changes, name = min(others, key=lambda other: (len(other[0]), other[1]))
@@ -275,7 +275,7 @@ def _mention(directory: Path, run: Run) -> None:
 
 
 def _held(directory: Path) -> bool:
-    # Opened, never made: its owner may be removing the folder.
+    # Opened but never created, since its owner may be removing the folder.
     with (directory / "lock").open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

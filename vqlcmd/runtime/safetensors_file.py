@@ -1,4 +1,4 @@
-"""Tensors in one safetensors file that says what it holds."""
+"""Tensors in one safetensors file, whose header says what they are."""
 
 import json
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from vqlcmd.runtime.errors import DataError, shown
 from vqlcmd.runtime.files import atomic_write
 
 HEADER_BYTES = 4 * 2**20
-"""Of a header, at most: some 30,000 tensors. The format allows 100 MB, which takes a minute and gigabytes to parse."""
+"""The largest header: some 30,000 tensors. The format allows 100 MB, which takes a minute and gigabytes to parse."""
 
 
 def save_weights(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors, their `kind` and what else there is to say, whole or not at all; equal input, equal bytes."""
-    # One key: safetensors writes several in an order that changes from run to run.
+    """Writes tensors, their `kind` and `about`, whole or not at all; equal input gives equal bytes."""
+    # A single key, since safetensors writes several in an order that changes from run to run.
     metadata = {"about": json.dumps({"kind": kind, **about}, sort_keys=True)}
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as side:
@@ -28,7 +28,7 @@ def save_weights(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Ma
 
 
 def load_weights(path: Path, kind: str, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and `about` of a file that save_weights wrote. DataError where it is missing, damaged or another kind."""
+    """Tensors and `about` of a file by save_weights. DataError if it is missing, damaged or of another kind."""
     remedy = "`dvc repro` makes it"
     if not path.is_file():
         raise DataError(f"{path} is missing: {remedy}")
@@ -43,7 +43,10 @@ def load_weights(path: Path, kind: str, device: str | torch.device = "cpu") -> t
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What a safetensors file declares: {name: {dtype, shape, data_offsets}}, unchecked. DataError where nothing."""
+    """What a safetensors file declares, unchecked: {name: {dtype, shape, data_offsets}}.
+
+    Raises DataError if the file has no such header.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > HEADER_BYTES:
@@ -56,7 +59,10 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What save_weights was told beside the tensors; empty for files of others. DataError where the file is damaged."""
+    """What save_weights wrote beside the tensors; empty for files of others.
+
+    Raises DataError if the file is damaged.
+    """
     metadata = read_header(path).get("__metadata__", {})
     text = metadata.get("about", "{}") if isinstance(metadata, dict) else None
     if not isinstance(text, str):

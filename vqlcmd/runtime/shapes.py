@@ -1,4 +1,4 @@
-"""Modules as their shapes: on PyTorch's meta device, and without what would import half of PyTorch there."""
+"""Builds modules as shapes on PyTorch's meta device, without the imports by which PyTorch infers some shapes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ EACH = (torch.exp, Tensor.sin, Tensor.cos)
 
 
 class _NoNumbers(TorchFunctionMode):
-    """Normal numbers, products, functions and joined parts of what has no numbers, as shapes.
+    """Shapes of random normal numbers, products, functions and concatenations of tensors without numbers.
 
-    PyTorch itself asks torch._dynamo and sympy for these shapes, and importing them takes a second. What is not listed
-    is right as well, and slower.
+    PyTorch itself uses torch._dynamo and sympy for these shapes, and importing them takes a second. Functions that are
+    not listed work as well, but more slowly.
     """
 
     def __torch_function__(
@@ -47,6 +47,6 @@ class _NoNumbers(TorchFunctionMode):
 
 @contextmanager
 def shapes_alone() -> Iterator[None]:
-    """What is built inside has shapes and no weights."""
+    """Inside, whatever is built has shapes and no weights."""
     with torch.device("meta"), _NoNumbers():
         yield

@@ -1,4 +1,4 @@
-"""YAML as DVC writes it."""
+"""Reads YAML as DVC writes it."""
 
 import re
 from pathlib import Path
@@ -10,9 +10,9 @@ from vqlcmd.runtime.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-05 as a number, as YAML 1.2 and `dvc exp run -S` write it; PyYAML sees a string.
+    """SafeLoader that reads 1e-05 as a number, as YAML 1.2 and `dvc exp run -S` write it; PyYAML reads a string.
 
-    A key that is there twice is an error, where PyYAML takes the last one.
+    A duplicate key is an error, whereas PyYAML takes the last one.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -32,7 +32,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """The document in a YAML file; ConfigError when it is missing or not YAML."""
+    """The document in a YAML file. Raises ConfigError if the file is missing or not YAML."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -41,8 +41,8 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str | bytes, where: object) -> Any:
-    """The document in a YAML text; ConfigError, which names `where`, when it is none."""
+    """The document in a YAML text. Raises ConfigError, which names `where`, if it is not YAML."""
     try:
         return yaml.load(text.decode() if isinstance(text, bytes) else text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError of text, and of dates like 2024-13-45.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or dates like 2024-13-45.
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None

@@ -1,4 +1,4 @@
-"""The README of an exported model: every word and number of it is from the files beside it."""
+"""The README of an exported model: every word and number in it comes from the files beside it."""
 
 import json
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ FRONT = {
     "images": ("pipeline_tag: unconditional-image-generation", "tags: [vq-lcmd, image-generation]"),
     "text": ("pipeline_tag: text-generation", "tags: [vq-lcmd, text-generation]"),
 }
-"""Of the hub, by domain."""
+"""Front matter for the hub, by domain."""
 SHOWN_TEXTS = 5
 SHOWN_CLASSES = 12
 PROTOCOL = (*MEASURED_BY, "torch", "torch_fidelity")
-"""Of metrics/protocol.json, what a reader has to know before comparing."""
+"""Keys of metrics/protocol.json that a reader has to know before comparing."""
 
 
 def card(about: dict[str, Any], run: Revision | None) -> str:
-    """Markdown with the hub's front matter: what the model is, how to use it, how good it is and how we know."""
+    """Markdown with the hub's front matter: what the model is, how to use it, how good it is, how that was measured."""
     return (
         "\n".join([*_head(about, run), *_use(about), *(_numbers(run) if run else _no_numbers()), *_files(about, run)])
         + "\n"

@@ -1,4 +1,4 @@
-"""data/, metrics/ -> a folder that loads by itself: model, tokenizer, parameters, numbers, digests, a README."""
+"""data/ and metrics/ -> a folder that loads by itself: model, tokenizer, parameters, numbers, digests, a README."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,7 +24,10 @@ NUMBERS = ("evaluate.json", "bound.json", "protocol.json", "train.json", "train.
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes along, of metrics/ too; how the folder is loaded; and what says that something does not belong."""
+    """What is exported of a domain: `files`, and `metrics` from metrics/.
+
+    `load` loads the exported folder, and `stale` yields a line for each thing that does not belong to the rest.
+    """
 
     files: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -43,16 +46,15 @@ DOMAINS = {
         exported.OF_TEXT, (*NUMBERS, "samples.json", "copied.json"), text_generator.load_text, text_reports.stale
     ),
 }
-"""`domain` in params.yaml to what is exported of it."""
+"""{`domain` in params.yaml: what is exported of it}."""
 
 
 def export(folder: Path, data: Path, *, with_metrics: bool) -> None:
-    """Write `folder`, whole or not at all: `vqlcmd.load(folder)` then samples what it does from `data`; of text,
-    `vqlcmd.load_text`.
+    """Writes `folder`, whole or not at all: `vqlcmd.load(folder)` then samples like the model in `data`.
 
-    With metrics it is of a whole run, its model is what `weights` in params.yaml names, and DataError is raised, by the
-    lines of `vqlcmd report`, where parameters, data and metrics do not belong together. ConfigError where there is such
-    a folder already.
+    A model of text is loaded by `vqlcmd.load_text(folder)`. With metrics, a whole run is exported: the model is the one
+    that `weights` in params.yaml names, and if parameters, data and metrics do not belong together, DataError is raised
+    with a line of `vqlcmd report`. Raises ConfigError if the folder exists and is not empty.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already: name another folder, or delete it")
@@ -63,12 +65,12 @@ def export(folder: Path, data: Path, *, with_metrics: bool) -> None:
         raise ConfigError(f"a model of {domain} is not exported: only one of {' and '.join(DOMAINS)} is")
     of = DOMAINS[domain]
     run = _run(of) if with_metrics else None
-    # The numbers are of these, and `weights` may be another average or an earlier one.
+    # The weights that the numbers belong to: `weights` may name another average, or an earlier step.
     source = paths.weights(load_run().weights) if with_metrics else data / exported.MODEL
     side = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(side, ignore_errors=True)
     try:
-        # Bytes, no links: what is in DVC's cache stays there.
+        # Copies, not links, so that DVC's cache is left alone.
         _copy(source, side / exported.MODEL)
         for name in of.files:
             if name != exported.MODEL:
@@ -89,7 +91,7 @@ def export(folder: Path, data: Path, *, with_metrics: bool) -> None:
 
 
 def _run(of: Contents) -> Revision:
-    """What lies here, where all of it belongs together."""
+    """The run in the working tree. Raises DataError if something is missing or does not belong to the rest."""
     for line in of.stale():
         raise DataError(f"{line} (`vqlcmd report` lists all; --no-metrics exports model and tokenizer alone)")
     missing = [name for name in of.metrics if not (paths.METRICS / name).is_file()]
@@ -110,7 +112,7 @@ def _about(domain: str, model: Trained) -> dict[str, Any]:
         "text": said.get("text", {}),
         "grid": list(said["grid"]),
         "codes": said["codes"],
-        # What `sample` does unless told: the model's own file says the same.
+        # The defaults of `sample`, as in the model's own file.
         "sampling": said["sampling"],
         "seed": said["params"]["seed"],
         "resumed_across": said.get("resumed_across", []),

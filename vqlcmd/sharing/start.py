@@ -1,4 +1,4 @@
-"""`vqlcmd init`: a folder with a pipeline of one's own, code and all, from the installed package or from a checkout."""
+"""`vqlcmd init`: a folder with a new pipeline, code included, from the installed package or from a checkout."""
 
 import shutil
 from importlib import resources
@@ -10,15 +10,15 @@ from vqlcmd.runtime.yaml_file import read_yaml
 
 PACKAGE = Path(vqlcmd.__file__).parent
 PACKED = PACKAGE / "starter"
-"""Where the wheel has what a checkout has beside the package."""
+"""Where the wheel has the files that a checkout has beside the package."""
 
 
 def start(folder: Path, preset: str) -> None:
-    """Write `folder`: dvc.yaml, stages/, presets/, tables/, the package vqlcmd/ and, as params.yaml, a preset.
+    """Writes `folder`: dvc.yaml, stages/, presets/, tables/, the package vqlcmd/ and, as params.yaml, a preset.
 
     The code is copied, since results depend on it: dvc.yaml lists its files, `dvc exp run` takes it along, and a later
-    version of the package changes no number here. ConfigError where the folder has something in it already, or there is
-    no such preset.
+    version of the package changes no number here. Raises ConfigError if the folder has anything but .git in it or if
+    there is no such preset, and DataError if the installed package lacks the pipeline.
     """
     source = PACKED if PACKED.is_dir() else PACKAGE.parent
     presets = sorted(path.stem for path in (source / "presets").glob("*.yaml"))
@@ -37,7 +37,7 @@ def start(folder: Path, preset: str) -> None:
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored, copy_function=shutil.copyfile)
     params = source / "presets" / f"{preset}.yaml"
     shutil.copyfile(params, folder / "params.yaml")
-    # Images are in dvc.yaml; another domain has a file for its stages.
+    # dvc.yaml is for images; another domain has a file with its own stages.
     pipeline = source / "pipelines" / f"{read_yaml(params)['domain']}.yaml"
     if pipeline.is_file():
         shutil.copyfile(pipeline, folder / "dvc.yaml")

@@ -1,4 +1,4 @@
-"""Where images lie: one class per kind of source, which lists its images in a fixed order and opens one of them."""
+"""Image sources: one class per kind, which lists its images in a fixed order and opens them one at a time."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +17,16 @@ __all__ = ["DIGITS", "KINDS", "BuiltIn", "Entry", "ImageSource", "Located", "cla
 
 
 class BuiltIn(NamedTuple):
-    """A kind of source that comes with a package and has no place on the disk. `open` takes whether it has classes."""
+    """A kind of source that comes with a package and has no path. `open` takes whether to read classes."""
 
     matches: Callable[[str], bool]
     open: Callable[[bool], ImageSource]
 
 
 class Located(NamedTuple):
-    """A kind of source that lies at a path. `open` takes the path, and whether it has classes.
+    """A kind of source at a path. `open` takes the path, and whether to read classes.
 
-    `place` gives what has to be there, where the path itself only stands for it.
+    `place` maps a path to what must exist on disk, for kinds whose paths are only names.
     """
 
     matches: Callable[[str], bool]
@@ -34,7 +34,7 @@ class Located(NamedTuple):
     place: Callable[[Path], Path] = lambda path: path
 
 
-# The first kind that claims what the user named gets it; a folder of images is what is left.
+# The first kind that matches the user's source is used; a folder of images matches anything, so it comes last.
 KINDS: dict[str, BuiltIn | Located] = {
     "digits": BuiltIn(matches=lambda source: source == DIGITS, open=Digits),
     "torchvision": Located(

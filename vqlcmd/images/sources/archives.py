@@ -1,6 +1,6 @@
-"""Images in archives that stay packed: one file, or a folder of many, read by position.
+"""Images in archives that stay packed, one file or a folder of many: each image is read at its offset.
 
-An archive's format is a class of its own (`tar.Tar`, `zip.Zip`), which finds the images and gives the bytes of one.
+An archive's format is a class of its own (`tar.Tar`, `zip.Zip`), which finds the images and reads the bytes of one.
 Each archive is a shard with an entry in the manifest.
 """
 
@@ -33,10 +33,10 @@ LONGEST_CLASS = 200
 
 
 class Shard(NamedTuple):
-    """The images of one archive in their order. `labels` are None where none is given for an image.
+    """The images of one archive, in order. `labels` has None for an image without a label.
 
-    `places` is int64 [images, k]: whatever the format needs to find an image's bytes. `without_labels` is true where
-    the archive says itself that it has none, and its folders are no classes. `left_out` as in `ImageSource`.
+    `places` is int64 [images, k]: whatever the format needs to find an image's bytes. `without_labels` is true if the
+    archive states that it has no labels; then its folders are not classes either. `left_out` is as in `ImageSource`.
     """
 
     names: list[bytes]
@@ -48,16 +48,19 @@ class Shard(NamedTuple):
 
 
 class Format(Protocol):
-    """One kind of archive; instances hold nothing but how to read."""
+    """An archive format: how to index an archive and how to read one image. Instances keep no state."""
 
     ending: str
 
     def index(self, path: Path, classes: bool) -> Shard:
-        """What is in the archive, labels only with `classes`. DataError where it is damaged, or cannot be indexed."""
+        """The images in the archive, with labels only if `classes`.
+
+        Raises DataError if it is damaged or cannot be indexed.
+        """
         ...
 
     def read(self, file: io.BufferedReader, place: list[int]) -> bytes:
-        """One image's bytes. Raises where the archive is not what it was."""
+        """The bytes of one image. Raises if the archive is not what it was when it was indexed."""
         ...
 
 
@@ -70,15 +73,15 @@ def matches(source: str, ending: str) -> bool:
 
 
 class Archives:
-    """Archives in the order of their names, and in each the images in its own order, which the format fixes.
+    """The images of archives: archives by name, and within each in an order that its format fixes.
 
-    Classes are the labels in the archives, or else the first-level folders in them, below the one folder that may
-    hold everything. In memory are arrays of some tens of bytes an image. A file is opened for each image and closed
-    again, so that processes share nothing.
+    The classes are the labels in the archives, or else their first-level folders; those of the second level if a single
+    folder holds everything. Arrays of some tens of bytes an image stay in memory. The file is opened for each image and
+    closed again, so that processes share nothing.
     """
 
     def __init__(self, path: Path, kind: Format, classes: bool = True) -> None:
-        """DataError where there is no archive or image, an archive is damaged, or only some images have a label."""
+        """Raises DataError if there is no archive or image, an archive is damaged, or only some images have a class."""
         self._path, self._kind = path, kind
         self._folder, found = _found(path, kind.ending)
         given, folders = Labels(), Labels()
@@ -146,7 +149,7 @@ class Archives:
         return folders.ordered() if loose is None else no_classes(len(self))
 
     def _below(self, top: str) -> Labels:
-        """The second-level folders, where all images lie in one folder of the first: that of what was packed."""
+        """The second-level folders, where one folder holds all images: the folder that was packed."""
         folders = Labels()
         for names in self._names:
             for i in range(len(names)):
@@ -155,7 +158,7 @@ class Archives:
 
 
 def class_name(label: object) -> str | None:
-    """A label as the name of a class: a whole number, or text fit to stand in a file's name. None for anything else."""
+    """A label as a class name: a whole number, or text that can be part of a file name. None for anything else."""
     name = str(label) if type(label) in (int, str) else ""
     fit = name.isprintable() and not {"/", "\\"} & set(name) and len(name) <= LONGEST_CLASS
     return name if fit and name else None
@@ -167,17 +170,20 @@ def is_hidden(name: str) -> bool:
 
 
 def slashed(name: str) -> str:
-    """A member's name with the separators that archives should have: some programs write those of Windows."""
+    """A member's name with forward slashes, since some programs on Windows write backslashes."""
     return name.replace("\\", "/")
 
 
 def below(name: str, top: str) -> str:
-    """A member's name without the folder `top` that it lies in."""
+    """A member's name relative to the folder `top`, in which it lies."""
     return name.removeprefix("./").removeprefix(top).lstrip("/")
 
 
 def _found(path: Path, ending: str) -> tuple[Path, list[str]]:
-    """The folder, and the archives in it. DataError where other images lie beside them, which would go unseen."""
+    """The folder, and the names of the archives in it.
+
+    Raises DataError if it also holds images, folders or archives of another kind, which would be overlooked.
+    """
     if not path.is_dir():
         return path.parent, [utf8(path.name, path)]
     shards, others = [], []
@@ -199,7 +205,7 @@ def _found(path: Path, ending: str) -> tuple[Path, list[str]]:
 
 
 def _entry(shard: str, inside: Shard) -> Entry:
-    """The digest covers names, sizes and labels of the images in their order, not the contents."""
+    """The archive's entry in the manifest. The digest covers names, sizes and labels in order, not the contents."""
     lines = (
         b"%s\0%d\0%s\0" % (name, size, (label or "").encode())
         for name, size, label in zip(inside.names, inside.sizes, inside.labels, strict=True)
@@ -208,7 +214,7 @@ def _entry(shard: str, inside: Shard) -> Entry:
 
 
 def _check_names(names: list[bytes], path: Path) -> None:
-    """DataError for names that no source takes, and for two members of one name: unpacked, only the last would be."""
+    """Raises DataError for names that no source accepts, and for duplicates: unpacking would keep only the last."""
     seen: set[bytes] = set()
     for name in names:
         raise_if_unfit(text_of(name), path)

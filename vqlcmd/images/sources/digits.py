@@ -13,7 +13,7 @@ class Digits:
     """The 1,797 handwritten 8x8 digits that come with scikit-learn, their 17 grey levels spread over 0..255."""
 
     def __init__(self, classes: bool = True) -> None:
-        """DataError where scikit-learn is not installed."""
+        """Raises DataError if scikit-learn is not installed."""
         try:
             from sklearn.datasets import load_digits
         except ImportError:

@@ -1,4 +1,4 @@
-"""A folder of images, with or without sub-folders: ImageNet as it is unpacked, FFHQ, one's own pictures."""
+"""A folder of images, with or without sub-folders: ImageNet unpacked, FFHQ, your own pictures."""
 
 import os
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from vqlcmd.runtime.errors import DataError
 
 
 class Folder:
-    """A folder of images. Its first-level sub-folders are the classes, where the images lie in sub-folders.
+    """A folder of images. If they lie in sub-folders, those of the first level are the classes.
 
-    Hidden files and folders are passed over; symbolic links are followed, except back into a folder on the way.
-    The digest of a directory covers its file names and sizes, not the contents.
+    Hidden files and folders are skipped; symbolic links are followed, except back to a folder above. The digest of a
+    directory covers its file names and sizes, not the contents.
     """
 
     def __init__(self, folder: Path, classes: bool = True) -> None:
-        """DataError where the folder is missing or unreadable, holds no image, or mixes classes with loose images."""
+        """Raises DataError if the folder is missing, unreadable or without images, or mixes classes with loose ones."""
         self.folder = folder
         entries: list[Entry] = []
         labels, left_out = Labels(), LeftOut()
@@ -74,9 +74,9 @@ def _labelled(names: Iterator[str], labels: Labels, folder: Path) -> Iterator[by
 def _walk(
     folder: Path, below: str, above: frozenset[tuple[int, int]], entries: list[Entry], left_out: LeftOut
 ) -> Iterator[str]:
-    """Paths of the images below `folder`/`below` in the order of their text; notes an entry for each directory.
+    """Yields the paths of the images below `folder`/`below`, sorted as text; adds an entry for each directory.
 
-    One directory's listing is in memory at a time, not that of millions of files.
+    Only the listings of the directories on the current path are in memory, not those of all files.
     """
     path = folder / below
     try:
@@ -95,7 +95,7 @@ def _walk(
         listing = (f"{name}\0{size}\0".encode() for name, size in sorted(sizes.items()))
         name = below.removesuffix("/") or "."
         entries.append(Entry(path=name, images=len(sizes), bytes=sum(sizes.values()), digest=short_digest(listing)))
-    # A folder sorts as what its files begin with, so that a.png comes before a/1.png.
+    # A folder sorts with its slash, so that a.png comes before a/1.png.
     for name in sorted([*sizes, *inner]):
         if name.endswith("/"):
             yield from _walk(folder, below + name, above | {identity}, entries, left_out)
@@ -104,7 +104,7 @@ def _walk(
 
 
 def _listing(path: Path, left_out: LeftOut) -> tuple[dict[str, int], list[str]]:
-    """{image: bytes} of a directory, and its folders, with a slash at the end."""
+    """The images of a directory as {name: bytes}, and its sub-folders, each with a slash at the end."""
     sizes: dict[str, int] = {}
     inner = []
     with os.scandir(path) as items:
@@ -117,6 +117,6 @@ def _listing(path: Path, left_out: LeftOut) -> tuple[dict[str, int], list[str]]:
             elif not is_picture(item.name):
                 left_out.note(item.name)
             elif item.is_file() or item.is_symlink():
-                # A dangling link counts as an empty file, so that reading names it.
+                # A dangling link counts as an empty file, so that reading it fails and names it.
                 sizes[item.name] = item.stat().st_size if item.is_file() else 0
     return sizes, inner

@@ -1,4 +1,4 @@
-"""What every source of images gives: a fixed order, names, labels, and entries that vouch for them."""
+"""What every image source provides: a fixed order, names, labels, and entries that identify its contents."""
 
 import hashlib
 import re
@@ -17,11 +17,11 @@ from vqlcmd.runtime.errors import DataError, shown
 LONGEST_NAME = 4096
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]")
 CONTROL = ("Cc", "Zl", "Zp")
-"""Unicode's categories of control characters and of ends of lines and paragraphs."""
+"""Unicode's categories of control characters, line separators and paragraph separators."""
 
 
 class Entry(BaseModel):
-    """One directory or shard of a source: what has to be the same for the images to be the same."""
+    """One directory or shard of a source. If its entry has not changed, its images are taken to be the same."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,12 +32,12 @@ class Entry(BaseModel):
 
 
 class ImageSource(Protocol):
-    """Images in a fixed order, the same on every machine. Opens nothing before it is asked for an image.
+    """Images in a fixed order, the same on every machine. No image is opened before it is asked for.
 
-    `classes` are names in `class_order`, empty where there are none; `labels` is int64 [len], positions in `classes`
-    or all 0. `name(i)` is the image's name for people, `open(i)` gives a PIL image to be closed by the caller.
-    `contents(i)` are its bytes as they lie there, of pixels where there is no file; both may raise anything.
-    `left_out` counts the files beside them that look like pictures but are not read, by ending.
+    `classes` are names in `class_order`, empty if there are none; `labels` is int64 [len], positions in `classes` or
+    all 0. `name(i)` is the image's name in messages; `open(i)` returns a PIL image, which the caller closes;
+    `contents(i)` returns its bytes as stored, or the bytes of its pixels if there is no file. `open` and `contents` may
+    raise anything. `left_out` counts, by extension, the files that look like pictures but are not read.
     """
 
     classes: tuple[str, ...]
@@ -52,7 +52,7 @@ class ImageSource(Protocol):
 
 
 class Names:
-    """Names of millions of images in two arrays, where as many Python strings would take several times the memory."""
+    """The names of millions of images in two arrays; as Python strings they would take several times the memory."""
 
     def __init__(self, names: Iterable[bytes]) -> None:
         text, ends = bytearray(), array("q", [0])
@@ -69,14 +69,14 @@ class Names:
 
 
 class Labels:
-    """A class name for each image, kept as a number."""
+    """The class name of each image, stored as a number."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._given = array("q")
 
     def append(self, name: str) -> None:
-        """The class of the next image."""
+        """Adds the class of the next image."""
         self._given.append(self._numbers.setdefault(name, len(self._numbers)))
 
     @property
@@ -85,11 +85,11 @@ class Labels:
         return set(self._numbers)
 
     def first(self, name: str) -> int | None:
-        """The position of the first image of a class, None where there is none."""
+        """The position of the first image of a class; None if there is none."""
         return self._given.index(self._numbers[name]) if name in self._numbers else None
 
     def ordered(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """The classes in their order, and the labels int64 [n]: positions in it."""
+        """The classes in `class_order`, and the labels int64 [n]: positions in it."""
         classes = class_order(self._numbers)
         position = {name: i for i, name in enumerate(classes)}
         of_number = np.array([position[name] for name in self._numbers], dtype=np.int64)
@@ -97,12 +97,12 @@ class Labels:
 
 
 def no_classes(count: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """As `Labels.ordered`, for images without classes."""
+    """What `Labels.ordered` returns for `count` images without classes: (), and zeros int64 [count]."""
     return (), np.zeros(count, dtype=np.int64)
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Distinct names sorted; where all are whole numbers, by their value, so that class 10 does not come before 9."""
+    """The distinct names, sorted; by value if all are whole numbers, so that class 10 does not come before 9."""
     distinct = sorted(set(names))
     if all(name.isascii() and name.isdigit() for name in distinct):
         distinct.sort(key=int)
@@ -110,15 +110,16 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def first_folder(name: str) -> str:
-    """The first-level folder of an image's relative path, which is its class; "" where the image lies in none."""
+    """The first folder in an image's relative path, which is its class; "" if the image lies in no folder."""
     folder, slash, _ = name.removeprefix("./").partition("/")
     return folder if slash else ""
 
 
 def raise_if_unfit(name: str, where: Path) -> None:
-    """DataError for a name that no kind of source takes, though some could: so they all agree on what is a data set.
+    """Raises DataError for a name that no kind of source accepts, so that all kinds agree on what a data set is.
 
-    Absolute ones, those with a component `..` or a control character, and those of more than 4,096 characters.
+    These are absolute names, names with a component `..` or a control character, and names of more than 4,096
+    characters.
     """
     if len(name) > LONGEST_NAME:
         wrong = f"is longer than {LONGEST_NAME:,} characters"
@@ -134,12 +135,12 @@ def raise_if_unfit(name: str, where: Path) -> None:
 
 
 def text_of(name: bytes) -> str:
-    """For people, and as the name of a class: what is not UTF-8 stays distinct, as an escape."""
+    """A name as text, for messages and classes; bytes that are not UTF-8 become escapes, so names stay distinct."""
     return name.decode(errors="backslashreplace")
 
 
 def utf8(name: str, where: Path) -> str:
-    """The name of a file, which a manifest can hold. DataError where its bytes are no UTF-8."""
+    """The file name, if a manifest can hold it. Raises DataError if its bytes are not UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -148,13 +149,13 @@ def utf8(name: str, where: Path) -> str:
 
 
 def raise_if_beyond(size: int, limit: int) -> None:
-    """DataError for a file of more bytes than the picture in it may have."""
+    """Raises DataError if a file has more bytes than `limit`, the memory that its decoded picture may take."""
     if size > limit:
         raise DataError(f"it has {size // 10**6} MB; set VQLCMD_PICTURE_MB to more, or leave it out")
 
 
 def mixed(loose: str, nested: str) -> str:
-    """What is wrong where some images lie in folders and others do not, and what to do."""
+    """The error message, with its remedy, for images of which some lie in folders and others do not."""
     return (
         f"images lie both directly in it (such as {loose}) and in sub-folders (such as {nested});"
         " move the former into a sub-folder of their own, or all of them into one folder,"

@@ -18,18 +18,18 @@ FILE = "data.mdb"
 
 
 class Lmdb:
-    """The images of an LMDB, which has no classes. Read without a lock file, in each process that needs an image.
+    """The images of an LMDB, which has no classes.
 
-    The sizes of values are not to be had without reading all of them, so the digest covers the keys, and how many
-    pages of each kind the whole takes.
+    Each process opens it when it first reads an image, without a lock file. The sizes of values cannot be known without
+    reading all of them, so the digest covers the keys and the number of pages of each kind.
     """
 
     def __init__(self, folder: Path, classes: bool = True) -> None:
-        """DataError where the package lmdb is not installed, the file is damaged or cut short, or it is empty."""
+        """Raises DataError if the package lmdb is not installed, or if the file is damaged, cut short or empty."""
         package = _package()
         _close_kept()
         try:
-            # Without read-ahead: between the keys lie the images, which are not wanted here.
+            # No read-ahead: between the keys lie the images, which are not needed here.
             with _opened(folder, readahead=False) as environment, environment.begin(buffers=True) as transaction:
                 status = environment.stat()
                 self._keys = Names(bytes(key) for key in transaction.cursor().iternext(values=False))
@@ -65,19 +65,19 @@ class Lmdb:
 
 
 def matches(source: str) -> bool:
-    """Whether `source` is a folder that an LMDB lies in."""
+    """Whether `source` is a folder that contains an LMDB."""
     return os.path.isfile(os.path.join(source, FILE))
 
 
 _kept: "dict[tuple[int, int], Environment]" = {}
-"""The one that this process read from last, by the identity of its file: LMDB lets no file be opened twice."""
+"""The environment that this process used last, by the identity of its file: LMDB must not open a file twice."""
 
 
 def _environment(folder: Path) -> "Environment":
     status = os.stat(folder / FILE)
     identity = (status.st_dev, status.st_ino)
     if identity not in _kept:
-        # First, because another file may have taken the place of the one that is open.
+        # Close it first: another file may have replaced the one that is open.
         _close_kept()
         _kept[identity] = _opened(folder, readahead=True)
     return _kept[identity]
@@ -88,13 +88,13 @@ def _close_kept() -> None:
         _kept.popitem()[1].close()
 
 
-# A child may neither use an environment that it has from its parent nor open the same file anew.
+# A child may neither use an environment inherited from its parent nor open the same file again.
 os.register_at_fork(before=_close_kept)
 
 
 def _opened(folder: Path, readahead: bool) -> "Environment":
     environment = _package().open(str(folder), readonly=True, lock=False, create=False, readahead=readahead)
-    # A page past the end of the file would end the process with a bus error.
+    # Reading a page past the end of the file would kill the process with a bus error.
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     length = os.path.getsize(folder / FILE)
     if length < needed:

@@ -1,7 +1,7 @@
 """Tar archives as webdataset writes them: KEY.jpg beside KEY.cls or KEY.json, in any number of shards.
 
-The headers are walked once, without unpacking; every image has its place in the file. tarfile is not used, because it
-takes a damaged header in the middle for the end, and needs several times as long for millions of members.
+The headers are read once, without unpacking, to find the offset of every image. tarfile is not used: it takes a damaged
+header in the middle for the end of the archive, and takes several times as long for millions of members.
 """
 
 import io
@@ -34,12 +34,15 @@ class _Member(NamedTuple):
 
 
 class Tar:
-    """Images of a tar archive in the order in which they lie there."""
+    """The images of a tar archive, in the order of its members."""
 
     ending = ".tar"
 
     def index(self, path: Path, classes: bool) -> Shard:
-        """As `archives.Format.index`. A label is KEY.cls or, without it, `label` in KEY.json: a number or a name."""
+        """See `archives.Format.index`.
+
+        A label is the text of KEY.cls or, without it, `label` in KEY.json: a number or a name.
+        """
         names, sizes, places, keys = [], [], [], []
         given: dict[bytes, dict[bytes, str | None]] = {b"cls": {}, b"json": {}}
         left_out = LeftOut()
@@ -73,13 +76,13 @@ class Tar:
         return Shard(names, sizes, found, [labels.get(key) for key in keys], left_out.counts)
 
     def read(self, file: io.BufferedReader, place: list[int]) -> bytes:
-        """As `archives.Format.read`."""
+        """See `archives.Format.read`."""
         raise_if_beyond(place[1], paths.picture_memory())
         return _read(file, *place)
 
 
 def is_compressed(source: str) -> bool:
-    """Whether `source` is the name of a compressed tar archive, to be refused with a reason."""
+    """Whether `source` is named like a compressed tar archive, which is then rejected with a reason."""
     name = os.path.basename(source).lower()
     return (".tar." in name or name.endswith(".tgz")) and os.path.isfile(source)
 
@@ -95,12 +98,12 @@ def _read(file: io.BufferedReader, offset: int, size: int) -> bytes:
 def _slashed(name: bytes) -> bytes:
     try:
         return slashed(name.decode()).encode() if b"\\" in name else name
-    except UnicodeDecodeError:  # in another encoding the byte may be half a letter
+    except UnicodeDecodeError:  # in another encoding the byte may be part of a character
         return name
 
 
 def _label(file: io.BufferedReader, member: _Member, ending: bytes, where: str) -> str | None:
-    """The class's name; None where a JSON file says nothing about it."""
+    """The class name in a label's file; None if a JSON file has none."""
     if member.size > LARGEST_LABEL:
         raise DataError(f"{where} has {member.size} bytes, too many for a label; scan with --no-classes")
     contents, remedy = _read(file, member.offset, member.size), "fix it there, or scan with --no-classes"
@@ -118,7 +121,10 @@ def _label(file: io.BufferedReader, member: _Member, ending: bytes, where: str) 
 
 
 def _members(file: io.BufferedReader, path: Path) -> Iterator[_Member]:
-    """All members with a name, links included. DataError where the archive is damaged, cut short or compressed."""
+    """Yields files and links.
+
+    Raises DataError if the archive is damaged, cut short, compressed, or has sparse files.
+    """
     length = os.fstat(file.fileno()).st_size
     offset = 0
     long_name: bytes | None = None
@@ -171,26 +177,26 @@ def _header(block: bytes, offset: int, path: Path) -> _Member:
     name, kind = block[:100].partition(b"\0")[0], block[156:157]
     if block[257:263] == b"ustar\0" and block[345] != 0:
         name = block[345:500].partition(b"\0")[0] + b"/" + name
-    # Of links and folders a size may be given, but no contents follow.
+    # Links and folders may declare a size, but no contents follow.
     return _Member(name, kind, offset + BLOCK, 0 if kind in WITHOUT_CONTENTS else size)
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or where the first bit is set the bytes themselves, for sizes from 8 GiB."""
+    """The number in a field: octal digits or, if the first bit is set, binary, as for sizes from 8 GiB."""
     if field[0] & 0x80:
         return int.from_bytes(field, "big") - (0x80 << 8 * (len(field) - 1))
     return _count(field.strip(b" \0") or b"0", 8)
 
 
 def _count(digits: bytes, base: int = 10) -> int:
-    """ValueError for what `int` takes besides: signs, with which a member would lead back to itself."""
+    """The number in `digits`. ValueError for signs: with a negative size, a member would lead back to itself."""
     if not digits.isdigit():
         raise ValueError(digits)
     return int(digits, base)
 
 
 def _pax(contents: bytes) -> dict[bytes, bytes]:
-    """Records `LENGTH KEY=VALUE\\n`, the length that of the whole record."""
+    """Parses records `LENGTH KEY=VALUE\\n`, where LENGTH is that of the whole record."""
     said = {}
     while contents and not contents.startswith(b"\0"):
         digits = contents.partition(b" ")[0]

@@ -1,4 +1,4 @@
-"""Data sets by the name they have in torchvision, which downloads, checks and unpacks them: `torchvision:CIFAR10`."""
+"""torchvision's data sets by name, such as `torchvision:CIFAR10`: torchvision downloads, checks and unpacks them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from vqlcmd.torchvision_guard import guard_torchvision
 
 PREFIX = "torchvision:"
 FOLDER = "torchvision"
-"""What torchvision calls `root`, beside the other data sets' folders."""
+"""torchvision's `root`, a folder beside those of the other data sets."""
 ROWS = 1024
 
 
 class _Set(NamedTuple):
-    """How torchvision's class is called for each split, where it keeps labels, and its images where they are files."""
+    """torchvision's arguments for each split, its attribute with labels, and the images' paths if they are files."""
 
     splits: dict[str, dict[str, Any]]
     labels: str | None
@@ -47,18 +47,18 @@ SETS = {
     "CelebA": _Set(_named("train", "valid", "test", "all"), None, _aligned_faces),
     "Flowers102": _Set(_named("train", "val", "test"), "_labels", lambda dataset: [*map(str, dataset._image_files)]),
 }
-"""The first split is the one that is meant where none is named."""
+"""Where no split is named, the first one is used."""
 
 
 class TorchvisionSet:
-    """The images of one split, in torchvision's order; arrays stay in memory, files are read one by one.
+    """The images of one split, in torchvision's order. Arrays stay in memory; files are read one by one.
 
-    `path` is `ROOT/torchvision:NAME[:SPLIT]`, where nothing has to lie: the files are in `ROOT/torchvision`. Of arrays
-    the digest covers the pixels, of files their names and sizes; torchvision checks the archives it has downloaded.
+    `path` is `ROOT/torchvision:NAME[:SPLIT]`, which need not exist: the files are in `ROOT/torchvision`. The digest
+    covers the pixels of arrays, and the names and sizes of files; torchvision checks the archives that it downloads.
     """
 
     def __init__(self, path: Path, classes: bool = True, download: bool = False) -> None:
-        """ConfigError for a name or split that is not known, DataError where the files are missing or damaged."""
+        """Raises ConfigError for an unknown name or split, and DataError if files are missing or damaged."""
         self._how = path, classes
         self._name, self._split = _parsed(path.name)
         known = SETS[self._name]
@@ -77,7 +77,7 @@ class TorchvisionSet:
         self.entries = (Entry(path=self._split, images=len(self), bytes=sizes, digest=digest),)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker that is not forked opens the files itself.
+        # Pickled as its arguments: a worker that is not forked opens the files itself.
         return TorchvisionSet, self._how
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class TorchvisionSet:
         return Path(self._files[i]).read_bytes() if self._files else np.asarray(self._dataset.data[i]).tobytes()
 
     def _vouchers(self) -> tuple[int, Iterator[bytes]]:
-        """How many bytes the images have, and what stands for them in the digest."""
+        """The total size of the images in bytes, and the parts that the digest covers."""
         if self._files:
             sizes = [os.path.getsize(file) if os.path.isfile(file) else 0 for file in self._files]
             return sum(sizes), (
@@ -104,12 +104,15 @@ class TorchvisionSet:
 
 
 def matches(source: str) -> bool:
-    """Whether `source`, a path or not, names a data set of torchvision's."""
+    """Whether the last component of `source` names one of torchvision's data sets: `torchvision:NAME`."""
     return os.path.basename(source).startswith(PREFIX)
 
 
 def fetch(source: str, root: Path | None) -> Path:
-    """The path that stands for `torchvision:NAME[:SPLIT]` below `root`, after a download if it is not there yet."""
+    """Downloads `torchvision:NAME[:SPLIT]` below `root` unless it is there; returns the path that stands for it.
+
+    Raises ConfigError without a `root` or for an unknown name, and DataError if torchvision cannot provide the files.
+    """
     _parsed(source)
     if root is None:
         raise ConfigError(f"{source} needs a place for its files: set VQLCMD_IMAGES to a folder for data sets")
@@ -136,7 +139,7 @@ def _opened(name: str, how: dict[str, Any], root: Path, download: bool) -> Any:
         raise DataError(
             f"torchvision's {name} needs the package {error.name}; run `pip install {error.name}`"
         ) from None
-    except Exception as error:  # of the network, of archives, of every format that torchvision reads
+    except Exception as error:  # errors of the network, of archives, and of all formats that torchvision reads
         why = shown(" ".join(str(error).split()) or type(error).__name__, 300)
         remedy = (
             "try again, or put the files there by hand" if download else f"`vqlcmd scan NAME {PREFIX}{name}` fetches it"
@@ -145,7 +148,7 @@ def _opened(name: str, how: dict[str, Any], root: Path, download: bool) -> Any:
 
 
 def _class_names(dataset: Any, labels: np.ndarray) -> tuple[str, ...]:
-    """In the order of torchvision's numbers, with the number in front where the names themselves are in another one."""
+    """Class names in the order of torchvision's numbers, with the number in front if `class_order` would change it."""
     count = int(labels.max(initial=-1)) + 1
     given = [str(name).replace("/", "-") for name in getattr(dataset, "classes", [])]
     if len(given) < count:

@@ -1,4 +1,4 @@
-"""Zip archives: a folder of images packed as it is, or as StyleGAN's tools write it, with labels in dataset.json."""
+"""Zip archives: a folder of images packed as is, or as StyleGAN's tools write it, with labels in dataset.json."""
 
 import io
 import struct
@@ -24,12 +24,12 @@ ENCRYPTED = 1
 
 
 class Zip:
-    """Images of a zip archive in the order of their names."""
+    """The images of a zip archive, sorted by name."""
 
     ending = ".zip"
 
     def index(self, path: Path, classes: bool) -> Shard:
-        """As `archives.Format.index`. Labels are those of dataset.json; its `null` says that there are none."""
+        """See `archives.Format.index`. Labels are those in dataset.json; `null` there means that there are none."""
         left_out = LeftOut()
         try:
             with zipfile.ZipFile(path) as archive:
@@ -52,7 +52,7 @@ class Zip:
         )
 
     def read(self, file: io.BufferedReader, place: list[int]) -> bytes:
-        """As `archives.Format.read`."""
+        """See `archives.Format.read`."""
         offset, packed, size, method, checksum = place
         raise_if_beyond(size, paths.picture_memory())
         file.seek(offset)
@@ -69,7 +69,7 @@ class Zip:
 
 
 def _images(archive: zipfile.ZipFile, left_out: LeftOut) -> Iterator[zipfile.ZipInfo]:
-    """The members that are images, under names with slashes."""
+    """Yields the members that are images, with forward slashes in their names."""
     for member in archive.infolist():
         member.filename = slashed(member.filename)
         if is_hidden(member.filename):
@@ -91,7 +91,7 @@ def _raise_if_odd(member: zipfile.ZipInfo, path: Path) -> None:
 
 
 def _given(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], path: Path) -> tuple[bool, dict[str, str] | None]:
-    """Whether there is a dataset.json, at the top or in the one folder that holds everything, and what it says."""
+    """Whether a dataset.json is at the top or in the one folder that holds everything, and the labels in it."""
     tops = {first_folder(member.filename) for member in members}
     top = tops.pop() if len(tops) == 1 else ""
     described = next((info for info in archive.infolist() if below(info.filename, top) == LABELS), None)
@@ -102,7 +102,7 @@ def _given(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], path: Path)
     labels = _labels(archive.read(described), path)
     if not labels:
         return True, None
-    # Its names start where it lies, or at the top.
+    # Names in it are relative to its own folder, or to the top.
     found = {
         member.filename: labels.get(below(member.filename, top), labels.get(member.filename)) for member in members
     }

@@ -1,1 +1,1 @@
-"""What the visitor sees and presses, in Gradio: a module for each tab. What they do is beside this folder."""
+"""The page that the visitor sees, in Gradio: one module for each tab. It asks `vqlcmd.page.models` for the work."""

@@ -1,4 +1,4 @@
-"""The page: its tabs, for each model its own, and the server behind it."""
+"""The page: its tabs, with a version for each model, and the server behind it."""
 
 import gc
 import html
@@ -25,13 +25,13 @@ TITLE = "VQ-LCMD"
 
 
 def serve(models: Models, host: str, port: int | None, show: bool) -> None:
-    """Serve the page of models, once they are loaded, until Ctrl-C; `show` opens a browser on it.
+    """Serves the page of models, once they are loaded, until Ctrl-C; `show` opens a browser on it.
 
-    ConfigError where the port is taken; what loading raises. Garbage collection, if it was off, is on once the page is
-    there.
+    Raises ConfigError if the port is taken, and whatever loading raises. Garbage collection, if it was off, is on again
+    once the page is up.
     """
     with tempfile.TemporaryDirectory(prefix="vqlcmd-page-") as made:
-        # Where Gradio keeps uploads too, so that nothing of a visitor stays.
+        # Gradio keeps uploads there too, so that nothing of a visitor's stays.
         os.environ["GRADIO_TEMP_DIR"] = made
         page = build(models, models.loaded(), made)
         try:
@@ -64,7 +64,7 @@ def serve(models: Models, host: str, port: int | None, show: bool) -> None:
 
 
 def build(models: Models, described: Mapping[str, Description], made: str) -> Any:
-    """The page of these models as gr.Blocks. Files to download go to the folder `made`."""
+    """The page of these models as gr.Blocks. Files to download are written to the folder `made`."""
     jobs = Jobs()
 
     def leave(request: Request) -> None:
@@ -85,7 +85,7 @@ def build(models: Models, described: Mapping[str, Description], made: str) -> An
 
 
 def each(names: Iterable[str], tab: Callable[[str], None]) -> None:
-    """The tab for every model by its name, of which the chosen one's is seen."""
+    """Builds `tab` for every model by its name; only that of the chosen model is visible."""
     names = list(names)
     choice = gr.Radio(names, value=names[0], label="Model", visible=len(names) > 1)
     columns = []
@@ -97,7 +97,7 @@ def each(names: Iterable[str], tab: Callable[[str], None]) -> None:
 
 
 def head(described: Mapping[str, Description]) -> str:
-    """The title, and a line for each model."""
+    """The title, and a line for each model, as HTML."""
     lines = [
         f"<p>{f'<b>{html.escape(name)}</b>: ' if len(described) > 1 else ''}{html.escape(model.summary)}</p>"
         for name, model in described.items()

@@ -1,4 +1,4 @@
-"""The tab Compare: several models, or several values of one setting, with the same noise, row under row."""
+"""The tab Compare: several models, or several values of one setting, with the same noise, one per row."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from vqlcmd.page.process import Models
 MOST, USUAL = 16, 10
 NOTHING = "nothing"
 SUGGESTED = {"guidance": "0, 1, 2, 4", "steps": "5, 10, 25, 50"}
-"""Values to begin with, of the first of these settings that there is."""
+"""Values to begin with. With one model, the first of these settings that it has is varied at first."""
 
 
 def compare_tab(described: Mapping[str, Description], models: Models, jobs: Jobs) -> None:
-    """Controls above, rows of images below."""
+    """Builds the tab: controls above, rows of images below."""
     first, *others = described.values()
     shared = [name for name in first.class_names if all(name in each.class_names for each in others)]
     names = names_of_settings(described.values())

@@ -1,4 +1,4 @@
-"""How a model samples, as things to set on the page: they come from what the model's method declares."""
+"""Controls for how a model samples, built from the settings that its method declares."""
 
 import secrets
 from collections.abc import Sequence
@@ -10,14 +10,17 @@ from vqlcmd.page.description import Description, Setting
 
 SEEDS = 2**32 - 1
 LONGEST = 1000
-"""A slider's range; beyond, a number is typed."""
+"""The greatest upper end of a slider; a setting with a greater one is typed as a number."""
 
 
 class Controls:
-    """How many, class, settings and seed. `components` are what an event takes, `read` is for their values."""
+    """Controls for count, class, settings and seed.
+
+    Events take `components` as inputs; `read` interprets their values.
+    """
 
     def __init__(self, model: Description, *, what: str, usual: int, most: int, nothing: str, opened: bool = True):
-        """`what` is counted, and `nothing` is the choice of no class: all in turn, say."""
+        """`what` names the things that are counted, and `nothing` the choice of no class, such as "all, in turn"."""
         self.settings = model.settings
         count = gr.Slider(1, most, value=usual, step=1, label=what)
         class_ = gr.Dropdown(
@@ -27,25 +30,25 @@ class Controls:
             visible=bool(model.class_names),
         )
         self.buttons = gr.Row()
-        """For those that start and stop."""
+        """A row for the buttons that start and stop."""
         with gr.Accordion("How to sample", open=opened):
             shown = [component(setting) for setting in self.settings]
             seed = gr.Number(model.seed, label="Seed", precision=0, minimum=0, maximum=SEEDS)
             other = gr.Button("Another seed", size="sm")
             self.below = gr.Column()
-            """For what else there is to set."""
+            """A column for further settings."""
         other.click(lambda: secrets.randbelow(SEEDS), None, seed, **NOW)
         self.components = [count, class_, seed, *shown]
 
     def read(self, values: Sequence[Any]) -> tuple[int, int | None, dict[str, Any]]:
-        """How many; the class, None for no class; and keywords of Generator.sample."""
+        """The count; the class, None for no class; and keywords of Generator.sample."""
         count, class_, seed, *rest = values
         how = {"seed": seed} | {setting.name: value for setting, value in zip(self.settings, rest, strict=True)}
         return count, None if class_ < 0 else class_, how
 
 
 def component(setting: Setting) -> Any:
-    """A slider where a setting has two ends, else a field, a check box or a choice."""
+    """A slider if a setting has two ends, else a number field, a check box or a choice."""
     about = {"label": setting.name.capitalize().replace("_", " "), "info": setting.about or None}
     if setting.choices:
         return gr.Radio(list(setting.choices), value=setting.usual, **about)

@@ -1,4 +1,4 @@
-"""Buttons that start and stop work, one job at a time, and what a visitor reads when something is wrong."""
+"""Buttons that start and stop work, one job at a time, and the messages that tell a visitor what was wrong."""
 
 import functools
 import html
@@ -12,15 +12,15 @@ from vqlcmd.runtime.errors import UserError
 QUEUE = {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "minimal"}
 """For every event that computes: they wait for each other in one queue."""
 NOW = {"queue": False, "show_progress": "hidden"}
-"""For an event that does not wait."""
+"""For events that run at once, outside of the queue."""
 
 
 def job(
     jobs: Jobs, label: str, work: Callable[..., Iterator[Any]], inputs: list[Any], outputs: list[Any], status: Any
 ) -> None:
-    """A button that starts `work` in the queue, and one beside it that stops it.
+    """Adds a button that starts `work` in the queue, and one beside it that stops it.
 
-    `work` yields the outputs and the text of `status`, a gr.Markdown, which comes last.
+    `work` yields values for `outputs`, and last the text of `status`, a gr.Markdown.
     """
     with gr.Row():
         go = gr.Button(label, variant="primary", scale=2)
@@ -44,18 +44,18 @@ def job(
 
 
 def told(work: Callable[..., Iterator[Any]], outputs: int) -> Callable[..., Iterator[Any]]:
-    """`work`, which yields so many outputs and then a status: what the visitor gave wrong is told, and changes nothing.
+    """Wraps `work`, which yields `outputs` values and a status: user errors become the status and change no output.
 
-    An event that fails leaves its marks on everything that it would have changed, so this one does not fail.
+    The event itself must not fail: Gradio marks everything that a failed event would have changed.
     """
 
-    # Its signature says what Gradio passes beside the inputs.
+    # Gradio reads from the signature what to pass beside the inputs.
     @functools.wraps(work)
     def telling(*values: Any) -> Iterator[Any]:
         try:
             yield from work(*values)
         except UserError as error:
-            # It is shown as HTML, and may hold the name of a file.
+            # The message is shown as HTML, and may contain the name of a file.
             text = html.escape(str(error))
             if not isinstance(error, Stopped):
                 gr.Warning(text)

@@ -1,4 +1,4 @@
-"""The tab Look inside: codes near each other, the table of embeddings, and how the training went."""
+"""The tab Look inside: codes and their nearest neighbours, the table of embeddings, and the curves of the training."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ NEAREST, COLUMNS = 12, 4
 
 
 def inside_tab(name: str, model: Description, models: Models, folder: str, tab: Any) -> None:
-    """Pictures are drawn into `folder` when `tab` is first opened."""
+    """Builds the tab. Its pictures are drawn into `folder` when `tab` is first opened."""
     plain: dict[str, Any] = {
         "show_label": False,
         "format": "png",

@@ -1,4 +1,4 @@
-"""The tab Paint: a picture of the visitor's or of the model's, and what could be where they paint over it."""
+"""The tab Paint: a picture, uploaded or sampled, and what the model draws where the visitor paints over it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +13,14 @@ from vqlcmd.page.process import Models
 MOST, USUAL = 32, 8
 COLUMNS = 3
 CANVAS = 400
-"""Pixels that a picture is enlarged to, at least."""
+"""The least side of the enlarged picture, in pixels."""
 BRUSH = ("#f59e0b", 0.8)
-"""Colour and opacity."""
+"""Colour and opacity of the brush."""
 FIRST = "Upload or sample a picture, paint over a part of it, and press **Fill in**."
 
 
 def paint_tab(name: str, model: Description, models: Models, jobs: Jobs) -> None:
-    """The editor and its controls at the left, results at the right."""
+    """Builds the tab: the editor and its controls at the left, results at the right."""
     if not model.supports_inpainting:
         gr.Markdown(f"{model.method} cannot hold tokens fixed, so it cannot fill in.")
         return

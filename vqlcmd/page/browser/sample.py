@@ -1,4 +1,4 @@
-"""The tab Sample: images of a class, what they cost, and what the model believed on the way to them."""
+"""The tab Sample: images of a class, their cost, and what the model predicted at each step."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ COLUMNS = 8
 
 
 def sample_tab(name: str, model: Description, models: Models, jobs: Jobs, folder: str) -> None:
-    """Controls at the left, images at the right; files to download are written to `folder`."""
+    """Builds the tab: controls at the left, images at the right. Files to download are written to `folder`."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280):
             controls = Controls(model, what="Images", usual=USUAL, most=MOST, nothing="all, in turn")

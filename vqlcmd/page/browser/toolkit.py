@@ -1,4 +1,4 @@
-"""Gradio, which the extra `page` brings: imported in this one place, without its telemetry, and faster."""
+"""Gradio, which the extra `page` installs: imported only here, without its telemetry, and faster."""
 
 import importlib
 import inspect
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from vqlcmd.runtime.errors import ConfigError
 
-# Read when Gradio is imported. With it, there would be requests to other hosts.
+# Gradio reads this when it is imported. Its analytics would send requests to other hosts.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
 @contextmanager
 def _no_stubs() -> Iterator[None]:
-    """Leave out that Gradio compares the type stub of each of its components with its source: half of its import."""
+    """Keeps Gradio from comparing its components' type stubs with their sources, which takes half of its import."""
     getfile = inspect.getfile
 
     def refuse(thing: Any) -> str:
         if inspect.isclass(thing) and thing.__module__.startswith("gradio."):
-            raise OSError("no source is looked for")  # which Gradio takes for a class without a file
+            raise OSError("no source is looked for")  # Gradio then believes that the class has no file
         return getfile(thing)
 
     inspect.getfile = refuse
@@ -41,9 +41,9 @@ def _imported() -> Any:
 
 
 gr: Any = _imported()
-"""The module. Any: it is an optional package."""
+"""The module `gradio`, typed as Any because the package is optional."""
 if TYPE_CHECKING:
     Request = SelectData = Any
 else:
     Request, SelectData = gr.Request, gr.SelectData
-"""What Gradio passes where a function's signature asks for it: whose request it is, where was clicked."""
+"""Gradio passes these to functions whose signatures ask for them: whose request it is, and where the click was."""

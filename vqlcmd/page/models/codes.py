@@ -1,6 +1,6 @@
 """What codes look like, and which are near to each other.
 
-Shapes: K codes, D numbers a code, P pixels a side of a patch, the part of an image that one token stands for.
+Shapes: K codes, D numbers a code, P x P pixels of a patch, the part of an image that one token stands for.
 """
 
 import torch
@@ -18,16 +18,16 @@ BATCH = 64
 
 
 def tables(model: Generator) -> dict[str, Tensor]:
-    """What codes can be near in: the model's embeddings (K, D), and the tokenizer's codebook where it has vectors."""
+    """Tables in which codes have neighbours: the model's embeddings (K, D) and, if it has vectors, the codebook."""
     found = {"embeddings": model.method.table.cpu(), "codebook": codebook_table(model.tokenizer)}
     return {name: table_KD.float() for name, table_KD in found.items() if table_KD.shape[1]}
 
 
 def nearest(table_KD: Tensor, code: int, count: int) -> tuple[list[int], list[float]]:
-    """The codes nearest to one, itself first, and how far away they are. ConfigError where there is no such code."""
+    """The `count` codes nearest to `code`, itself first, and their distances. ConfigError if there is no such code."""
     if not 0 <= code < len(table_KD):
         raise ConfigError(f"code {code} does not exist: choose 0 to {len(table_KD) - 1}")
-    # Not by products of vectors, which round: the code itself has the distance 0.
+    # Not by dot products, which round: the code itself must have distance 0.
     far = (table_KD - table_KD[code]).norm(dim=1)
     far[code] = -1
     found = far.topk(min(count, len(table_KD)), largest=False)
@@ -36,7 +36,7 @@ def nearest(table_KD: Tensor, code: int, count: int) -> tuple[list[int], list[fl
 
 @torch.no_grad()
 def patches(model: Generator, codes: list[int]) -> Tensor:
-    """What codes look like, uint8 (n, 3, P, P): the middle of an image that consists of one code alone."""
+    """What codes look like, uint8 (n, 3, P, P): the middle patch of an image that consists of one code alone."""
     rows, columns = model.grid
     found = []
     for part in torch.tensor(codes).split(BATCH):
@@ -48,7 +48,7 @@ def patches(model: Generator, codes: list[int]) -> Tensor:
 
 
 def chart(model: Generator) -> Image.Image:
-    """All codes, the first MOST_PATCHES of them, as one picture row by row, CELL pixels from one to the next."""
+    """A picture of all codes, MOST_PATCHES at most, row by row, with CELL pixels from one to the next."""
     count = min(model.tokenizer.codes, MOST_PATCHES)
     looks = patches(model, list(range(count)))
     size = (PATCH, PATCH)

@@ -15,7 +15,7 @@ MOST_ROWS = 12
 
 @dataclass(frozen=True)
 class Row:
-    """A model, and what differs from its usual settings."""
+    """A row of images: its model, and the settings that differ from the usual ones."""
 
     label: str
     model: Generator
@@ -23,9 +23,9 @@ class Row:
 
 
 def rows(models: Mapping[str, Generator], chosen: Sequence[str], vary: str | None, values: str) -> list[Row]:
-    """Each of the chosen models at each value of what varies; `values` are words with commas between them.
+    """A row for each of the chosen models at each value of the setting `vary`; commas separate `values`.
 
-    ConfigError where no model is chosen, there are too many rows, or a model does not take a value.
+    Raises ConfigError if no model is chosen, there are too many rows, or a model does not accept a value.
     """
     if not chosen:
         raise ConfigError("no model is chosen: choose one or more")
@@ -43,9 +43,10 @@ def rows(models: Mapping[str, Generator], chosen: Sequence[str], vary: str | Non
 def drawn_rows(
     rows: Sequence[Row], class_: str, count: int, seed: int, onlooker: Callable[[Generator], Onlooker]
 ) -> Iterator[Drawn]:
-    """Each row in turn, image i of all of them from the same random numbers; `class_` is a name, "" for all in turn.
+    """Draws each row in turn, with the same random numbers for image i of every row.
 
-    ConfigError where a model has no such class. `onlooker` makes one for a model.
+    `class_` is a class's name, or "" for all classes in turn; `onlooker` makes an onlooker for a model. Raises
+    ConfigError if a model has no such class.
     """
     for row in rows:
         names = row.model.class_names

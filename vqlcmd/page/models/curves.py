@@ -10,7 +10,7 @@ Curves = Mapping[str, Sequence[float]]
 
 
 def read(path: Path) -> dict[str, list[float]]:
-    """The columns of a .tsv of numbers, by name. DataError where it is none."""
+    """The columns of a .tsv of numbers, by name. Raises DataError if the file is not one."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", strict=True))
@@ -20,7 +20,7 @@ def read(path: Path) -> dict[str, list[float]]:
 
 
 def panels(names: Sequence[str], terms: Sequence[str]) -> dict[str, list[str]]:
-    """Titles of pictures and the columns in each, of those that there are; `terms` are the method's."""
+    """{title: the columns in a panel}, of those that exist; `terms` are the names of the method's loss terms."""
     rest = [name for name in names if name != "step"]
     wanted = {
         "loss": [name for name in rest if name in ("loss", "heldout_loss")],
@@ -34,7 +34,7 @@ def panels(names: Sequence[str], terms: Sequence[str]) -> dict[str, list[str]]:
 
 
 def draw(curves: Curves, terms: Sequence[str], path: Path) -> Path:
-    """A PNG with a picture for each of `panels`. Gives the path."""
+    """Writes a PNG with the panels; returns the path."""
     from matplotlib.figure import Figure
 
     shown = panels(list(curves), terms)
@@ -47,7 +47,7 @@ def draw(curves: Curves, terms: Sequence[str], path: Path) -> Path:
     for axis, (title, names) in zip(figure.axes, shown.items(), strict=False):
         axis.set_visible(True)
         for name in names:
-            # The last part alone says which: ce_0.5, decodable_-2.
+            # Only the number in names such as ce_0.5 and decodable_-2.
             axis.plot(curves["step"], curves[name], label=name.removeprefix("ce_").removeprefix("decodable_"))
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("step")

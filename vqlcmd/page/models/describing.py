@@ -1,4 +1,4 @@
-"""A model in words and numbers."""
+"""Describes a model in words and numbers."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from vqlcmd.page.models import codes
 from vqlcmd.page.models.settings import settings
 
 CURVES = Path("metrics") / "train.tsv"
-"""Beside a model's folder, as the pipeline has it."""
+"""The curves of its training, relative to the folder above the model's, as the pipeline has it."""
 
 
 def describe(model: Generator, folder: str) -> Description:
-    """What the page knows of a model that was loaded from `folder`."""
+    """What the page knows about a model that was loaded from `folder`."""
     curves = Path(folder).parent / CURVES
     return Description(
         method=model.about["params"]["method"],
@@ -28,7 +28,7 @@ def describe(model: Generator, folder: str) -> Description:
 
 
 def summary(model: Generator) -> str:
-    """A model in a line: method, size, classes, tokens."""
+    """A line about a model: method, size, classes, tokens."""
     millions = sum(parameter.numel() for parameter in model.method.parameters()) / 1e6
     rows, columns = model.grid
     parts = [f"method {model.about['params']['method']}", f"{millions:.2f}M parameters"]

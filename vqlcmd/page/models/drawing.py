@@ -1,4 +1,4 @@
-"""What the page asks of a model: samples and fillings, what they cost, and what was believed on the way.
+"""Samples and inpaintings for the page, what they cost, and what the model predicted on the way.
 
 Shapes: n images, S pixels a side, N tokens, K codes.
 """
@@ -18,16 +18,16 @@ from vqlcmd.page.jobs import Stopped
 from vqlcmd.tokenizer.pixels import to_uint8
 
 GREY = 127
-"""Where nothing is said yet."""
+"""The pixels of tokens that are not predicted yet."""
 FRAMES = 24
-"""Of an animation, at most."""
+"""The most frames of an animation."""
 
 
 @dataclass
 class Onlooker:
-    """Sees every prediction of a sampler: reports how many there were, keeps what was believed, and can end it all.
+    """Sees every prediction of a sampler: reports how many there were, keeps the beliefs, and can stop the sampler.
 
-    A belief is the likeliest token of each place, (images, N) int64; -1 where the model has said nothing yet.
+    A belief is the likeliest token at each position, (images, N) int64; -1 where the model has not predicted one yet.
     """
 
     tokens: int
@@ -38,7 +38,7 @@ class Onlooker:
     _seen: int = 0
 
     def __call__(self, states: Tensor, logits_BNK: Tensor) -> None:
-        """Stopped where that was asked for."""
+        """Records a prediction. Raises Stopped if a stop was asked for."""
         if self.stopped():
             raise Stopped(f"stopped after {self._seen} predictions")
         self._seen += 1
@@ -48,7 +48,7 @@ class Onlooker:
     def _belief(self, states: Tensor, logits_BNK: Tensor) -> Tensor:
         if logits_BNK.shape[1] == self.tokens:
             return logits_BNK.argmax(dim=2)
-        # One place after the other: the states are what was drawn, behind a start token.
+        # Autoregressive: the states are the tokens drawn so far, after a start token.
         if len(self._drawn) == self.tokens:
             self._drawn.clear()
         self._drawn.append(states[:, -1:])
@@ -58,7 +58,7 @@ class Onlooker:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images (n, 3, S, S) uint8, what they took, and what was believed at each step: tokens (n, N), -1 for nothing.
+    """Images (n, 3, S, S) uint8, what they took, and the beliefs at each step: tokens (n, N), -1 for none.
 
     `nfe` is the number of passes through the network that an image took.
     """
@@ -69,11 +69,11 @@ class Drawn:
     beliefs: Sequence[Tensor]
 
     def first(self, count: int) -> "Drawn":
-        """So many of the images alone."""
+        """The same of the first `count` images alone."""
         return replace(self, images=self.images[:count], beliefs=[belief[:count] for belief in self.beliefs])
 
     def cost(self) -> str:
-        """In a line: how many, the time, the network calls an image."""
+        """A line with the number of images, the time, and the network calls an image."""
         count = len(self.images)
         plural = "" if count == 1 else "s"
         return f"**{count} image{plural}** · {self.seconds:.2f} s · {self.nfe:g} network calls an image"
@@ -82,7 +82,7 @@ class Drawn:
 def sample(
     model: Generator, classes: Sequence[int] | int, onlooker: Onlooker, *, seed: int | None, **how: Any
 ) -> Drawn:
-    """As Generator.sample, with costs and beliefs. ConfigError; Stopped."""
+    """Like Generator.sample, with costs and beliefs. Raises ConfigError, and Stopped if a stop was asked for."""
     start = time.perf_counter()
     with watching(onlooker), _counted(model) as passes:
         images = model.sample(classes, seed=seed, **how)
@@ -94,18 +94,21 @@ def sample(
 def fill(
     model: Generator, image: Tensor, hole: Tensor, class_: int | None, count: int, onlooker: Onlooker, **how: Any
 ) -> tuple[Drawn, Tensor]:
-    """As Generator.inpaint: `count` results, and what is kept of the image, the rest grey. ConfigError; Stopped."""
+    """Like Generator.inpaint: `count` results, and the kept part of the image, with the rest grey.
+
+    Raises ConfigError, and Stopped if a stop was asked for.
+    """
     start = time.perf_counter()
     with watching(onlooker), _counted(model) as passes:
         painted, kept = model.inpaint(image, hole, class_, count, **how)
     seconds = time.perf_counter() - start
-    # Tokens that are known are no belief of the model.
+    # No beliefs: the known tokens are not predictions of the model.
     return Drawn(painted, seconds, sum(passes) / count, ()), kept
 
 
 @contextmanager
 def _counted(model: Generator) -> Iterator[list[int]]:
-    """Images in each pass through the network."""
+    """Yields a list of the number of images in each pass through the network inside."""
     passes: list[int] = []
     network: Any = model.method.network
     handle = network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
@@ -116,14 +119,14 @@ def _counted(model: Generator) -> Iterator[list[int]]:
 
 
 def predictions(model: Generator, count: int, *, seed: int | None = None, **how: Any) -> int:
-    """How many predictions an onlooker will see at most, of so many images."""
+    """How many predictions an onlooker will see at most while `count` images are drawn."""
     batches = -(-count // model.about["sampling"]["batch_size"])
-    # Some methods look once more at the clean end.
+    # Some methods predict once more at the clean end.
     return batches * (model.method.steps(model.sampling(**how)) + 1)
 
 
 def _together(beliefs: Sequence[Tensor], batches: int) -> list[Tensor]:
-    """Beliefs of one batch after the other, which take the same steps, to those of all images at each step."""
+    """Joins beliefs of successive batches, which take the same steps, into those of all images at each step."""
     steps = len(beliefs) // batches
     return [torch.cat(list(beliefs[step::steps])) for step in range(steps)]
 
@@ -132,10 +135,10 @@ def _together(beliefs: Sequence[Tensor], batches: int) -> list[Tensor]:
 def frames(
     model: Generator, drawn: Drawn, most: int = FRAMES, stopped: Callable[[], bool] = lambda: False
 ) -> list[tuple[float, Tensor]]:
-    """(t, images (n, 3, S, S) uint8) from t = 1 to 0: what the model believed, and at 0 what was drawn in the end.
+    """(t, images (n, 3, S, S) uint8) from t = 1 to 0: the beliefs of the model, and at 0 the samples.
 
-    t is the share of the way from noise that is left. Of many steps, at most `most` evenly spaced ones. Stopped where
-    `stopped` says so on the way.
+    t is the fraction of the way from noise that is left. Of many steps, at most `most` evenly spaced ones are taken.
+    Raises Stopped if `stopped` says so on the way.
     """
     steps = len(drawn.beliefs)
     count = min(steps, max(most - 1, 1))
@@ -150,7 +153,7 @@ def frames(
 
 @torch.no_grad()
 def picture(model: Generator, tokens: Tensor) -> Tensor:
-    """Tokens (n, N), -1 for none, as images (n, 3, S, S) uint8; grey where there is none."""
+    """Tokens (n, N), -1 for none, decoded to images (n, 3, S, S) uint8, which are grey where there is none."""
     decoded = to_uint8(model.tokenizer.decode(tokens.clamp_min(0).to(model.device), model.grid)).cpu()
     rows, columns = (side // count for side, count in zip(decoded.shape[2:], model.grid, strict=True))
     known = (tokens >= 0).view(-1, 1, *model.grid).repeat_interleave(rows, 2).repeat_interleave(columns, 3)
@@ -158,6 +161,6 @@ def picture(model: Generator, tokens: Tensor) -> Tensor:
 
 
 def labels(model: Generator, class_: int | None, count: int) -> list[int] | int:
-    """Classes of `count` images: all of `class_`, or without one all in turn; the number where there are none."""
+    """Classes of `count` images: `class_` for all or, if it is None, all in turn; `count` if there are no classes."""
     known = len(model.class_names)
     return [class_ if class_ is not None else number % known for number in range(count)] if known else count

@@ -1,6 +1,6 @@
-"""A picture, a region brushed out of it, and what could be there.
+"""A picture, a region painted over in it, and what the model draws there.
 
-Shapes: S pixels a side, of the model's images; H x W of the canvas on which they are painted over.
+Shapes: S x S pixels of the model's images; H x W of the canvas on which they are painted over.
 """
 
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from vqlcmd.runtime.errors import ConfigError
 
 
 def prepared(model: Generator, path: Path) -> Tensor:
-    """A picture as the model sees it, uint8 (3, S, S): read, cropped and resized as the training images were.
+    """The picture in a file as the model sees it, uint8 (3, S, S): cropped and resized like the training images.
 
-    DataError, in one line, for a file that is damaged, too large, or no picture: the checks of tokenizing.
+    Raises DataError, in one line, if the file is damaged, too large or no picture; the checks are those of tokenizing.
     """
     recipe = recipe_of(model.about)
     return torch.from_numpy(crop_views(read_picture(path, recipe.background), recipe, 0)[0])
 
 
 def hole(layers: Sequence[np.ndarray], side: tuple[int, int]) -> Tensor:
-    """Pixels of the model's image that strokes on the layers (H, W, 4) cover half of or more: bool `side`."""
+    """The pixels of the model's image of which strokes on the layers (H, W, 4) cover at least half: bool `side`."""
     if not layers:
         return torch.zeros(side, dtype=torch.bool)
     painted = np.maximum.reduce([layer[..., 3] for layer in layers]) > 0
@@ -48,9 +48,10 @@ def fillings(
     onlooker: Onlooker,
     **how: Any,
 ) -> tuple[Drawn, Tensor]:
-    """`count` results, and what is kept of the image, the rest grey. ConfigError without an image or without strokes.
+    """`count` results, and the kept part of the image, with the rest grey.
 
-    Without a class there is nothing to guide to, and no guidance.
+    Without a class there is nothing to guide to, so there is no guidance. Raises ConfigError without an image or
+    without strokes.
     """
     if image is None:
         raise ConfigError("there is no picture yet: upload one, or sample one")

@@ -1,6 +1,6 @@
-"""Images as the browser shows them, and as files to keep.
+"""Images as the browser shows them, and as files to download.
 
-Shapes: n images of S pixels a side, 3 channels, uint8.
+Shapes: n images of S x S pixels, 3 channels, uint8.
 """
 
 import base64
@@ -16,28 +16,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SMALL = 128
-"""Pixels; a smaller side is shown enlarged, with hard edges."""
+"""In pixels. Images with a smaller side are shown enlarged, with hard edges."""
 TILE, MARGIN = 64, 2
-"""Pixels of an image in a montage, and of the white around it."""
+"""The side of an image in a montage, and the white margin around it, in pixels."""
 WIDEST = 1024
-"""Pixels of an animation."""
+"""The largest side of an animation's images, in pixels."""
 FIRST, LAST, BETWEEN = 900, 2500, 180
-"""Milliseconds of its frames."""
+"""How long the first, the last and the other frames of an animation are shown, in milliseconds."""
 
 
 def pillow(image: Tensor) -> Image.Image:
-    """(3, H, W) uint8."""
+    """The image (3, H, W) uint8 as one of Pillow's."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def enlarged(image: Tensor, side: int) -> Image.Image:
-    """(3, S, S) as a picture of at least `side` pixels, by a whole factor, without smoothing."""
+    """The image (3, S, S) enlarged to at least `side` pixels a side, by a whole factor, without smoothing."""
     factor = max(-(-side // image.shape[1]), 1)
     return pillow(image.repeat_interleave(factor, 1).repeat_interleave(factor, 2))
 
 
 def montage(images: Tensor, columns: int) -> Image.Image:
-    """Images row by row on white, small ones enlarged towards TILE pixels."""
+    """Images (n, 3, S, S) row by row on white, small ones enlarged towards TILE pixels."""
     columns = min(columns, len(images))
     factor = max(TILE // images.shape[2], 1)
     large = F.pad(images.repeat_interleave(factor, 2).repeat_interleave(factor, 3), (MARGIN,) * 4, value=255)
@@ -47,7 +47,7 @@ def montage(images: Tensor, columns: int) -> Image.Image:
 
 
 def animation(frames: Sequence[tuple[float, Tensor]], columns: int, path: Path) -> Path:
-    """Frames (t, images) as a picture that moves: WebP, with t below. Gives the path."""
+    """Writes frames (t, images) as an animated WebP with t below the images; returns the path."""
     pages = []
     for t, images in frames:
         picture = montage(images, columns)
@@ -65,19 +65,19 @@ def animation(frames: Sequence[tuple[float, Tensor]], columns: int, path: Path) 
 
 
 def png(image: Tensor) -> bytes:
-    """(3, H, W) uint8 as the bytes of a PNG."""
+    """The image (3, H, W) uint8 as the bytes of a PNG."""
     buffer = io.BytesIO()
     pillow(image).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def data_url(image: Tensor) -> str:
-    """(3, H, W) uint8 inside of a page."""
+    """The image (3, H, W) uint8 as a URL that contains it."""
     return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
 
 
 def gallery(images: Tensor, captions: Sequence[str] = (), columns: int = 8) -> str:
-    """Images as HTML, so many in a row, with what stands below each."""
+    """Images as HTML, `columns` in a row, with their captions below."""
     words = [html.escape(word) for word in captions] or [""] * len(images)
     figures = [
         f'<figure><img src="{data_url(image)}" alt="{word or number}"><figcaption>{word}</figcaption></figure>'
@@ -88,10 +88,10 @@ def gallery(images: Tensor, captions: Sequence[str] = (), columns: int = 8) -> s
 
 
 def archive(images: Tensor, names: Sequence[str], path: Path) -> Path:
-    """Images as NUMBER-NAME.png in a zip file. Gives the path."""
+    """Writes images as NUMBER-NAME.png into a zip file; returns the path."""
     with zipfile.ZipFile(path, "w") as file:
         for number, (image, name) in enumerate(zip(images, names, strict=True)):
-            # A name is of a class, which may be called anything.
+            # The name of a class may contain anything.
             ending = re.sub(r"[^\w.-]+", "_", name)
             file.writestr(f"{number:03}{f'-{ending}' if ending else ''}.png", png(image))
     return path

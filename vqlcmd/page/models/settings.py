@@ -1,4 +1,4 @@
-"""What can be set of how a model samples: its steps, sampler and guidance, and the knobs that its method declares."""
+"""The settings of sampling: steps, sampler and guidance, and the knobs that a model's method declares."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,17 +9,17 @@ from vqlcmd.page.description import Setting
 from vqlcmd.runtime.errors import ConfigError
 
 MOST_STEPS = 200
-"""On a slider, unless the model was trained to sample with more."""
+"""The upper end of the slider for steps, unless the model samples with more."""
 STRONGEST = 10.0
-"""Guidance on a slider."""
+"""The upper end of the slider for guidance, unless the model samples with more."""
 
 
 def settings(model: Generator) -> list[Setting]:
-    """What changes the samples of this model, the usual value of each being that of its training."""
+    """The settings that change this model's samples; their usual values are those of its training."""
     usual, method = model.sampling(), model.method
     found = []
     if _steps_count(model):
-        # A chain has only so many.
+        # The chain of a method may be shorter.
         most = max((n for n in range(1, max(MOST_STEPS, usual.steps) + 1) if _accepts(model, steps=n)), default=1)
         found.append(Setting("steps", usual.steps, "", 1, most))
     if len(method.samplers) > 1:
@@ -29,7 +29,7 @@ def settings(model: Generator) -> list[Setting]:
         found.append(Setting("guidance", float(usual.guidance), about, 0, max(STRONGEST, usual.guidance)))
     described: Mapping[str, Any] = type(method).knobs.model_json_schema().get("properties", {})
     for name, each in described.items():
-        if name not in usual.own:  # Of a model that is older than the knob.
+        if name not in usual.own:  # The model is older than the knob.
             continue
         low, high = (each.get(key, each.get(f"exclusive{key.title()}")) for key in ("minimum", "maximum"))
         choices = tuple(map(str, each.get("enum", ())))
@@ -38,9 +38,9 @@ def settings(model: Generator) -> list[Setting]:
 
 
 def varied(model: Generator, vary: str | None, values: str) -> list[dict[str, Any]]:
-    """Keywords of Generator.sample, a dictionary for each of `values`: words with commas between them.
+    """Keywords of Generator.sample, a dictionary for each of `values`, which commas separate; [{}] if nothing varies.
 
-    ConfigError where the model has no such setting, or does not take the value.
+    Raises ConfigError if the model has no such setting, or does not accept a value.
     """
     if vary is None:
         return [{}]
@@ -58,7 +58,7 @@ def varied(model: Generator, vary: str | None, values: str) -> list[dict[str, An
 
 
 def _steps_count(model: Generator) -> bool:
-    """Whether the number of steps makes a difference: not where there are as many as tokens."""
+    """Whether the number of steps makes a difference: not for methods with one step per token."""
     one, two = (replace(model.sampling(), steps=steps) for steps in (1, 2))
     return model.method.steps(one) != model.method.steps(two)
 

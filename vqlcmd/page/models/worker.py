@@ -1,4 +1,4 @@
-"""The process of the models: loads them, and does one piece of work after the other until the page is gone."""
+"""The process of the models: loads them, and does one job after the other until the page is gone."""
 
 import gc
 import os
@@ -21,12 +21,12 @@ from vqlcmd.runtime.errors import UserError
 
 
 def run(connection: Connection, folders: Mapping[str, str]) -> None:
-    """Load the models in `folders`, by their names, send their descriptions, and do what is asked for.
+    """Loads the models in `folders`, by their names, sends their descriptions, and does the jobs that are asked for.
 
-    Comes back only where loading failed; the process ends where the other end of the connection is closed.
+    Returns only if loading failed; the process ends when the other end of the connection is closed.
     """
     page, models = Page(connection), dict[str, Generator]()
-    # Nothing of what imports and models leave behind is garbage.
+    # The objects that imports and loading create stay, so there is no garbage to look for.
     gc.disable()
     if not page.answer(LOADING, _loaded(folders, models)):
         return
@@ -45,7 +45,7 @@ def _loaded(folders: Mapping[str, str], models: dict[str, Generator]) -> Iterato
 
 
 class Page:
-    """The other end of the connection. A thread listens, since Stop comes while something runs."""
+    """The other end of the connection. A thread listens to it, since Stop may arrive while a job runs."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
@@ -54,15 +54,15 @@ class Page:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next(self) -> Request:
-        """What is to be done next; waits for it."""
+        """The next job; waits for it."""
         return self._requests.get()
 
     def asker(self, number: int) -> Asker:
-        """Who has asked for the work of this number."""
+        """The asker of the job of this number."""
         return Asker(lambda: number in self._stops, lambda done, most: self._send(Progress(number, done, most)))
 
     def answer(self, number: int, work: Iterator[Any]) -> bool:
-        """Send what the work yields, and how it ended; whether well."""
+        """Sends what the job yields, and how it ended; returns whether it ended well."""
         error = None
         try:
             for value in work:
@@ -91,7 +91,7 @@ class Page:
 
 
 def portable(error: Exception) -> Exception:
-    """An error for another process: the user's in one line, want of memory too; others with where they arose."""
+    """The error for another process: a line for user errors and lack of memory, others with their traceback."""
     if isinstance(error, UserError):
         return error
     line = launcher.of_memory(error, "ask for fewer images, or for fewer at once")
@@ -100,7 +100,7 @@ def portable(error: Exception) -> Exception:
     error.add_note("".join(traceback.format_exception(error)))
     try:
         return error if isinstance(pickle.loads(pickle.dumps(error)), type(error)) else RuntimeError(str(error))
-    except Exception:  # of an error whose class takes other arguments, anything
+    except Exception:  # unpickling may raise anything if the error's class takes other arguments
         other = RuntimeError(f"{type(error).__name__}: {error}")
         other.add_note("\n".join(error.__notes__))
         return other

@@ -1,6 +1,6 @@
-"""Pieces of work that the page asks for. Each yields what there is to show: HTML, names of files, arrays of pixels.
+"""Jobs that the page asks for. Each yields what there is to show: HTML, names of files, arrays of pixels.
 
-Shapes: S pixels a side of the model's images.
+Shapes: S x S pixels of the model's images.
 """
 
 import secrets
@@ -22,13 +22,13 @@ from vqlcmd.tokenizer import codebook_table
 
 @dataclass(frozen=True)
 class Asker:
-    """Who has asked: whether they have stopped it, and whom to tell that so many of at most so many steps are done."""
+    """Who asked for a job: whether they have stopped it, and how to report (steps done, most steps) to them."""
 
     stopped: Callable[[], bool] = lambda: False
     report: Callable[[int, int], None] = lambda done, most: None
 
     def onlooker(self, model: Generator, most: int = 0) -> Onlooker:
-        """For drawing with a model, in `most` predictions: 0 where nobody is told of them."""
+        """An onlooker for drawing with a model in `most` predictions; with 0, none are reported."""
         return Onlooker(
             model.method.tokens, self.stopped, lambda done: self.report(min(done, most), most) if most else None
         )
@@ -37,9 +37,9 @@ class Asker:
 def draw(
     model: Generator, asker: Asker, *, count: int, class_: int | None, how: Mapping[str, Any], columns: int, folder: str
 ) -> Iterator[dict[str, Any]]:
-    """Images as a gallery and as an archive with their cost; then, where it is known, the way to them as a film.
+    """Yields images as a gallery and an archive, with their cost; then, if there are beliefs, a film of those.
 
-    Of the film, two rows. Files are written to `folder`.
+    The film shows the images of the first two rows. Files are written to `folder`.
     """
     classes, most = drawing.labels(model, class_, count), drawing.predictions(model, count, **how)
     drawn = drawing.sample(model, classes, asker.onlooker(model, most), **how)
@@ -59,13 +59,13 @@ def draw(
 def sample_one(
     model: Generator, asker: Asker, *, class_: int | None, how: Mapping[str, Any], side: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """An image (3, S, S) uint8 to paint over, and it enlarged to `side` pixels or more, (H, W, 3)."""
+    """Yields a sample (3, S, S) uint8 to paint over, and an enlarged version of `side` pixels or more, (H, W, 3)."""
     classes = drawing.labels(model, class_, 1)
     yield _to_paint_over(drawing.sample(model, classes, asker.onlooker(model), **how).images[0], side)
 
 
 def open_picture(model: Generator, asker: Asker, *, path: str, side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same of a file, as the model sees it."""
+    """Yields the same for the picture in a file, as the model sees it."""
     yield _to_paint_over(painting.prepared(model, Path(path)), side)
 
 
@@ -81,7 +81,7 @@ def fill_in(
     how: Mapping[str, Any],
     columns: int,
 ) -> Iterator[tuple[str, str]]:
-    """What is kept of an image (3, S, S) and `count` results as a gallery; their cost."""
+    """Yields a gallery of the kept part of an image (3, S, S) and `count` results, and their cost."""
     given = None if image is None else torch.from_numpy(image)
     onlooker = asker.onlooker(model)
     drawn, kept = painting.fillings(model, given, layers, class_, count, onlooker, whole_tokens=whole_tokens, **how)
@@ -100,7 +100,7 @@ def compare(
     count: int,
     seed: int,
 ) -> Iterator[tuple[str, str]]:
-    """The rows so far, and a line that says how many."""
+    """Yields the rows so far, and a line that says how many there are."""
     rows, done = comparing.rows(models, chosen, vary, values), []
     for row, drawn in zip(rows, comparing.drawn_rows(rows, class_, count, seed, asker.onlooker), strict=True):
         done.append((row.label, f"{drawn.seconds:.2f} s · {drawn.nfe:g} network calls", drawn.images))
@@ -108,14 +108,14 @@ def compare(
 
 
 def near(model: Generator, asker: Asker, *, code: int, table: str, count: int, columns: int) -> Iterator[str]:
-    """The codes nearest to one in a table, as a gallery with their distances."""
+    """Yields the codes nearest to one in a table, as a gallery with their distances."""
     order, far = codes.nearest(codes.tables(model)[table], code, count)
     words = [f"{number}: {distance:.2f}" for number, distance in zip(order, far, strict=True)]
     yield pictures.gallery(codes.patches(model, order), words, columns)
 
 
 def look_inside(model: Generator, asker: Asker, *, training: str | None, folder: str) -> Iterator[dict[str, str]]:
-    """Pictures of all codes, of the embeddings and of a training's file, one after the other, in `folder`."""
+    """Yields pictures of all codes, of the embeddings and of the training's curves, one by one, in `folder`."""
     chart = _new(folder, "codes", "png")
     codes.chart(model).save(chart)
     yield {"chart": str(chart)}
@@ -130,7 +130,7 @@ def look_inside(model: Generator, asker: Asker, *, training: str | None, folder:
 WORKS: dict[str, Callable[..., Iterator[Any]]] = {
     work.__name__: work for work in (draw, sample_one, open_picture, fill_in, compare, near, look_inside)
 }
-"""By the names under which another process asks for them."""
+"""The jobs, by the names under which the page's process asks for them."""
 
 
 def _new(folder: str, name: str, ending: str) -> Path:

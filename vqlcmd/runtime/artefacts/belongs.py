@@ -1,6 +1,6 @@
-"""Whether artefacts belong together: each says what it is and what it was made from, and who reads two of them asks.
+"""Whether artefacts belong together: each says what it is and what it was made from, and readers of two compare them.
 
-DVC keeps them together in `dvc repro`; by hand, or after half a pipeline, any two can lie beside each other.
+DVC keeps them together in `dvc repro`; by hand, or after half a pipeline, any two may lie beside each other.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import sha256, write_json
 
 NOT_OF_A_PICTURE = ("flip", "skip_broken")
-"""Of the section `images`: which pictures count, not what one looks like."""
+"""Keys of the section `images` that say which pictures count, not what one looks like."""
 WORDS = {
     "tokenizer": "different tokenizers",
     "tokens": "different tokens",
@@ -29,7 +29,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file or folder, and {what: digest} of itself and of what it was made from; None where it does not say."""
+    """A file or folder, and {name: digest} of itself and of what it was made from; None if it does not say."""
 
     name: str
     path: Path
@@ -37,7 +37,10 @@ class Artefact:
 
 
 def check_belong(*artefacts: Artefact) -> None:
-    """DataError where two of them name different tokenizers, tokens, models, data sets or image settings."""
+    """Raises DataError if two of them come from different tokenizers, tokens, models, data sets or image settings.
+
+    Also raises it if one of them does not say which it comes from, because another version made it.
+    """
     for one, other in combinations(artefacts, 2):
         for what in WORDS:
             if what not in one.origin or what not in other.origin:
@@ -52,19 +55,19 @@ def check_belong(*artefacts: Artefact) -> None:
 
 
 def note_origin(path: Path, params: Mapping[str, Any], *artefacts: Artefact) -> None:
-    """Write down for `vqlcmd report` what numbers or pictures were made from: [{artefact: digest}, parameters]."""
+    """Writes down what numbers or pictures were made from, for `vqlcmd report`: [{artefact: digest}, parameters]."""
     digests = {each.name: each.origin[each.name] for each in artefacts}
-    # A list, in which DVC looks for no metrics.
+    # A list, because DVC does not look for metrics in one.
     write_json(path, [digests, dict(params)])
 
 
 def tokenizer(path: Path) -> Artefact:
-    """The tokenizer in a file."""
+    """The artefact of the tokenizer in a file."""
     return Artefact("tokenizer", path, {"tokenizer": sha256(path)})
 
 
 def tokens(path: Path, header: Mapping[str, Any]) -> Artefact:
-    """The tokens in a folder, by their header."""
+    """The artefact of the tokens in a folder, from their header."""
     return Artefact(
         "tokens",
         path,
@@ -78,13 +81,13 @@ def tokens(path: Path, header: Mapping[str, Any]) -> Artefact:
 
 
 def model(path: Path, about: Mapping[str, Any]) -> Artefact:
-    """The model in a file, by what the file says about it."""
+    """The artefact of the model in a file, from what the file says about it."""
     made_from = {"tokenizer": about.get("vqgan_digest"), "tokens": about.get("tokens_digest")}
     return Artefact("model", path, {**made_from, "model": sha256(path)})
 
 
 def samples(path: Path, header: Mapping[str, Any]) -> Artefact:
-    """The samples in a folder, by their header."""
+    """The artefact of the samples in a folder, from their header."""
     said = {"tokenizer": "vqgan_digest", "tokens": "tokens_digest", "model": "model_digest"}
     return Artefact(
         "samples", path, {"samples": header_digest(header), **{what: header.get(key) for what, key in said.items()}}
@@ -92,12 +95,12 @@ def samples(path: Path, header: Mapping[str, Any]) -> Artefact:
 
 
 def pairs(path: Path, about: Mapping[str, Any]) -> Artefact:
-    """Samples beside training images, by what their file says."""
+    """The artefact of samples beside training images, from what their file says."""
     return Artefact("pairs", path, {"samples": about.get("samples_digest")})
 
 
 def reference(path: Path, about: Mapping[str, Any]) -> Artefact:
-    """What evaluation knows of the real images, by what its file says about it."""
+    """The artefact of the reference, what evaluation knows of the real images, from what its file says about it."""
     made_from = about.get("made_from")
     return Artefact(
         "reference",
@@ -112,7 +115,7 @@ def reference(path: Path, about: Mapping[str, Any]) -> Artefact:
 
 
 def header_digest(header: Mapping[str, Any]) -> str:
-    """Of all that a header of token shards says, and so, through its digests, of the shards."""
+    """A digest of all that a header of token shards says and so, through the digests in it, of the shards."""
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 

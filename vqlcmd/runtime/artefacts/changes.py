@@ -1,4 +1,4 @@
-"""What differs between what two runs were made from."""
+"""Differences between what two runs were made from."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ def changed_files(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
-    """{dotted key: [before, after]} of what differs."""
+    """{dotted key: [before, after]} of the values that differ."""
     old, new = dict(_flat(plain(before))), dict(_flat(plain(after)))
     return {
         key: [old.get(key), new.get(key)] for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
@@ -19,7 +19,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list
 
 
 def plain(values: Any) -> Any:
-    """As JSON gives it back."""
+    """`values` as they come back from JSON."""
     return json.loads(json.dumps(values))
 
 

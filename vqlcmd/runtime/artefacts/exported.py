@@ -1,4 +1,4 @@
-"""A folder that `vqlcmd export` made: vqlcmd.json says what is in it, with a digest of each file."""
+"""A folder made by `vqlcmd export`: vqlcmd.json says what is in it, with a digest of each file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,24 +13,25 @@ MODEL = "model/model.safetensors"
 TOKENIZER = "vqgan.safetensors"
 VOCABULARY = "vocabulary.json"
 CHECKED = (MODEL, TOKENIZER)
-"""What a model of images is loaded from."""
+"""The files that a model of images is loaded from."""
 OF_TEXT = (MODEL, VOCABULARY)
-"""What a model of text is loaded from."""
+"""The files that a model of text is loaded from."""
 FORMAT = 1
 
 
 def describe(folder: Path, values: Mapping[str, Any]) -> None:
-    """Write vqlcmd.json: `values`, and the SHA-256 of every file in the folder."""
+    """Writes vqlcmd.json: `values`, and the SHA-256 of every file in the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ABOUT)
     digests = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
     write_json(folder / ABOUT, {"format": FORMAT, "digests": digests, **values})
 
 
 def check(folder: Path, names: Sequence[str] = CHECKED) -> None:
-    """DataError where one of the files `names` is not the one that vqlcmd.json says; nothing without a vqlcmd.json.
+    """Raises DataError if one of the files `names` is missing or has another digest than in vqlcmd.json.
 
-    Against damage and mixed-up files. Whoever can write the files can write their digests: a commit's name, as in
-    hf://USER/NAME@COMMIT, is what holds against another person.
+    Does nothing if there is no vqlcmd.json. This guards against damage and mixed-up files. It does not guard against
+    other people: whoever can write the files can write their digests, and only the name of a commit, as in
+    hf://USER/NAME@COMMIT, does.
     """
     path = folder / ABOUT
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""JSON from outside: any bytes at all give a value or one line."""
+"""JSON from outside: any bytes give a value or an error of one line."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any
 from vqlcmd.runtime.errors import DataError
 
 DEEPEST = 100
-"""Lists and objects within each other: no file of ours comes near, and what walks the value may call itself."""
+"""The most levels of lists and objects: no file of ours comes near, and code that walks the value may recurse."""
 
 
 def parse_json(text: str | bytes, where: object, remedy: str, *, nan: bool = False) -> Any:
-    """The value of a JSON text. DataError, which names `where` and `remedy`, where it is none or nested without end.
+    """The value of a JSON text. DataError, which names `where` and `remedy`, if it is not JSON or is nested too deep.
 
-    `nan`: whether NaN and the infinities, which Python writes and JSON has not, are numbers.
+    `nan` accepts NaN and the infinities, which Python writes although JSON does not have them.
     """
     try:
         value = json.loads(text, parse_constant=float if nan else _no_number)
     except RecursionError:
         raise DataError(f"{where} is not JSON (nested too deep): {remedy}") from None
-    except ValueError as error:  # Of text that is no UTF-8, and of numbers of more than 4,300 digits, too.
+    except ValueError as error:  # Also for text that is not UTF-8, and for numbers of more than 4,300 digits.
         raise DataError(f"{where} is not JSON ({' '.join(str(error).split())[:120]}): {remedy}") from None
     if _deeper(value, DEEPEST):
         raise DataError(f"{where} is nested more than {DEEPEST} deep: {remedy}")
@@ -27,7 +27,7 @@ def parse_json(text: str | bytes, where: object, remedy: str, *, nan: bool = Fal
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """As `parse_json`, of a file. DataError also where it is missing or cannot be read."""
+    """Like `parse_json`, for a file. Raises DataError also if the file is missing or cannot be read."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

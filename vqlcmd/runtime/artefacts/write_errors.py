@@ -1,4 +1,7 @@
-"""What a disk refuses, in one line: the file, the reason, and what to do. The run's saved state stays as it was."""
+"""Errors of writing to disk, in one line: the file, the reason, and what to do.
+
+The run's saved state stays as it was.
+"""
 
 import errno
 import os
@@ -33,18 +36,18 @@ OF_THE_PROCESS = {
         "set VQLCMD_WORKERS=0, or raise the limit, `ulimit -u` shows it",
     ),
 }
-"""What the system refuses to a process, whatever the file. For memory, `launcher.of_memory` knows what to turn."""
+"""Limits of the process, whatever the file. For lack of memory, `launcher.of_memory` knows what to change."""
 NOT_WRITTEN = re.compile(r"inline_container|PytorchStreamWriter|os error (\d+)|requested and \d+ written")
-"""What torch, safetensors and numpy say where a write fails: no OSError, or one without a number."""
+"""What torch, safetensors and numpy say if a write fails: in no OSError, or in one without a number."""
 LONGEST_PATH = 300
-"""Of what is printed of it; what parameters name may be a megabyte."""
+"""The most characters of a path that are printed; parameters may name one of a megabyte."""
 LEAST = 2**20
-"""Bytes free, below which a write that failed without a reason failed for lack of room."""
+"""Free bytes below which a write that failed without a reason is taken to have failed for lack of room."""
 
 
 @contextmanager
 def writing(path: Path, side: Path | None = None) -> Iterator[None]:
-    """Errors of writing that arise inside name `path`, not its side file, and have a number, whoever reports them."""
+    """Inside, errors of writing name `path`, not its side file, and have a number, whichever library reports them."""
     try:
         yield
     except Exception as error:
@@ -60,7 +63,7 @@ def writing(path: Path, side: Path | None = None) -> Iterator[None]:
 
 
 def one_line(error: OSError) -> str | None:
-    """What a user reads of an error of the file system; None where it is none of a file."""
+    """What a user reads about an error of the file system; None if the error is about no file."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         source, target, text = error.args[0][0]
         return f"{target} cannot be copied from {source}: {text}; then run the same command again"
@@ -80,7 +83,10 @@ def _shown(error: OSError) -> str:
 
 
 def _likely(path: Path) -> int:
-    """torch does not say why. EFBIG where the shell limits sizes, ENOSPC where nothing is free, else EIO."""
+    """The likely error number, since torch gives none.
+
+    EFBIG if the shell limits the size of files, ENOSPC if the disk is full, else EIO.
+    """
     import resource
 
     if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
