@@ -137,7 +137,10 @@ class _About(BaseModel):
 
 
 def read_params(about: Mapping[str, Any]) -> ModelParams:
-    """The parameters that build a model, from the metadata of its file. ValueError, in one line, where they do not."""
+    """The parameters that build a model, from the metadata of its file.
+
+    ValueError, in one line, where this version cannot build it.
+    """
     try:
         said = _About.model_validate(dict(about), strict=True)
     except ValidationError as error:

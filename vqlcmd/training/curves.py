@@ -49,7 +49,7 @@ class Curves:
     def gather(self, done: int) -> dict[str, float]:
         """{name: mean} over processes and over the steps from the last row up to `done`.
 
-        Diverged, naming step and terms, where a value is not finite. Only this waits for the device, not every step.
+        Diverged, naming step and terms, where a value is not finite. Training waits for the device only here.
         Every process has to call it at the same step.
         """
         if self._here:
