@@ -1,1 +1,1 @@
-"""The pipeline: one module per stage, and the command line that mounts them."""
+"""The pipeline: one module per stage."""

@@ -17,9 +17,9 @@ from vqlcmd.tokens import shards
 
 
 def run() -> None:
-    """Average the bound over what is held out; its standard error counts that and noise levels alike.
+    """Average the bound over held-out tokens; its standard error includes the variation over images and noise levels.
 
-    Null, with the reason, where nothing is.
+    Null, with the reason, where nothing is held out.
     """
     params = load_run()
     weights = paths.weights(params.weights)
@@ -52,14 +52,14 @@ def run() -> None:
 
 
 def _reasons(images: int) -> dict[str, str]:
-    """Why a number of so many images is null."""
+    """{key: reason} for each number that is null because of the number of images."""
     if not images:
         return dict.fromkeys(("nats_per_token_null", "standard_error_null"), shards.NONE_HELD_OUT)
     return {"standard_error_null": "one number has no spread: raise tokenize.holdout"} if images == 1 else {}
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.bound` does; gives the exit code."""
+    """Run the stage as `python -m stages.bound` does; returns the exit code."""
     return launcher.main("bound", run, parallel=False)
 
 

@@ -1,4 +1,4 @@
-"""samples, vqgan, reference -> metrics/evaluate.json, metrics/protocol.json: how good samples are, and how we know."""
+"""samples, vqgan, reference -> metrics/evaluate.json, metrics/protocol.json: sample quality and how it was measured."""
 
 import sys
 from typing import Any
@@ -68,7 +68,7 @@ def run() -> None:
     edits = {name: made["resumed_across"] for name, made in sources.items() if "resumed_across" in made}
     write_json(
         paths.METRICS / "protocol.json",
-        # A list, in which DVC looks for no metrics.
+        # A list, since DVC does not look for metrics in lists.
         [
             protocol(name, comparison, networks, about)
             | ({"resumed_across": edits} if edits else {})
@@ -98,7 +98,7 @@ def run() -> None:
 def _generated(
     samples: shards.Split, grid: tuple[int, int], settings: Evaluate, networks: tuple[Extractor, Extractor], kept: int
 ) -> ImageSet:
-    """All samples through the networks; features are kept of no more than of the real images."""
+    """Decode all samples and pass them through the networks; features of the first `kept` of them are kept."""
     network, precise = networks
     tokenizer = tokenizers.load(paths.VQGAN, device())
     moments, near, precise_near, logits = Moments(), list[Tensor](), list[Tensor](), list[Tensor]()
@@ -119,7 +119,7 @@ def _generated(
 
 
 def _known(reference: dict[str, Tensor], about: dict[str, Any], kind: str) -> ImageSet:
-    """What the reference stage found of the real or the reconstructed images."""
+    """The real or the reconstructed images, from the results of the reference stage."""
     statistics, count, precise = None, about["images"][kind], reference[f"{kind}_features"]
     if f"{kind}_mean" in reference:
         statistics = Statistics(reference[f"{kind}_mean"], reference[f"{kind}_covariance"], count or 0)
@@ -130,7 +130,7 @@ def _known(reference: dict[str, Tensor], about: dict[str, Any], kind: str) -> Im
 def _write_pairs(
     samples_digest: str, sample_tokens: Tensor, reference: dict[str, Tensor], near: Nearest, count: int
 ) -> None:
-    """Tokens of the samples that come nearest to a training image, and of that image, for a picture."""
+    """Write the tokens of the samples nearest to a training image, and those of that image, for a figure."""
     chosen = near.closest(count)
     rows = near.row[chosen]
     pairs = {
@@ -144,7 +144,7 @@ def _write_pairs(
 
 
 def _no_accuracy(about: dict[str, Any], settings: Evaluate) -> dict[str, str]:
-    """Why the proxy classifier's accuracy is null."""
+    """The reason why the proxy classifier's accuracy is null; {} if it is not."""
     if about["proxy_accuracy"] is not None:
         return {}
     used = "proxy" in (settings.features, settings.precision_features)
@@ -152,7 +152,7 @@ def _no_accuracy(about: dict[str, Any], settings: Evaluate) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.evaluate` does; gives the exit code."""
+    """Run the stage as `python -m stages.evaluate` does; returns the exit code."""
     return launcher.main("evaluate", run, parallel=False)
 
 

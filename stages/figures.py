@@ -16,13 +16,13 @@ from vqlcmd.tokens import shards
 from vqlcmd.tokens.header import grid_of
 
 ROWS = 10
-"""Of the grid of samples."""
+"""Rows in the grid of samples."""
 BATCH = 16
-"""Images that are decoded at once."""
+"""Images that are encoded or decoded at once."""
 
 
 def run() -> None:
-    """Draw what the other stages made: the pictures are no part of their results."""
+    """Draw figures of what the other stages made; no result depends on them."""
     samples_header = shards.read_header(paths.SAMPLES)
     weights = paths.weights(samples_header.get("weights", "model"))
     method, about = load_method(weights, torch.device("cpu"))
@@ -73,7 +73,7 @@ def run() -> None:
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.figures` does; gives the exit code."""
+    """Run the stage as `python -m stages.figures` does; returns the exit code."""
     return launcher.main("figures", run, parallel=False)
 
 

@@ -1,4 +1,4 @@
-"""params.yaml -> data/method.txt: the method's name, found to be one before DVC looks for its file."""
+"""params.yaml -> data/method.txt: the method's name, checked before DVC looks for the method's file."""
 
 import sys
 
@@ -10,10 +10,11 @@ from vqlcmd.runtime.files import atomic_write
 def run() -> None:
     """Check params.yaml and write the name of its method.
 
-    `train` depends on vqlcmd/methods/NAME.py, and DVC ends without a word of ours where that is missing; this stage
-    comes first. It runs where the name changes, and its result is that name, so it makes nothing else run.
+    `train` depends on vqlcmd/methods/NAME.py, and where that is missing, DVC ends with an error that is not ours. So
+    this stage comes first. It runs if the name changes, and its result is that name, so no other stage runs because of
+    it.
 
-    Raises ConfigError, with the names there are.
+    Raises ConfigError, which lists the methods, for an unknown name.
     """
     params = load_run()
     with atomic_write(paths.METHOD) as side:
@@ -21,7 +22,7 @@ def run() -> None:
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.method` does; gives the exit code."""
+    """Run the stage as `python -m stages.method` does; returns the exit code."""
     return launcher.main("method", run, parallel=False)
 
 

@@ -1,4 +1,4 @@
-"""images, vqgan -> data/reference: what evaluation needs to know of real images and of their reconstructions."""
+"""images, vqgan -> data/reference: what evaluation needs to know about real images and their reconstructions."""
 
 import sys
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ KINDS = ("real", "reconstructed")
 
 
 def run() -> None:
-    """Statistics of all images that count, and the features of those that precision and recall look at."""
+    """Compute statistics of the images in use, and features of those that precision and recall are computed on."""
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
     source = loader.open_images(listed, paths.images_root())
@@ -119,7 +119,7 @@ def run() -> None:
 
 
 class _Moments:
-    """What each process keeps: moments of its own batches, which no message carries one by one."""
+    """What each process keeps: the moments of its own batches, which are not sent batch by batch."""
 
     def __init__(self) -> None:
         self.of = {name: Moments() for name in KINDS}
@@ -128,13 +128,13 @@ class _Moments:
         return {name: each.state_dict() for name, each in self.of.items()}
 
     def load_state_dict(self, saved: list[dict[str, Any]]) -> None:
-        # As many processes go on as they were, to the last bit; otherwise the first one takes what all had.
+        # With the same number of processes, each continues with its own, bit for bit; otherwise the first takes all.
         own = saved[rank() : rank() + 1] if len(saved) == world() else saved if rank() == 0 else []
         self.of = self.merged(own).of
 
     @classmethod
     def merged(cls, saved: list[dict[str, Any]]) -> "_Moments":
-        """What these have, in their order."""
+        """The moments of these states together, added in their order."""
         found = cls()
         for part in saved:
             for name, each in found.of.items():
@@ -166,14 +166,14 @@ class _Found:
         return {"broken": self.broken, "kept": self._kept}
 
     def load_state_dict(self, saved: dict[str, Any]) -> bool:
-        # What could not be read may be readable now; only who leaves it out goes on without another look.
+        # Unreadable images may be readable now; only a run that skips them continues without reading them again.
         if saved["broken"] and not self._skip_broken:
             return False
         self.broken, self._kept = saved["broken"], saved["kept"]
         return True
 
     def wants_saving(self, finished: bool) -> bool:
-        # For who finds broken images at the end, and then leaves them out without another look at the others.
+        # So that, after an error about broken images, a run that skips them need not read the others again.
         return finished and bool(self.broken)
 
 
@@ -186,7 +186,7 @@ def _seen(
     kept: np.ndarray,
     moments: _Moments,
 ) -> Iterator[dict[str, Any]]:
-    """This process's batches: of the `kept` images features and what else; `moments` takes the features of all."""
+    """This process's batches: index, tokens, features and logits of the `kept` images; `moments` gets all features."""
     network, precise = networks
     found: dict[str, str] = {}
     for batch in loader.stream(
@@ -202,7 +202,7 @@ def _seen(
         found.clear()
         if len(batch.index):
             pixels = batch.images.to(device())
-            # As the stage tokenize does, so that these are the tokens that a model learned.
+            # As in the stage tokenize, so that these are the tokens that a model is trained on.
             tokens_BN = tokenizer.encode(to_float(pixels), precision=params.tokenize.precision)
             grid = tokenizer.grid(*pixels.shape[2:])
             decoded = to_uint8(tokenizer.decode(tokens_BN, grid, precision=params.reference.precision))
@@ -224,12 +224,12 @@ def _seen(
 
 
 def _recipe(params: Params) -> loader.Recipe:
-    """One square of each image, whatever the tokens are made of: the metrics count images."""
+    """One crop of each image, even if several are tokenized: the metrics count images."""
     return loader.Recipe.of(**params.images.model_dump()).one_view()
 
 
 def _fit_proxy(params: Params, source: loader.ImageSource, listed: manifest.Manifest) -> float | None:
-    """Train the proxy classifier on the images that training sees; returns its accuracy on the others."""
+    """Train the proxy classifier on the training images; returns its accuracy on held-out ones, None without any."""
     settings = params.reference.proxy
     everything = loader.load_all(
         source,
@@ -242,7 +242,7 @@ def _fit_proxy(params: Params, source: loader.ImageSource, listed: manifest.Mani
     )
     held = shards.heldout(first_of(listed.copies, everything.index), params.tokenize.holdout)
     threads = torch.get_num_threads()
-    # The order of sums depends on the number of threads, and several processes have fewer: one classifier for all.
+    # One thread: the order of sums depends on the number of threads, and several processes have fewer of them.
     torch.set_num_threads(1)
     with Progress("proxy", settings.steps) as progress:
         fitted = proxy_classifier.fit_proxy(
@@ -261,7 +261,7 @@ def _fit_proxy(params: Params, source: loader.ImageSource, listed: manifest.Mani
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.reference` does; gives the exit code."""
+    """Run the stage as `python -m stages.reference` does; returns the exit code."""
     return launcher.main("reference", run, parallel=True)
 
 

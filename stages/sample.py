@@ -24,7 +24,7 @@ from vqlcmd.tokens.header import grid_of
 
 
 def run() -> None:
-    """Draw `sample.count` images' tokens: image i has class i mod C and a stream of random numbers of its own."""
+    """Sample the tokens of `sample.count` images: image i has class i mod C and its own stream of random numbers."""
     if paths.compiles():
         transformer.compile_network(cuda_graphs=device().type == "cuda")
     params = load_run()
@@ -32,7 +32,7 @@ def run() -> None:
     method, about = load_method(weights, device())
     tokenizer = paths.TOKENIZERS.get(params.domain)
     if tokenizer and tokenizer.is_file():
-        # Not read here, but what the samples are for.
+        # Not used here, but the samples will be decoded with it.
         belongs.check_belong(belongs.tokenizer(tokenizer), belongs.model(weights, about))
     classes = len(about["class_names"])
     balance = class_balance(params.sample.count, classes)
@@ -88,14 +88,17 @@ def run() -> None:
 
 
 def class_balance(count: int, classes: int) -> dict[str, int]:
-    """How `count` images, class i mod C, are spread: classes that were drawn, and the least and most images of one."""
+    """Class balance of `count` images of class i mod C: number of classes drawn, fewest and most images of one.
+
+    {} without classes.
+    """
     if not classes:
         return {}
     return {"drawn": min(count, classes), "of": classes, "least": count // classes, "most": -(-count // classes)}
 
 
 def balance_note(count: int, classes: int) -> str | None:
-    """What `sample.count` does to the classes where it is no multiple of their number."""
+    """A note about the class balance where `count` is no multiple of the number of classes; else None."""
     if not classes or count % classes == 0:
         return None
     least, more = divmod(count, classes)
@@ -108,7 +111,7 @@ def balance_note(count: int, classes: int) -> str | None:
 
 
 class _Found:
-    """What process 0 collects: the tokens of one batch after another, which are saved after every one."""
+    """What process 0 collects: the tokens, batch by batch, with the state saved after every batch."""
 
     seconds_between_saves = 0.0
 
@@ -143,7 +146,7 @@ def _drawn(params: RunParams, method: Method, classes: int, first: int) -> Itera
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.sample` does; gives the exit code."""
+    """Run the stage as `python -m stages.sample` does; returns the exit code."""
     return launcher.main("sample", run, parallel=True)
 
 

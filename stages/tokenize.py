@@ -27,9 +27,9 @@ PREVIEWS = 20
 
 
 def run() -> None:
-    """Encode every square of every image, and its mirror image where `images.flip` says so.
+    """Encode every crop of every image and, with `images.flip`, its mirror image.
 
-    The records of an image follow each other, with the same position in the source, which decides on their split.
+    The records of an image are adjacent and have the same position in the source, which decides on their split.
     """
     params = load_params()
     listed = manifest.read(paths.MANIFESTS / f"{params.dataset}.json")
@@ -39,7 +39,7 @@ def run() -> None:
     grid = tokenizer.grid(params.images.size, params.images.size)
     shards.check_training_images(len(source), params.tokenize.holdout)
     settings = params.model_dump(mode="json", include={"images", "tokenize"})
-    # Who finds broken images at the end may leave them out without a second look at the others.
+    # After an error about broken images, a run that skips them need not encode the others again.
     del settings["images"]["skip_broken"]
     inputs = {"manifest": manifest.digest(listed), "vqgan": sha256(paths.VQGAN)}
     this = resume.Run("tokenize", settings, inputs, pipeline.code(params.model_dump(), "tokenize"))
@@ -96,7 +96,7 @@ class _Found:
         return {"broken": self.broken, "writer": self.writer.state_dict()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> bool:
-        # What could not be read may be readable now; only who leaves it out goes on without another look.
+        # Unreadable images may be readable now; only a run that skips them continues without reading them again.
         if saved["broken"] and not self._params.images.skip_broken:
             return False
         if not self.writer.load_state_dict(saved["writer"]):
@@ -116,7 +116,7 @@ def _recipe(params: Params) -> loader.Recipe:
 def _encoded(
     params: Params, source: loader.ImageSource, tokenizer: Tokenizer, first: int
 ) -> Iterator[tuple[shards.Split, dict[str, str]]]:
-    """This process's batches of the images from `first` on: their records, and what could not be read of them."""
+    """This process's batches of the images from `first` on: their records, and {name: reason} of unreadable images."""
     mirrors = 2 if params.images.flip else 1
     found: dict[str, str] = {}
     for batch in loader.stream(
@@ -137,7 +137,7 @@ def _encoded(
 
 
 def _tokens(tokenizer: Tokenizer, pixels: Tensor, mirrors: int, precision: str) -> Tensor:
-    """Those of images (B, 3, S, S), each followed by its mirror image: (mirrors B, N)."""
+    """Tokens of images (B, 3, S, S), each followed by those of its mirror image if `mirrors` is 2: (mirrors B, N)."""
     if not len(pixels):
         return torch.empty(0, math.prod(tokenizer.grid(pixels.shape[2], pixels.shape[3])), dtype=torch.int32)
     shown = to_float(pixels.to(device()))
@@ -146,7 +146,7 @@ def _tokens(tokenizer: Tokenizer, pixels: Tensor, mirrors: int, precision: str) 
 
 
 def _previews(params: Params, source: loader.ImageSource) -> dict[str, Tensor]:
-    """PREVIEWS images that can be read, drawn by seed over the classes, and their classes, in the classes' order."""
+    """PREVIEWS readable images, drawn evenly over the classes by a fixed seed, and their classes; sorted by class."""
     order = loader.over_classes(source.labels)
     batches = loader.stream(source, _recipe(params).one_view(), batch_size=PREVIEWS, broken={}, indices=order)
     first = next(batch for batch in batches if len(batch.index))
@@ -155,7 +155,7 @@ def _previews(params: Params, source: loader.ImageSource) -> dict[str, Tensor]:
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.tokenize` does; gives the exit code."""
+    """Run the stage as `python -m stages.tokenize` does; returns the exit code."""
     return launcher.main("tokenize", run, parallel=True)
 
 

@@ -1,4 +1,4 @@
-"""tokens, the method's knobs -> data/model (EMA weights, snapshots), metrics/train.tsv and metrics/train.json."""
+"""tokens, the method's parameters -> data/model (EMA weights, snapshots), metrics/train.tsv and metrics/train.json."""
 
 import math
 import sys
@@ -27,16 +27,17 @@ from vqlcmd.tokens import shards, streaming
 from vqlcmd.training.loop import train
 
 NOT_RESULTS = ("save_every", "sample_every", "logger")
-"""Of the section `train`: how a run is kept and watched, which no result depends on."""
+"""Keys of the section `train` that say how a run is saved and logged: no result depends on them."""
 ROWS = 4
-"""Of the grid of samples while it runs: the first ones that the stage `sample` draws, by the same random numbers."""
+"""Rows in the grid of samples that is drawn during training. These are the first samples of the stage `sample`, with
+the same random numbers."""
 
 SHAPE = ("method", "s", "weighting", "self_conditioning", "embedding", "embedding_dim", "schedule", "network")
-"""What a student has in common with its teacher, whose weights it begins with."""
+"""Keys that must be the same for a student and its teacher, since the student starts from the teacher's weights."""
 
 
 def run() -> None:
-    """Train the method that params.yaml names, from the start or from where the same run stopped."""
+    """Train the method that params.yaml names, from the start or from the saved state of the same run."""
     if paths.compiles():
         transformer.compile_network()
     params = load_run()
@@ -81,7 +82,7 @@ def run() -> None:
         LOGGERS[params.train.logger if writer else "none"](resume.state_root() / "logs" / this.name, settings) as log,
         launcher.graceful() as stop,
     ):
-        # Not in data/model, which DVC empties before a run, and before one that goes on.
+        # Not in data/model, which DVC empties before every run, also before a resumed one.
         kept = state.directory / "model"
 
         def keep(name: str, average: Method) -> None:
@@ -126,7 +127,7 @@ def run() -> None:
 
 
 def _teacher(params: RunParams, folder: str, header: dict[str, Any], classes: int) -> tuple[Method, str]:
-    """The frozen model in `distill.teacher`, and the SHA-256 of its file. DataError or ConfigError where none fits."""
+    """The frozen model in `distill.teacher`, and its file's SHA-256. DataError or ConfigError if it does not fit."""
     path = paths.main_checkout() / Path(folder).expanduser() / paths.MODEL.name
     if not path.is_file():
         raise ConfigError(f"distill.teacher is {folder}, but {path} is no file: copy a finished data/model there")
@@ -173,7 +174,7 @@ def _drawn(params: RunParams, average: Method, classes: int) -> tuple[Tensor, Te
 
 
 def _best(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The lowest held-out loss so far, and its step."""
+    """{key: value} of the lowest held-out loss so far and its step; {} without a held-out loss."""
     known = [row for row in rows if not math.isnan(row["heldout_loss"])]
     if not known:
         return {}
@@ -182,7 +183,10 @@ def _best(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _check_kept(kept: Path, settings: Train, *, apart: bool) -> None:
-    """Remove what a run with other parameters, from which this one was resumed, kept; say what it did not keep."""
+    """Remove files that only an earlier run with other parameters asked for, and print which wanted ones are missing.
+
+    This run may have been resumed from such a run.
+    """
     wanted = set(settings.kept) - (set() if apart else {"best"})
     files = {path.relative_to(kept).with_suffix("").as_posix(): path for path in kept.rglob("*.safetensors")}
     for name in files.keys() - wanted:
@@ -192,14 +196,14 @@ def _check_kept(kept: Path, settings: Train, *, apart: bool) -> None:
 
 
 def _reasons(row: dict[str, float]) -> dict[str, str]:
-    """Why a number of `row` is null."""
+    """{key: reason} for each number of `row` that is null."""
     if math.isnan(row["heldout_loss"]):
         return {"heldout_loss_null": shards.NONE_HELD_OUT}
     return {}
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.train` does; gives the exit code."""
+    """Run the stage as `python -m stages.train` does; returns the exit code."""
     return launcher.main("train", run, parallel=True)
 
 

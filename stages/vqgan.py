@@ -31,15 +31,15 @@ from vqlcmd.tokenizer_fit.recipe import described
 from vqlcmd.tokens import shards
 
 FEATURES = "efficientnet"
-"""In whose features images and reconstructions are compared, where `perceptual_network` says that it is at hand."""
+"""Network in whose features images and reconstructions are compared, if `perceptual_network` is set to it."""
 SHOWN = 64
-"""Images that are judged at every row of metrics/tokenizer.tsv, at most."""
+"""Most images that are evaluated for a row of metrics/tokenizer.tsv."""
 PICTURES = 8
-"""Of them in the picture of that row: above as they are, below through their tokens."""
+"""How many of them the figure of that row shows: above the originals, below the reconstructions."""
 
 
 def run() -> None:
-    """Take the checkpoint that params.yaml names, whoever trained it, or train a VQGAN on the data set."""
+    """Convert the checkpoint that params.yaml names or, where it names none, train a VQGAN on the data set."""
     params = load_params()
     if params.vqgan.checkpoint is None:
         _fit(params)
@@ -48,7 +48,7 @@ def run() -> None:
 
 
 def _read(params: Params, checkpoint: str, key: str) -> tuple[vqgan.VQGAN, dict[str, Any]]:
-    """The tokenizer that `key` of params.yaml names, and where it comes from. ConfigError where it does not fit."""
+    """The tokenizer that `key` of params.yaml names, and its provenance. ConfigError where it does not fit."""
     settings, url = params.vqgan, download.is_url(checkpoint)
     path = download.fetch(checkpoint, paths.cache(), settings.sha256) if url else Path(checkpoint).expanduser()
     if path.resolve() == paths.VQGAN.resolve():
@@ -83,7 +83,7 @@ def _take(params: Params, checkpoint: str) -> None:
 
 
 def _relation(tokenizer: vqgan.VQGAN, provenance: dict[str, Any]) -> str:
-    """How tokens and codes are related where there are fewer tokens."""
+    """A sentence on how tokens and codes are related, for a tokenizer with fewer tokens than codes."""
     where = provenance.get("used_codes", provenance)["file"]
     if tokenizer.merge is not None:
         return f"{where} merges {provenance['codes']} codes into {tokenizer.codes} tokens"
@@ -174,7 +174,7 @@ def _fit(params: Params) -> None:
 
 
 def _distance(tokenizer: vqgan.VQGAN, images: Tensor) -> float | None:
-    """Fréchet distance of the images (uint8) to their reconstructions, in the features of EfficientNet-Lite0."""
+    """Fréchet distance between the images (uint8) and their reconstructions, in the features of EfficientNet-Lite0."""
     network = EfficientNetLite0(weights_file()).eval().to(device())
     batches = (part.to(device()) for part in images.split(at_once(images)))
     pairs = ((part, reconstructions(tokenizer, part, quantised=True)) for part in batches)
@@ -182,9 +182,10 @@ def _distance(tokenizer: vqgan.VQGAN, images: Tensor) -> float | None:
 
 
 def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, Tensor, bool]:
-    """The images to train on, those to judge by, and whether these are others: the held-out ones, where there are any.
+    """The images to train on, those to evaluate on, and whether the latter are held out.
 
-    Judged by are at most as many as are kept in memory.
+    They are held out if `vqgan.fit.use_heldout` is false and there are held-out images; otherwise all images serve for
+    both. At most `vqgan.fit.limit` images are evaluated on.
     """
     settings = params.vqgan.fit
     recipe = loader.Recipe.of(**params.images.model_dump()).one_view()
@@ -209,13 +210,13 @@ def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource
     training = opened(positions[~held] if apart else positions, round(params.images.size * (1 + settings.crop_margin)))
     others = positions[held] if apart else positions
     chosen = others[torch.from_numpy(loader.subsample(len(others), settings.limit, params.vqgan.seed, "judged"))]
-    # Some of every class first: these are shown.
+    # Images of every class come first, since the first ones are shown.
     judged = opened(chosen[torch.from_numpy(loader.over_classes(source.labels[chosen.numpy()]))], params.images.size)
     return training, judged.read(torch.arange(len(judged))), apart
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.vqgan` does; gives the exit code."""
+    """Run the stage as `python -m stages.vqgan` does; returns the exit code."""
     return launcher.main("vqgan", run, parallel=True)
 
 

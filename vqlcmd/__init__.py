@@ -14,7 +14,7 @@ def load(folder: str = "data", **options: Any) -> "Generator":
 
     `folder` may be "hf://USER/NAME", a model that `vqlcmd publish` has put on the Hugging Face hub.
     """
-    # Imported here, so that `import vqlcmd` and the command line's --help do not wait for PyTorch.
+    # Imported here, so that `import vqlcmd` and --help on the command line do not wait for PyTorch.
     from vqlcmd.generator import load
 
     return load(folder, **options)

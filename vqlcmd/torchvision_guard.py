@@ -1,4 +1,4 @@
-"""torchvision beside a CPU build of torch, whose wheels do not always fit each other."""
+"""Makes torchvision importable beside a CPU build of torch, since their wheels do not always fit each other."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ def guard_torchvision() -> None:
     """Makes `import torchvision` work beside a CPU build of torch; where it works already, nothing is changed.
 
     The default torchvision wheel links against CUDA, so beside a CPU torch its operators are missing and the import
-    fails on them, although transforms and models need none. Declaring the two it asks for is enough;
+    fails, although transforms and models need no operators. Declaring the two that the import asks for is enough;
     torchvision.ops and torchvision.io stay unusable.
     """
     try:

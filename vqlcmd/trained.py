@@ -1,4 +1,4 @@
-"""A trained method and what its file says of it: how it samples unless told."""
+"""A trained method with its file's metadata, which has the default sampling settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from vqlcmd.runtime.errors import ConfigError, shown_repr
 
 
 class _Knobs(dict[str, Any]):
-    """Those that the model's file names; one that its method has got since is asked for where a sampler reads it."""
+    """The sampling parameters in the model's file. ConfigError where a sampler reads one that was introduced later."""
 
     def __missing__(self, name: str) -> Any:
         raise ConfigError(
@@ -24,9 +24,9 @@ class _Knobs(dict[str, Any]):
 
 
 class Trained:
-    """`about` is what the model's file says: what is not asked for otherwise is sampled as params.yaml did in training.
+    """A trained method that samples as params.yaml said in training, except for settings that are given.
 
-    What it makes, images or text, is up to a class derived from this one.
+    `about` is the metadata of the model's file. Derived classes turn tokens into images or text.
     """
 
     def __init__(self, method: Method, about: Mapping[str, Any], device: torch.device):
@@ -41,7 +41,10 @@ class Trained:
         precision: str | None = None,
         **own: Any,
     ) -> Sampling:
-        """How the model samples, but for what is given; `own` are knobs of its method. ConfigError: one line."""
+        """The model's sampling settings, with those that are given replaced; `own` are parameters of its method.
+
+        ConfigError, in one line, for a parameter that the method does not have or an invalid value.
+        """
         usual = self.about["sampling"]
         given = {name: value for name, value in own.items() if value is not None}
         known = type(self.method).knobs.model_fields

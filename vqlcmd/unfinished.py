@@ -1,4 +1,4 @@
-"""The model of a training that is not over, or was interrupted, from the state that it last saved."""
+"""Loads the model of a training that is running or was interrupted, from its last saved state."""
 
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,14 @@ from vqlcmd.tokens.header import grid_of
 
 NEWEST = "newest"
 TRIES = 5
-"""A run that goes on removes its oldest state at any moment."""
+"""Attempts to read a state: a running training may remove its oldest one at any moment."""
 
 
 def load_state(name: str) -> tuple[Generator | TextGenerator, int]:
-    """The moving average of the training .state/train/`name`, or of the NEWEST, with the tokenizer in data/; its step.
+    """A generator with the moving average of the training .state/train/`name`, or of the NEWEST one, and its step.
 
-    With the vocabulary, where it is one of text.
-
-    It samples as params.yaml says. ConfigError where there is no such run, DataError where it has not saved anything
-    yet, or data/ is not what it trains on.
+    The tokenizer, or the vocabulary for text, is that in data/. It samples as params.yaml says. ConfigError where there
+    is no such run, DataError where no state is left or the tokens or the tokenizer in data/ are not those of the run.
     """
     folder = _folder(name)
     run = read_json(folder / "run.json", f"delete {folder}")["run"]
@@ -41,7 +39,7 @@ def load_state(name: str) -> tuple[Generator | TextGenerator, int]:
     file = paths.VOCABULARY if "text" in header else paths.VQGAN
     belongs.check_belong(belongs.tokenizer(file), belongs.tokens(paths.TOKENS, header))
     here = load_run()
-    # Those of the run, and for what no result depends on those of here.
+    # The parameters of the run; those that no result depends on are from params.yaml.
     values = {**here.model_dump(), **run["settings"], "weights": "model"}
     values["train"] = {**here.train.model_dump(), **run["settings"]["train"]}
     params = check_run(values, f"the parameters of {folder} with params.yaml")

@@ -1,1 +1,1 @@
-"""The stages that runs on text have of their own: pipelines/text.yaml lists them with those that they share."""
+"""The stages that only runs on text have; pipelines/text.yaml lists them and the stages shared with images."""

@@ -1,4 +1,4 @@
-"""samples, tokens, reference, bound -> metrics/evaluate.json and metrics/samples.json: numbers of samples of text."""
+"""samples, tokens, reference, bound -> metrics/{evaluate,samples,copied,protocol}.json: metrics of samples of text."""
 
 import itertools
 import math
@@ -27,11 +27,11 @@ from vqlcmd.text_metrics.suffix_automaton import Run, SuffixAutomaton
 from vqlcmd.tokens import shards
 
 AT_ONCE = 2**20
-"""Tokens of the training text that the automaton gets as Python numbers at once."""
+"""Tokens of the training text that are converted to Python integers at once, for the automaton."""
 
 
 def run() -> None:
-    """Measure the samples, and beside them as many held-out blocks, which good samples come near to."""
+    """Measure the samples and, for comparison, as many held-out blocks, whose values good samples come near to."""
     params = load_text()
     header, real = shards.read_header(paths.SAMPLES), shards.read_header(paths.TOKENS)
     tensors, about = load_weights(paths.LANGUAGE_MODEL, "language model")
@@ -75,7 +75,7 @@ def run() -> None:
         },
     )
     texts = [symbols.decode(tokens) for tokens in rows["samples"][: params.evaluate.shown].numpy()]
-    # Lists, in which DVC looks for no metrics.
+    # Lists, since DVC does not look for metrics in lists.
     write_json(paths.METRICS / "samples.json", texts)
     longest = _longest(params, runs["samples"], rows["samples"].numpy(), training, symbols)
     write_json(paths.METRICS / "copied.json", longest)
@@ -98,7 +98,7 @@ def run() -> None:
 
 
 def _written(tokens_BN: np.ndarray, symbols: Vocabulary, known: set[str], ngrams: int) -> dict[str, Any]:
-    """What the words and symbols of blocks (B, N) tell."""
+    """{name: value} of the statistics of words and tokens in blocks (B, N)."""
     words = [measures.words(symbols.decode(row)) for row in tokens_BN]
     return {
         "words_known": measures.known_share(words, known),
@@ -125,7 +125,7 @@ def _exp(nats: float | None) -> float | None:
 
 
 def _copied(chosen: dict[str, list[list[int]]], training_BN: np.ndarray) -> dict[str, list[Run]]:
-    """The longest run of each row that stands in the training text, blocks (B, N) one behind the other."""
+    """The longest run of each row that occurs in the training text, which is the blocks (B, N) concatenated."""
     automaton = SuffixAutomaton(list(itertools.chain.from_iterable(chosen.values())))
     with Progress("copied runs", training_BN.size, unit="tokens") as progress:
 
@@ -141,7 +141,7 @@ def _copied(chosen: dict[str, list[list[int]]], training_BN: np.ndarray) -> dict
 
 
 def _lengths(runs: list[Run], tokens_BN: np.ndarray, symbols: Vocabulary) -> dict[str, float | None]:
-    """In characters: the longest run of all, and the mean over blocks of the longest of each."""
+    """In characters: the longest copied run of all blocks, and the mean over blocks of the longest of each."""
     lengths = [len(_text(run, row, symbols)) for run, row in zip(runs, tokens_BN, strict=False)]
     return {
         "copied_run_longest": max(lengths, default=None),
@@ -156,14 +156,14 @@ def _text(run: Run, row: np.ndarray, symbols: Vocabulary) -> str:
 def _longest(
     params: TextParams, runs: list[Run], tokens_BN: np.ndarray, training: shards.Split, symbols: Vocabulary
 ) -> list[dict[str, Any]]:
-    """The longest copied runs, `evaluate.shown` of them, and the file that each is from."""
+    """The `evaluate.shown` longest copied runs, and the file that each is from."""
     listed = corpus.read(paths.MANIFESTS / f"{params.dataset}.json")
     length = training.tokens.shape[1]
     found = []
     for sample in sorted(range(len(runs)), key=lambda row: -runs[row].length)[: params.evaluate.shown]:
         run = runs[sample]
         if run.length:
-            # Where the block begins that holds the run's first token; a token further on may be of another passage.
+            # Where the block with the run's first token begins; its later tokens may be from another passage.
             block = (run.place - run.length) // length
             file, token = blocks.file_and_token(int(training.index[block]))
             text = _text(run, tokens_BN[sample], symbols)
@@ -185,7 +185,7 @@ def _bits(heldout_BN: np.ndarray, symbols: Vocabulary) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.text.evaluate` does; gives the exit code."""
+    """Run the stage as `python -m stages.text.evaluate` does; returns the exit code."""
     return launcher.main("text.evaluate", run, parallel=False)
 
 

@@ -1,4 +1,4 @@
-"""tokens -> data/reference: a language model that samples are measured by, and what compressors make of the text."""
+"""tokens -> data/reference: a language model that samples are measured with, and the text's size when compressed."""
 
 import sys
 
@@ -18,7 +18,7 @@ from vqlcmd.training.loop import train
 
 
 def run() -> None:
-    """Train an autoregressive model on the training blocks, with a seed of its own; measure it, and the compressors."""
+    """Train an autoregressive model on the training blocks, with its own seed; measure it and the compressors."""
     params = load_text()
     settings, about_it = params.reference, params.language_model()
     header = shards.read_header(paths.TOKENS)
@@ -59,7 +59,7 @@ def run() -> None:
 
 
 def _compressed(names: list[str]) -> dict[str, float]:
-    """Bits per character of the held-out text, for each compressor; behind the training text where it remembers."""
+    """Bits per character of the held-out text by each compressor, also after the training text if it remembers that."""
     symbols = vocabulary.load(paths.VOCABULARY)
     text, before = (
         symbols.decode(shards.read_split(paths.TOKENS, name).tokens.numpy().ravel()) for name in ("heldout", "train")
@@ -74,7 +74,7 @@ def _compressed(names: list[str]) -> dict[str, float]:
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.text.reference` does; gives the exit code."""
+    """Run the stage as `python -m stages.text.reference` does; returns the exit code."""
     return launcher.main("text.reference", run, parallel=False)
 
 

@@ -15,10 +15,10 @@ from vqlcmd.tokens import shards
 
 
 def run() -> None:
-    """Cut all passages into tokens, deal them out, and pack each side into blocks.
+    """Tokenize all passages, split them into training and held-out text, and pack each of the two into blocks.
 
-    The position of a block in the source is `blocks.place(file, token)` of its first token. Held-out blocks that stand
-    somewhere in the training text are left out and counted.
+    The position of a block in the source is `blocks.place(file, token)` of its first token. Held-out blocks that occur
+    in the training text are left out and counted.
     """
     params = load_text()
     listed = corpus.read(paths.MANIFESTS / f"{params.dataset}.json")
@@ -50,7 +50,7 @@ def run() -> None:
         "holdout": params.tokenize.holdout,
         "heldout_copies_left_out": int(known.sum()),
         "manifest": {"name": listed.name, "digest": corpus.digest(listed)},
-        # The name of the key is that of images' tokenizers.
+        # The key is named after the tokenizer of images, a VQGAN.
         "vqgan_digest": sha256(paths.VOCABULARY),
     }
     shards.write_shards(
@@ -68,7 +68,7 @@ def _split(tokens: np.ndarray, places: np.ndarray) -> shards.Split:
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.text.tokenize` does; gives the exit code."""
+    """Run the stage as `python -m stages.text.tokenize` does; returns the exit code."""
     return launcher.main("text.tokenize", run, parallel=False)
 
 

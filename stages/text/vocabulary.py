@@ -1,4 +1,4 @@
-"""text files -> data/vocabulary.json: the symbols that text is cut into, of which each is a token."""
+"""text files -> data/vocabulary.json: the vocabulary that text is tokenized with."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from vqlcmd.text.vocabulary import KINDS, Vocabulary
 
 
 def run() -> None:
-    """Look at the whole text, held-out parts too: a symbol tells nothing about what is held out."""
+    """Build the vocabulary from the whole text, held-out parts too: a symbol reveals nothing about what is held out."""
     params = load_text()
     Vocabulary(KINDS[params.text.vocabulary].build(_passages(params), params.text.file), params.text.reduce).save(
         paths.VOCABULARY
@@ -24,7 +24,7 @@ def _passages(params: TextParams) -> Iterator[str]:
 
 
 def main() -> int:
-    """Run the stage as `python -m stages.text.vocabulary` does; gives the exit code."""
+    """Run the stage as `python -m stages.text.vocabulary` does; returns the exit code."""
     return launcher.main("text.vocabulary", run, parallel=False)
 
 

@@ -1,1 +1,1 @@
-"""The mathematics that methods share."""
+"""The mathematics and base classes that methods share."""

@@ -1,6 +1,7 @@
-"""Is the embedding table alive? Section 7 of docs/method.md. Shapes: K codes, D embedding size, R rows of a block.
+"""Statistics that show whether the embedding table collapses. Section 7 of docs/method.md.
 
-Nothing here holds K x K numbers: distances are computed in blocks of `BLOCK` of them at most.
+Shapes: K codes, D embedding size, R rows of a block. Memory is bounded: distances are computed in blocks of at most
+`BLOCK` of them.
 """
 
 import math
@@ -15,15 +16,15 @@ from vqlcmd.rng import CounterRNG
 DECODABLE_AT = (-4, -2, 0, 2, 4)
 """Values of log SNR at which nearest-neighbour decoding is tried."""
 BLOCK = 2**24
-"""Distances at a time: 64 MB. A table of up to 4,096 codes is one block."""
+"""Distances per block: 64 MB. A table of up to 4,096 codes is one block."""
 BUFFERS = 4
-"""Blocks' worth of memory that a distance takes while it is computed; a test measures."""
+"""Peak memory of computing one block of distances, in blocks."""
 
 
 def statistics(table_KD: Tensor, schedule: Schedule, rng: CounterRNG) -> dict[str, float]:
-    """`geometry`, and the share of codes that are their own nearest neighbour under noise.
+    """{name: value} of `geometry`, and the fraction of codes that are `decodable` at each of `DECODABLE_AT`.
 
-    `noise` has K rows, one per code.
+    `rng` has K rows, one per code.
     """
     found = geometry(table_KD)
     eps_KD = rng.normal("decodable", table_KD.shape[1])
@@ -33,7 +34,7 @@ def statistics(table_KD: Tensor, schedule: Schedule, rng: CounterRNG) -> dict[st
 
 
 def geometry(table_KD: Tensor) -> dict[str, float]:
-    """Norms, distances and effective rank of a table."""
+    """{name: value} of norms, distances and effective rank of a table (K, D)."""
     norms = table_KD.norm(dim=1)
     mean, least = pairwise_distances(table_KD.float())
     return {
@@ -46,9 +47,10 @@ def geometry(table_KD: Tensor) -> dict[str, float]:
 
 
 def pairwise_distances(table_KD: Tensor) -> tuple[float, float]:
-    """The mean and the least of |e_i - e_j| over pairs i < j of rows, in blocks.
+    """Mean and minimum of |e_i - e_j| over pairs i < j of rows, computed in blocks.
 
-    Of two blocks the closest rows are found by matrix products, which round, and measured by their difference.
+    The closest rows of two different blocks are found by torch.cdist, whose matrix products round; their distance is
+    then computed again from the difference.
     """
     blocks, pairs = table_KD.split(math.isqrt(BLOCK)), len(table_KD) * (len(table_KD) - 1) // 2
     mean, least = 0.0, math.inf
@@ -61,19 +63,19 @@ def pairwise_distances(table_KD: Tensor) -> tuple[float, float]:
                 distances = torch.cdist(rows_RD, columns_RD)
                 row, column = divmod(int(distances.argmin()), len(columns_RD))
                 closest = (rows_RD[row] - columns_RD[column]).norm()
-            # One block is the mean itself, to the bit.
+            # With a single block the factor is 1, so the mean is exact to the bit.
             mean += float(distances.mean()) * (distances.numel() / pairs) if distances.numel() else 0.0
             least = min(least, float(closest))
     return mean, least
 
 
 def statistics_memory(codes: int) -> int:
-    """Bytes that the statistics of so many codes take beside the table."""
+    """Bytes that `statistics` needs for a table of `codes` rows, in addition to the table."""
     return 4 * BUFFERS * min(codes**2, BLOCK)
 
 
 def effective_rank(table_KD: Tensor) -> float:
-    """exp of the entropy of the normalised squared singular values of the centred table; 0 for a table of one point."""
+    """exp of the entropy of the normalised squared singular values of the centred table; 0 where all rows are equal."""
     crop_views = torch.linalg.svdvals(table_KD.double() - table_KD.double().mean(dim=0)) ** 2
     if crop_views.sum() == 0:
         return 0.0
@@ -82,7 +84,7 @@ def effective_rank(table_KD: Tensor) -> float:
 
 
 def decodable(table_KD: Tensor, schedule: Schedule, log_snr: float, eps_KD: Tensor) -> float:
-    """Share of codes whose noised embedding lies nearest to its own alpha_t e_k, at this log SNR."""
+    """Fraction of codes k whose noised embedding is nearest to its own alpha_t e_k, at this log SNR."""
     t = schedule.time(torch.full((len(table_KD),), float(log_snr), device=table_KD.device))
     z_KD = gaussian.diffuse(schedule, table_KD[:, None], t, eps_KD[:, None])[:, 0]
     means_KD = schedule.alpha(t)[:, None].to(table_KD.dtype) * table_KD

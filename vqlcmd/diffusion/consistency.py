@@ -1,4 +1,4 @@
-"""Where consistency matching looks back: from z_t to z_s at an earlier time s. Section 4 of docs/method.md, equation 3.
+"""The steps of consistency matching from z_t to z_s at an earlier time s. Section 4 of docs/method.md, equation 3.
 
 Shapes: B images, N tokens, D embedding size, K codes.
 """
@@ -15,7 +15,7 @@ from vqlcmd.rng import CounterRNG
 
 @dataclass(frozen=True)
 class Noised:
-    """z_t (B, N, D) and what it was made of: embeddings with dropped tokens as [mask], and noise; at times t (B,)."""
+    """z_t (B, N, D), the embeddings (dropped tokens as [mask]) and the noise it was made from, and times t (B,)."""
 
     z: Tensor
     psi: Tensor
@@ -38,14 +38,14 @@ def along_data(schedule: Schedule, now: Noised, s: Tensor, guess: Guess, rng: Co
 
 
 def along_posterior(schedule: Schedule, now: Noised, s: Tensor, guess: Guess, rng: CounterRNG) -> Tensor:
-    """z_s ~ q(z_s | z_t, Psi(x)): an ancestral step along the true embedding, with noise of its own."""
+    """z_s ~ q(z_s | z_t, Psi(x)): an ancestral step along the true embedding, with fresh noise."""
     eps_BND = rng.normal("earlier_eps", *now.eps.shape[1:])
     return gaussian.ancestral_step(schedule, now.z, now.psi, s, now.t, eps_BND)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A way from z_t to z_s, and how many passes through the teacher it costs beside the one that gives the target."""
+    """A step from z_t to z_s, and how many teacher passes it costs besides the one that gives the target."""
 
     move: Callable[[Schedule, Noised, Tensor, Guess, CounterRNG], Tensor]
     passes: int
@@ -56,4 +56,4 @@ STEPS = {
     "data": Step(along_data, passes=0),
     "posterior": Step(along_posterior, passes=0),
 }
-"""What `consistency_step` in params.yaml is checked against."""
+"""Valid values of `consistency_step` in params.yaml."""

@@ -1,4 +1,4 @@
-"""Methods whose states are tokens, read through a table of their own: what they share. Section 8 of docs/method.md.
+"""Base classes of the methods whose states are discrete. Section 8 of docs/method.md.
 
 Shapes: B images, N tokens, D embedding size, K codes.
 """
@@ -23,7 +23,7 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 class Discrete(Method):
-    """The trunk of VQ-LCMD with a learned input for each of `states` states: K codes, and K for what is no code."""
+    """The trunk of VQ-LCMD with an input vector for each state: K codes, then `extra_states` others, such as [mask]."""
 
     built_by = ("embedding_dim", "network")
 
@@ -61,7 +61,7 @@ class Discrete(Method):
 
     @abstractmethod
     def noised(self, tokens_BN: Tensor, u: Tensor, rng: CounterRNG) -> tuple[Tensor, Tensor]:
-        """States (B, N) and the network's times (B,) at the shares u (B,) of the way from clean to noise."""
+        """States (B, N) and the network's times (B,) at the fractions u (B,) of the way from clean to noise."""
 
     @torch.no_grad()
     def diagnostics(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG) -> dict[str, float]:
@@ -74,7 +74,7 @@ class Discrete(Method):
         return found
 
     def embedding_parameters(self) -> Iterable[nn.Parameter]:
-        """None: the table is an input layer like any other here, and not the target of a loss."""
+        """Empty: the table is an ordinary input layer here, and not the target of a loss."""
         return ()
 
     @property
@@ -83,7 +83,10 @@ class Discrete(Method):
 
 
 class DiscreteDiffusion(Discrete):
-    """A chain with a kernel, and a network that predicts x_0: D3PM and VQ-Diffusion, which differ in how they step."""
+    """A Markov chain and a network that predicts x_0: D3PM and VQ-Diffusion, which differ in the reverse step.
+
+    `keep` and `mask` are the cumulative probabilities that define the chain: see `markov.Kernel`.
+    """
 
     built_by = (*Discrete.built_by, "discrete.timesteps")
 
@@ -110,7 +113,7 @@ class DiscreteDiffusion(Discrete):
         return sample_categorical(self.reverse(p_BNK, x_BN, s, t), u_BN)
 
     def predicted(self, logits_BNK: Tensor, how: Sampling) -> Tensor:
-        """p(x_0 | x_t) as the sampler uses it."""
+        """p(x_0 | x_t) as the sampler uses it: (B, N, K), not always normalised."""
         return logits_BNK.softmax(dim=2)
 
     def network_time(self, t: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ class DiscreteDiffusion(Discrete):
         return (u * self.kernel.timesteps).ceil().long().clamp(1, self.kernel.timesteps)
 
     def diffuse(self, tokens_BN: Tensor, t: Tensor, rng: CounterRNG) -> Tensor:
-        """x_t ~ q(x_t | x_0)."""
+        """x_t ~ q(x_t | x_0) at steps t (B,): (B, N)."""
         return self.kernel.diffuse(
             tokens_BN, t, rng.uniform("transition", self.tokens), rng.uniform("code", self.tokens)
         )
@@ -137,7 +140,7 @@ class DiscreteDiffusion(Discrete):
         return kl(exact, self.reverse(logits_BNK.softmax(dim=2), x_BN, t - 1, t))
 
     def check(self, how: Sampling, infill: bool = False) -> None:
-        """ConfigError where this method cannot sample so."""
+        """ConfigError as in `Method.check`, or where there are more sampling steps than the chain has."""
         super().check(how, infill)
         if how.steps > self.kernel.timesteps:
             raise ConfigError(
@@ -164,7 +167,7 @@ class DiscreteDiffusion(Discrete):
 
     @torch.no_grad()
     def bound(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, levels: int) -> Tensor:
-        """Upper bound on -log p(x), nats per token, estimated at `levels` steps an image: (B,)."""
+        """Upper bound on -log p(x), nats per token, estimated at `levels` stratified steps per image: (B,)."""
         total = self.kernel.prior_kl(tokens_BN)
         for level in range(levels):
             at = rng.with_step(level)

@@ -1,4 +1,6 @@
-"""Consistency distillation: a student learns where its teacher's DDIM paths end. Section 5 of docs/method.md.
+"""Consistency distillation: a student learns to predict the ends of its teacher's DDIM trajectories.
+
+Section 5 of docs/method.md.
 
 Shapes: B images, N tokens, D embedding size, K codes.
 """
@@ -20,22 +22,22 @@ Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Guide:
-    """A frozen model whose DDIM sampler is to be followed: its network, its embeddings, its expected embedding."""
+    """The frozen teacher, whose DDIM sampler is distilled: its network, embedding, `psi_hat` and schedule."""
 
     network: Network
     embedding: Callable[[Tensor], Tensor]
     psi_hat: Callable[[Tensor], Tensor]
     schedule: Schedule
     times: Tensor
-    """Of its sampler, from the clean end to noise: (steps + 1,) float64."""
+    """The times of its sampler, from the clean end to noise: (steps + 1,) float64."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Guide":
-        """Itself: it never changes, and the moving averages of a student are copies of the student."""
+        """Returns self: the guide never changes, and the moving averages, which are copies of the student, share it."""
         return self
 
     @torch.no_grad()
     def earlier(self, z_BND: Tensor, label: Tensor | None, step: Tensor) -> Tensor:
-        """z one DDIM step closer to clean, from the times of `step` (B,) in 1 to steps: (B, N, D)."""
+        """z after one DDIM step from times[step] to times[step - 1]: (B, N, D). `step` (B,) is in 1 to steps."""
         t, s = self.times[step], self.times[step - 1]
         return gaussian.ddim_step(self.schedule, z_BND, self.psi_hat(self.network(z_BND, t, label)), s, t)
 
@@ -49,9 +51,10 @@ def consistency(
     u: Tensor,
     rng: CounterRNG,
 ) -> Tensor:
-    """KL(answer one step earlier || student at z_t), averaged over tokens: (B,), nats. u (B,) in (0, 1) draws the step.
+    """KL(target at z_s || student at z_t), averaged over tokens: (B,), nats. u (B,) in (0, 1] selects the step.
 
-    The answer is that of the student's moving average, and at the clean end that of the guide itself.
+    z_s is one DDIM step of the guide from z_t. The target is the prediction of `average`, the student's moving average;
+    at the clean end it is the prediction of the guide.
     """
     steps = len(guide.times) - 1
     step = (u * steps).long().clamp_max(steps - 1) + 1

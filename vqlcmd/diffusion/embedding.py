@@ -1,6 +1,7 @@
 """Token embeddings and random dropping: Psi(x). Sections 1 and 4 of docs/method.md.
 
-Shapes: B images, N tokens, D embedding size, K codes. A new kind of table or of dropping is a function in a dict here.
+Shapes: B images, N tokens, D embedding size, K codes. A new kind of table or of dropping is an entry in KINDS or
+DROPPING.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ class Embedding(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """(K, D), the rows that the diffusion sees."""
+        """The rows e_k as the diffusion uses them: (K, D)."""
         return self.weight
 
     def forward(self, tokens_BN: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ class Embedding(nn.Module):
 
 
 class UnitEmbedding(Embedding):
-    """The same table with rows scaled to length sqrt(D) at every use (CDCD, and CSDM with l2-norm)."""
+    """A learned table whose rows are scaled to length sqrt(D) at every use (CDCD, and CSDM with l2-norm)."""
 
     @property
     def table(self) -> Tensor:
@@ -71,11 +72,14 @@ KINDS: dict[str, Callable[[Tensor, int, float], Embedding]] = {
 
 
 def build_embedding(kind: str, codebook_KD: Tensor, dim: int, init_std: float) -> Embedding:
-    """The table that `embedding` in params.yaml names; `codebook_KD` is the VQGAN's, and gives K."""
+    """The embedding that `embedding` in params.yaml names; `codebook_KD` is the VQGAN's codebook, which determines K.
+
+    ConfigError where `codebook` is asked for and the tokenizer has none, or one of another dimension than `dim`.
+    """
     return KINDS[kind](codebook_KD, dim, init_std)
 
 
-# Share of dropped tokens per image: (ratio, u in (0, 1) per image, t in (0, 1)) -> (B,).
+# Fraction of dropped tokens per image: (ratio, u in (0, 1) per image, t in (0, 1)) -> (B,).
 DROPPING: dict[str, Callable[[float, Tensor, Tensor], Tensor]] = {
     "fixed": lambda ratio, u, t: torch.full_like(u, ratio),
     "random": lambda ratio, u, t: u,

@@ -17,7 +17,7 @@ def diffuse(schedule: Schedule, psi_BND: Tensor, t: Tensor, eps_BND: Tensor) -> 
 def posterior(schedule: Schedule, z_BND: Tensor, psi_BND: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (B, N, D) and standard deviation (B, 1, 1) of q(z_s | z_t, psi)."""
     alpha_t, alpha_s, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(s)
-    # The share of z_t's noise that came after s: sigma_{t|s}^2 / sigma_t^2 = 1 - SNR(t) / SNR(s), without cancellation.
+    # Fraction of z_t's noise that is added after s: sigma_{t|s}^2 / sigma_t^2 = 1 - SNR(t) / SNR(s), no cancellation.
     fresh = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
     keep = (alpha_t / alpha_s) * (sigma_s / schedule.sigma(t)) ** 2
     mean = _wide(keep, z_BND) * z_BND + _wide(alpha_s * fresh, z_BND) * psi_BND
@@ -27,19 +27,19 @@ def posterior(schedule: Schedule, z_BND: Tensor, psi_BND: Tensor, s: Tensor, t: 
 def ancestral_step(
     schedule: Schedule, z_BND: Tensor, psi_hat_BND: Tensor, s: Tensor, t: Tensor, eps_BND: Tensor
 ) -> Tensor:
-    """z_s drawn from q(z_s | z_t, psi_hat)."""
+    """z_s drawn from q(z_s | z_t, psi_hat): (B, N, D)."""
     mean, std = posterior(schedule, z_BND, psi_hat_BND, s, t)
     return mean + std * eps_BND
 
 
 def ddim_step(schedule: Schedule, z_BND: Tensor, psi_hat_BND: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    """z_s = alpha_s psi_hat + sigma_s (z_t - alpha_t psi_hat) / sigma_t."""
+    """z_s = alpha_s psi_hat + sigma_s (z_t - alpha_t psi_hat) / sigma_t: (B, N, D)."""
     ratio = schedule.sigma(s) / schedule.sigma(t)
     return _wide(ratio, z_BND) * z_BND + _wide(schedule.alpha(s) - ratio * schedule.alpha(t), z_BND) * psi_hat_BND
 
 
 def prior_kl(schedule: Schedule, psi_BND: Tensor) -> Tensor:
-    """KL(q(z_1 | x) || N(0, I)), summed over D, averaged over tokens: (B,)."""
+    """KL(q(z_end | x) || N(0, I)), summed over D, averaged over tokens: (B,), nats."""
     t = torch.full((len(psi_BND),), schedule.end, dtype=torch.float64, device=psi_BND.device)
     variance = _wide(schedule.sigma(t) ** 2, psi_BND)
     crop_views = _wide(schedule.alpha(t) ** 2, psi_BND) * psi_BND**2

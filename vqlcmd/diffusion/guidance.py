@@ -1,4 +1,7 @@
-"""Around a prediction: classifier-free guidance, equation 4 of docs/method.md, tokens held fixed, and onlookers."""
+"""Wrappers around a network's prediction: classifier-free guidance, precision, tokens held fixed, and a callback.
+
+Equation 4 of docs/method.md.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +17,13 @@ Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(states (B, N) or (B, N, D), times (B,), classes (B,) or None) -> logits (B, N, K)."""
 
 Watch = Callable[[Tensor, Tensor], None]
-"""(states, logits) of one prediction of a sampler, as `Predict` has them. What it raises ends the sampling."""
+"""Called with (states, logits) of one prediction, as in `Predict`. An exception that it raises ends the sampling."""
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 @contextmanager
 def watching(watch: Watch) -> Iterator[None]:
-    """Inside, `watch` sees every prediction of the samplers of this thread, after guidance. It changes no number."""
+    """Context in which `watch` gets every prediction of this thread's samplers, after guidance. No result changes."""
     before = _watch.set(watch)
     try:
         yield
@@ -29,16 +32,17 @@ def watching(watch: Watch) -> Iterator[None]:
 
 
 def guided(predict: Predict, weight: float, null: int) -> Predict:
-    """log P ~ (1 + w) log P(. | z, c) - w log P(. | z, null): at w = 0 the conditional model itself, at no extra cost.
+    """log P ~ (1 + w) log P(. | z, c) - w log P(. | z, null): `predict` with guidance of weight w. Equation 4.
 
-    Logits differ from log-probabilities by a constant per token, which the softmax that follows removes. Every sampler
-    calls its network through this, so that `watching` sees it, and through `precise` inside.
+    `null` is the null class. w = 0 is the conditional model, at no extra cost. The formula is applied to logits, which
+    differ from log-probabilities by a constant per token, and the softmax that follows removes it. Every sampler wraps
+    its network in `precise` and then in `guided`, so that `watching` sees all predictions.
     """
     return _watched(_guided(predict, weight, null) if weight else predict)
 
 
 def precise(predict: Predict, how: Sampling) -> Predict:
-    """`predict` with the network's products in `how.precision`; what a sampler makes of the logits is float32."""
+    """`predict` with the network's matrix products in `how.precision`; the sampler's own arithmetic stays float32."""
 
     def predict_precisely(z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         with computing(how.precision, z.device):
@@ -72,9 +76,9 @@ def _guided(predict: Predict, weight: float, null: int) -> Predict:
 
 
 def with_known_tokens(predict: Predict, known_BN: Tensor | None) -> Predict:
-    """Certainty about the tokens in `known_BN` (-1: none): a diffusion that is sure of a token follows its own path.
+    """`predict` with P(x_i = k) = 1 for the tokens in `known_BN`, in which -1 marks unknown tokens; None for no change.
 
-    With P(x_i = k) = 1 the posterior is q(z_s | z_t, x_i), so that known tokens stay at their own noised states.
+    The posterior of a known token is then q(z_s | z_t, x_i), so it follows its own forward process backwards.
     """
     if known_BN is None:
         return predict

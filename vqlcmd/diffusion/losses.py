@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 def cross_entropy(logits_BNK: Tensor, tokens_BN: Tensor) -> Tensor:
     """-log P(x), averaged over tokens: (B,), nats. L_rec at the clean end of the schedule, L_ce at any time."""
-    # Rows side by side: over a transposed tensor the softmax takes twice as long.
+    # Flattened to rows: over a transposed tensor (B, K, N) the softmax takes twice as long.
     nats = F.cross_entropy(logits_BNK.flatten(0, 1), tokens_BN.flatten(), reduction="none")
     return nats.view_as(tokens_BN).mean(dim=1)
 

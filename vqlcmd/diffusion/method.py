@@ -1,4 +1,4 @@
-"""What a method is: two verbs, train on tokens and sample tokens, and what there is to know about a trained one."""
+"""The interface of a method: train on tokens, sample tokens, and measure a trained model."""
 
 import math
 from abc import ABC, abstractmethod
@@ -25,21 +25,21 @@ class Method(nn.Module, ABC):
     class_drop: float
     weights: dict[str, float]
     grid: tuple[int, ...] | None = None
-    """Rows and columns of the tokens, of a model that was loaded from its file."""
+    """Rows and columns of the token grid; set where a trained model is loaded."""
 
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
-    """AdamW's, where `train.betas` is null."""
+    """AdamW's betas where `train.betas` is null."""
     weight_decay: ClassVar[float] = 0.01
-    """AdamW's, where `train.weight_decay` is null."""
+    """AdamW's weight decay where `train.weight_decay` is null."""
     samplers: ClassVar[tuple[str, ...]] = ("ancestral",)
-    """What `sampler` can be."""
+    """Valid values of `sampler`."""
     knobs: ClassVar[type[Section]] = Section
-    """What else its sampling takes, with ranges and a description each: `sample.METHOD` in params.yaml."""
+    """Sampling parameters that only this method has, with ranges and descriptions: `sample.METHOD` in params.yaml."""
     built_by: ClassVar[tuple[str, ...]]
-    """Dotted keys, or sections, of params.yaml that shape the trained model, its samples or its bound: what its file
-    must say. All others are of training alone."""
+    """Dotted keys or sections of params.yaml that the trained model, its samples or its bound depend on, and that its
+    file must therefore contain. All others affect training only."""
     schedules: ClassVar[Mapping[str, Any]] = {}
-    """Of a method that masks or replaces tokens: SCHEDULES of its file, by name, for `discrete.schedule.METHOD`."""
+    """If the method masks or replaces tokens, SCHEDULES of its module: valid values of `discrete.schedule.METHOD`."""
     supports_inpainting: ClassVar[bool] = True
     """Whether `sample` can hold tokens fixed."""
 
@@ -49,13 +49,13 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
-        """Tokens (B, N) int64 for classes (B,), one row of `noise` for each image.
+        """Tokens (B, N) int64 for classes (B,), one image for each row of `rng`. ConfigError as in `check`.
 
-        `known` (B, N) int64 holds tokens that are given, and -1 where one is to be drawn.
+        `known` (B, N) int64 holds the given tokens, and -1 where a token is to be drawn.
         """
 
     def steps(self, how: Sampling) -> int:
-        """Steps that sampling takes."""
+        """Number of sampling steps."""
         return how.steps
 
     @abstractmethod
@@ -68,15 +68,15 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def diagnostics(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG) -> dict[str, float]:
-        """What to watch during training."""
+        """{name: value} of the metrics to watch during training. Section 7 of docs/method.md."""
 
     @abstractmethod
     def alpha_bar(self, u: Tensor) -> Tensor:
-        """Share of the signal that is left at the share u in [0, 1] of the way from clean to noise: like u, float64."""
+        """Fraction of the signal that remains at the fraction u in [0, 1] of the way to noise: shape of u, float64."""
 
     @abstractmethod
     def embedding_parameters(self) -> Iterable[nn.Parameter]:
-        """What `train.embedding_lr_scale` applies to."""
+        """The parameters whose learning rate is multiplied by `train.embedding_lr_scale`."""
 
     @property
     @abstractmethod
@@ -84,7 +84,7 @@ class Method(nn.Module, ABC):
         """The vectors (K, D) that stand for the codes."""
 
     def check(self, how: Sampling, infill: bool = False) -> None:
-        """ConfigError where this method cannot sample so."""
+        """ConfigError where this method cannot sample as `how` says or, with `infill`, cannot hold tokens fixed."""
         name = type(self).__name__
         if how.steps < 1:
             raise ConfigError(f"steps is {how.steps}, but must be 1 or more")
@@ -98,17 +98,17 @@ class Method(nn.Module, ABC):
             )
 
     def learn_from(self, teacher: Any, steps: int) -> None:
-        """From now on `forward` distils `teacher`, a frozen model like this one, whose sampler takes `steps` steps.
+        """From now on `forward` distils `teacher`, a frozen model of this kind, whose sampler takes `steps` steps.
 
-        This model begins with its weights. ConfigError where this method cannot be distilled.
+        This model starts from the weights of `teacher`. ConfigError where this method cannot be distilled.
         """
         raise ConfigError(f"{type(self).__name__} cannot be distilled, only LCMD can: set distill.teacher to null")
 
     def finish_step(self) -> None:
-        """Called once after the `forward` calls of a training step, before the optimiser: nothing to do for most."""
+        """Hook, called once per training step after all `forward` calls and before the optimizer's step."""
 
     def drop_classes(self, label: Tensor | None, rng: CounterRNG) -> Tensor | None:
-        """`label` with a share `class_drop` of it made null, which trains the unconditional model of guidance."""
+        """`label` with each class replaced by the null class with probability `class_drop`, which guidance needs."""
         if label is None:
             return None
         return torch.where(rng.uniform("class_drop") < self.class_drop, self.classes, label)

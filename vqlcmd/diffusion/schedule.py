@@ -1,6 +1,6 @@
 """Noise schedules: log SNR(t), and what follows from it. Section 2 of docs/method.md.
 
-A new one is a class here and its name in SCHEDULES, which is what `schedule.name` in params.yaml is checked against.
+A new schedule is a class here and an entry in SCHEDULES, which has the valid values of `schedule.name` in params.yaml.
 """
 
 import math
@@ -14,10 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """A falling log SNR(t) of t in [0, 1], 0 clean; `shift` is `s` in params.yaml.
+    """log SNR(t), which falls as t rises from 0 (clean) to 1 (noise); `shift` is `s` in params.yaml.
 
-    Its ends are values of log SNR, not times, and so do not depend on the shift: t runs from `start` (log_snr_max,
-    nearly clean) to `end` (log_snr_min, nearly noise). Arithmetic is float64: in float32 the ends overflow.
+    The schedule's ends are values of log SNR, not times, and so do not depend on the shift: t runs from `start`
+    (log_snr_max, nearly clean) to `end` (log_snr_min, nearly noise). Arithmetic is float64: in float32 the ends
+    overflow.
     """
 
     shift: float
@@ -70,9 +71,9 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """log SNR(t) = log_snr_max - (log_snr_max - log_snr_min) t: every unit of log SNR gets as much time.
+    """log SNR(t) = log_snr_max - (log_snr_max - log_snr_min) t: equal time for every unit of log SNR.
 
-    ValueError for a shift: a line between two given ends has none.
+    ValueError for a shift other than 0, since the two ends already determine the line.
     """
 
     def __post_init__(self) -> None:
@@ -92,5 +93,5 @@ SCHEDULES: dict[str, type[Schedule]] = {"cosine": Cosine, "linear": Linear}
 
 
 def build_schedule(name: str, shift: float, log_snr_min: float, log_snr_max: float) -> Schedule:
-    """The schedule that params.yaml names. ValueError where it does not have that shift."""
+    """The schedule `name`. ValueError where it does not support the shift."""
     return SCHEDULES[name](shift, log_snr_min, log_snr_max)

@@ -22,7 +22,7 @@ def sinusoid(positions: Tensor, width: int) -> Tensor:
 
 
 class AdaLN(nn.Module):
-    """LayerNorm without affine, times (1 + scale) plus shift; [scale, shift] = Linear(SiLU(condition))."""
+    """(1 + scale) LayerNorm(x) + shift, no affine parameters; [scale, shift] = Linear(SiLU(condition))."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -34,7 +34,7 @@ class AdaLN(nn.Module):
 
 
 class ClassAdaLN(nn.Module):
-    """AdaLN on a class: a table of its own, with one more row for the null class."""
+    """AdaLN conditioned on a class, through a table of its own with one more row for the null class."""
 
     def __init__(self, width: int, classes: int):
         super().__init__()
@@ -46,21 +46,21 @@ class ClassAdaLN(nn.Module):
 
 
 class PlainLN(nn.LayerNorm):
-    """LayerNorm that takes a class and ignores it: a model without classes."""
+    """LayerNorm that ignores the class it is given, for models without classes."""
 
     def forward(self, input: Tensor, label: Tensor | None = None) -> Tensor:  # noqa: A002
         return super().forward(input)
 
 
 class KVCache:
-    """Keys and values of the tokens so far, block by block, for drawing up to `tokens` of them one by one."""
+    """Keys and values of the tokens so far in each block, for sampling up to `tokens` tokens one by one."""
 
     def __init__(self, tokens: int):
         self.tokens, self.length = tokens, 0
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
 
     def extend(self, block: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of the next token (B, heads, 1, W / heads); gives those of all tokens up to it."""
+        """Append the key and value of the next token (B, heads, 1, W / heads); returns those of all tokens so far."""
         if block not in self._blocks:
             shape = (*k.shape[:2], self.tokens, k.shape[3])
             self._blocks[block] = k.new_empty(shape), v.new_empty(shape)
@@ -70,7 +70,7 @@ class KVCache:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all tokens, or those before, with dropout on its weights."""
+    """Multi-head self-attention with dropout on its weights, over all tokens or, if `causal`, not over later ones."""
 
     def __init__(self, width: int, heads: int, dropout: float, causal: bool = False):
         super().__init__()
@@ -93,7 +93,7 @@ class Attention(nn.Module):
                 k,
                 v,
                 dropout_p=self.dropout if self.training else 0.0,
-                # With a memory the one query is the last token, which may look at all.
+                # With a cache the only query is the last token, which may attend to all.
                 is_causal=self.causal and memory is None,
             )
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -119,7 +119,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Transformer over N tokens, conditioned on time and, where `classes` > 0, on a class.
 
-    Bidirectional, or with `causal` one in which a token sees itself and those before it.
+    Bidirectional, unless `causal`: then a token attends only to itself and those before it.
     """
 
     positions: Tensor
@@ -147,9 +147,10 @@ class Transformer(nn.Module):
         self.apply(_initialise)
 
     def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None, memory: KVCache | None = None) -> Tensor:
-        """Logits (B, N, K) float32 for vectors (B, N, D), times (B,) in [0, 1], classes (B,), the last one null.
+        """Logits (B, N, K) float32 for vectors (B, N, D), times (B,) in [0, 1] and classes (B,), the last one null.
 
-        With a `memory`, of a causal network: the vectors of the next token (B, 1, D) to its logits (B, 1, K).
+        With `memory`, the cache of a causal network, it processes one more token: vectors (B, 1, D) to logits
+        (B, 1, K).
         """
         time_BW = sinusoid(t * 1000, self.width)
         first = memory.length if memory else 0
@@ -166,16 +167,16 @@ def _initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
     elif isinstance(module, AdaLN):
-        # apply() visits children first: this overrides the linear layer's own start. Class rows keep their N(0, 1).
+        # apply() visits children first, so this overrides the linear layer's initialisation. Class tables keep N(0, 1).
         nn.init.zeros_(module.modulation.weight)
 
 
 def compile_network(*, cuda_graphs: bool = False) -> None:
-    """Compile the pass of every transformer of this process, but for the one that draws token by token.
+    """Compile the forward pass of every Transformer of this process, except passes with a KV cache.
 
-    Block by block: one compilation for all layers and sizes of a batch. With `cuda_graphs` the whole pass, for each
-    shape, since a graph of a block would be recorded again for each layer's weights. Nothing is compiled for the meta
-    device, on which costs are counted.
+    Blocks are compiled, so one compilation serves all layers and batch sizes. With `cuda_graphs` the whole network is
+    compiled, for each shape, since a CUDA graph of a block would be recorded again for each layer's weights. Passes on
+    the meta device, on which costs are counted, are not compiled.
     """
     module: Any = Transformer if cuda_graphs else Block
     eager = module.forward

@@ -1,4 +1,4 @@
-"""How the diffusion term is spread over time: where times are drawn, and what a term counts there."""
+"""How the diffusion term is distributed over time: how times are drawn, and the weight of the term at each."""
 
 from abc import ABC, abstractmethod
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from vqlcmd.diffusion.schedule import Schedule
 
 BINS = 100
-"""Of the cross-entropy as a function of time, as CDCD has."""
+"""Intervals of the piecewise linear cross-entropy F, as many as in CDCD."""
 
 
 class Weighting(nn.Module, ABC):
-    """Times for training and for sampling, and what a term counts at each."""
+    """Times for training and for sampling, and the weight of the diffusion term at each."""
 
     learns = False
-    """Whether it has an `error` to be trained with."""
+    """Whether it has parameters, which the term `error` trains."""
 
     def __init__(self, schedule: Schedule):
         super().__init__()
@@ -23,23 +23,23 @@ class Weighting(nn.Module, ABC):
 
     @abstractmethod
     def time(self, u: Tensor) -> Tensor:
-        """u in (0, 1) to times of training, float64."""
+        """Training times (B,) float64 for u (B,) in (0, 1)."""
 
     @abstractmethod
     def weight(self, t: Tensor) -> Tensor:
-        """What the diffusion term counts: (B,)."""
+        """Weight of the diffusion term at times t (B,): (B,)."""
 
     def steps(self, u: Tensor) -> Tensor:
-        """u in [0, 1] to times of sampling, float64."""
+        """Sampling times, float64, for u in [0, 1]."""
         return self.schedule.between(u)
 
     def error(self, t: Tensor, nats: Tensor) -> Tensor:
-        """Squared error (B,) of the cross-entropy that it expects at times t (B,)."""
+        """Squared error (B,) of the expected cross-entropy at times t (B,) against `nats` (B,); 0 if nothing learns."""
         return torch.zeros_like(nats)
 
 
 class Simple(Weighting):
-    """Uniform times, all alike: the paper's L_diff, section 4."""
+    """Uniform times with weight 1: the paper's L_diff, section 4."""
 
     def time(self, u: Tensor) -> Tensor:
         """u in (0, 1) to times, float64."""
@@ -51,7 +51,10 @@ class Simple(Weighting):
 
 
 class Vlb(Weighting):
-    """Equation 2, -1/2 E_t[SNR'(t) |.|^2], with log SNR drawn uniformly: uniform times would make rare spikes."""
+    """The bound's weight, -1/2 E_t[SNR'(t) |.|^2] in equation 2, with log SNR drawn uniformly.
+
+    Uniform times estimate the same integral, but with rare spikes.
+    """
 
     def time(self, u: Tensor) -> Tensor:
         """u in (0, 1) to times at which log SNR is uniform between its ends, float64."""
@@ -64,9 +67,10 @@ class Vlb(Weighting):
 
 
 class Warped(Weighting):
-    """Times at which the cross-entropy grows evenly, learned on the way (CDCD's time warping).
+    """Times at which the cross-entropy grows evenly, learned during training (CDCD's time warping). Section 4.
 
-    F(v), the cross-entropy at the share v of the way to noise, is a line over each of `BINS` parts, rising in all.
+    F(v), the cross-entropy at the fraction v of the way to noise, is increasing and piecewise linear on `BINS` equal
+    intervals.
     """
 
     learns = True
@@ -76,7 +80,7 @@ class Warped(Weighting):
         self.log_rise = nn.Parameter(torch.full((BINS,), 1 / BINS).log())
 
     def time(self, u: Tensor) -> Tensor:
-        """F(v) / F(1) = u, float64."""
+        """Times whose fractions v satisfy F(v) / F(1) = u, float64."""
         heights = self._heights().detach()
         wanted = u.double() * heights[-1]
         part = torch.searchsorted(heights[1:], wanted).clamp_max(BINS - 1)
@@ -98,7 +102,7 @@ class Warped(Weighting):
         return (expected.to(nats.dtype) - nats).square()
 
     def _heights(self) -> Tensor:
-        """F at the ends of the parts: (BINS + 1,) float64, from 0."""
+        """F at the ends of the intervals: (BINS + 1,) float64, from 0."""
         return nn.functional.pad(self.log_rise.double().exp().cumsum(dim=0), (1, 0))
 
 

@@ -1,4 +1,4 @@
-"""What a metric is given: a set of generated images beside the real ones, as features."""
+"""The input of a metric: statistics and features of a set of generated images and of the real images."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from vqlcmd.evaluation.nearest import Nearest
 from vqlcmd.params import Evaluate
 
 SEED = 2020
-"""Of what metrics draw: torch-fidelity's own, so that its numbers and ours are the same."""
+"""Random seed of the metrics: torch-fidelity's default, so that both give the same numbers."""
 
 
 class Measure(NamedTuple):
-    """A metric's value; `note` says why there is none, or what to beware of."""
+    """A metric's value; `note` says why there is none, or warns about it."""
 
     value: float | None
     note: str = ""
@@ -23,10 +23,11 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set of images. Of the first k of them there are features, at most `evaluate.precision_images`.
+    """A set of images: statistics of all of them, and features of k of them, at most `evaluate.precision_images`.
 
-    `count`: images behind `statistics`, None where a file does not say; `features` (k, D) of `evaluate.features`,
-    `precision_features` (k, P) of `evaluate.precision_features`; raw `logits` (n, C) of `evaluate.features`, if any.
+    `count` is the number of images behind `statistics`, None where a file does not say. `features` (k, D) and raw
+    `logits` (n, C), if any, are from the network `evaluate.features`, `precision_features` (k, P) from
+    `evaluate.precision_features`.
     """
 
     count: int | None
@@ -38,9 +39,10 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Samples:
-    """What else there is to compare where the generated images are a model's samples (n of N tokens).
+    """What else metrics use if the generated images are a model's samples: their `tokens` (n, N), and more.
 
-    `labels` (n,) are the classes asked for, None without; `training_tokens` (m, N).
+    `labels` (n,) are the classes they were generated for, or None; `training_tokens` (m, N) are those of the training
+    images; `nearest` has the distances to the nearest training images.
     """
 
     tokens: Tensor
@@ -51,7 +53,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Generated against real images; `samples` is None where they are reconstructions."""
+    """Generated images to compare with real ones; `samples` is None where the former are reconstructions."""
 
     generated: ImageSet
     real: ImageSet

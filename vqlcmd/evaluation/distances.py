@@ -14,19 +14,19 @@ _COLUMNS = 10_000
 
 
 def distances(rows: Tensor, others: Tensor) -> Tensor:
-    """(n, m). PyTorch copies what it takes the distance to, so not all of it at once."""
+    """Distances (n, m), computed in blocks of columns, since torch.cdist copies its second argument."""
     return torch.cat([torch.cdist(rows, part) for part in others.split(_COLUMNS)], dim=1)
 
 
 @full_precision()
 def nearest(rows: Tensor, others: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Distance (n,) from each row to the nearest of `others`, and which one that is (n,), on the CPU."""
+    """Distance (n,) from each row to the nearest of `others`, and the index (n,) of that one, both on the CPU."""
     others = others.to(device)
     found = []
     for part in rows.split(CHUNK):
         here = part.to(device)
         index = distances(here, others).argmin(dim=1)
-        # torch.cdist multiplies matrices, whose rounding hides how near two equal rows are.
+        # torch.cdist multiplies matrices, whose rounding gives equal rows a distance above 0.
         found.append(((here - others[index]).norm(dim=1).cpu(), index.cpu()))
     if not found:
         return torch.empty(0), torch.empty(0, dtype=torch.int64)

@@ -20,7 +20,7 @@ from vqlcmd.runtime.files import sha256
 
 
 class Layers(NamedTuple):
-    """What metrics read of a network, float32 on the CPU: `features` (B, D) and raw `logits` (B, C) or None."""
+    """The outputs of a network that metrics use, float32 on the CPU: `features` (B, D), raw `logits` (B, C) or None."""
 
     features: Tensor
     logits: Tensor | None
@@ -30,7 +30,8 @@ class Layers(NamedTuple):
 class Extractor:
     """Maps uint8 images (B, 3, S, S) to their `Layers`.
 
-    `name` is one of `networks.NETWORKS`; `digest` is the SHA-256 of the weights file; `precision` that of products.
+    `name` is one of `networks.NETWORKS`; `digest` is the SHA-256 of the weights file; `precision` is that of the
+    network's matrix products and convolutions.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Extractor:
         return Layers(layers[source.features].float().cpu(), logits)
 
     def collect(self, batches: Iterable[Tensor]) -> Layers:
-        """The same for all batches of a set, joined along the first axis. Raises DataError if there is no batch."""
+        """`Layers` of all batches of a set, concatenated. Raises DataError if there is no batch."""
         parts = [self(batch) for batch in batches]
         if not parts:
             raise DataError("there is no image to take features of")
@@ -95,9 +96,9 @@ def extractor(
 def extractors(
     settings: Evaluate, weights: Callable[[str], Path | None], device: torch.device | str, precision: str
 ) -> tuple[Extractor, Extractor]:
-    """That of the Fréchet distance and the Inception Score, and that of precision and recall: one where they agree.
+    """The extractors `evaluate.features` and `evaluate.precision_features`: one object for both where they are equal.
 
-    `weights` gives the file for a name, or None; `precision` is that of the stage; errors as in `extractor`.
+    `weights` maps a name to its weights file, or None; `precision` is that of the stage; errors as in `extractor`.
     """
     first = extractor(settings.features, weights(settings.features), device, precision)
     if settings.precision_features == settings.features:

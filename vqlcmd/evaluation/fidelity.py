@@ -1,4 +1,4 @@
-"""torch-fidelity: how it is imported, and our own networks in its registry."""
+"""Imports torch-fidelity and registers this project's networks with it."""
 
 from collections.abc import Callable
 from functools import cache
@@ -36,7 +36,7 @@ def register_efficientnet() -> str:
 
 
 def _register(registered: str, load: Callable[[Path], nn.Module], weights: Callable[[], Path] | None = None) -> None:
-    """`load` makes of a file a network of features and logits; `weights` finds the file where none is named."""
+    """Registers a network that returns (features, logits); `load` builds it from a file, by default `weights()`."""
     guard_torchvision()
     import torch_fidelity
 
@@ -67,7 +67,7 @@ def _register(registered: str, load: Callable[[Path], nn.Module], weights: Calla
         def forward(self, input: Tensor) -> tuple[Tensor, ...]:  # noqa: A002
             features, logits = self.network(input)
             layers = {"features": features, "logits": logits}
-            # torch-fidelity zips the answer with features_list, whose order depends on PYTHONHASHSEED.
+            # torch-fidelity zips the output with features_list, whose order depends on PYTHONHASHSEED.
             return tuple(layers[layer] for layer in self.features_list)
 
     torch_fidelity.register_feature_extractor(registered, Registered)

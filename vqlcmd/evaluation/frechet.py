@@ -1,4 +1,4 @@
-"""The Fréchet distance of two sets' statistics, and of images to their reconstructions."""
+"""The Fréchet distance between the statistics of two sets, and between images and their reconstructions."""
 
 from collections.abc import Callable, Iterable
 
@@ -15,8 +15,8 @@ _ROUNDING = 1e-5
 def frechet_distance(generated: Statistics, real: Statistics) -> float:
     """|mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of two sets' statistics.
 
-    Only a value that is negative by rounding becomes 0. It is biased upwards by few images, so it compares sets of
-    equal size only; torch-fidelity, `metric_fid`.
+    A value that is negative only by rounding becomes 0. The distance is biased upwards for few images, so only compare
+    values of sets of equal size. Computed by torch-fidelity, `metric_fid`.
     """
     guard_torchvision()
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
@@ -31,10 +31,11 @@ def frechet_distance(generated: Statistics, real: Statistics) -> float:
 def reconstruction_distance(
     pairs: Iterable[tuple[Tensor, Tensor]], features: Callable[[Tensor], Tensor]
 ) -> float | None:
-    """Of images to their reconstructions, which come in batches of pairs (B, 3, S, S), uint8; None below two images.
+    """Fréchet distance between images and their reconstructions; None for fewer than two images.
 
-    `features` maps such a batch to (B, D). Both sets show the same things, so few images bias it less than they bias
-    the distance of samples: equal pictures have 0, whatever their number.
+    `pairs` are batches (images, reconstructions), each (B, 3, S, S) uint8; `features` maps such a batch to (B, D). Both
+    sets have the same content, so this is less biased for few images than the distance of samples: equal sets have
+    distance 0, whatever their size.
     """
     real, reconstructed = Moments(), Moments()
     for images, decoded in pairs:

@@ -17,7 +17,7 @@ from vqlcmd.runtime.paths import experiment_remedy
 
 @dataclass(frozen=True)
 class Statistics:
-    """`mean` (D,) and `covariance` (D, D) in float64 of `count` images; 0 where a file does not say how many."""
+    """`mean` (D,) and `covariance` (D, D) in float64 of `count` images; `count` is 0 where a file does not say."""
 
     mean: Tensor
     covariance: Tensor
@@ -25,13 +25,13 @@ class Statistics:
 
 
 class Moments:
-    """Takes features in batches and keeps two moments in float64, on the CPU (Chan, Golub, LeVeque 1979)."""
+    """Accumulates the first two moments of features batch by batch, float64 on the CPU (Chan, Golub, LeVeque 1979)."""
 
     def __init__(self) -> None:
         self.count, self._mean, self._scatter = 0, torch.zeros(0), torch.zeros(0)
 
     def add(self, features: Tensor) -> None:
-        """The features (n, D) of some more images; none is fine."""
+        """Add the features (n, D) of more images; n may be 0."""
         if not len(features):
             return
         batch = features.double().cpu()
@@ -42,7 +42,7 @@ class Moments:
         self._join(len(batch), mean, batch - mean)
 
     def merge(self, other: "Moments") -> None:
-        """Those of the images that `other` was given, as if they had come here."""
+        """Add the images that were added to `other`."""
         if not self.count:
             self.count, self._mean, self._scatter = other.count, other._mean.clone(), other._scatter.clone()
         elif other.count:
@@ -50,26 +50,26 @@ class Moments:
             self._join(other.count, other._mean, other._mean.new_zeros(0, len(other._mean)))
 
     def _join(self, count: int, mean: Tensor, centred: Tensor) -> None:
-        """`count` images of this mean; `centred` (n, D) adds their scatter, as far as it is not there yet."""
+        """Add `count` images with this mean; `centred` (n, D) adds their scatter, unless it has been added already."""
         away, total = mean - self._mean, self.count + count
-        # One product with the means' distance as one more row: a pass over the D x D numbers instead of five.
+        # The difference of the means is one more row of a single product: one pass over the D x D scatter, not five.
         rows = torch.cat([centred, away[None] * (self.count * count / total) ** 0.5])
         self._scatter.addmm_(rows.T, rows)
         self._mean += away * (count / total)
         self.count = total
 
     def statistics(self) -> Statistics | None:
-        """Of all that came, with n - 1 in the covariance; None below two images."""
+        """Statistics of all images so far, with n - 1 in the covariance; None for fewer than two images."""
         if self.count < 2:
             return None
         return Statistics(self._mean, self._scatter / (self.count - 1), self.count)
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """For a run that goes on later."""
+        """The state, for a run that is resumed later."""
         return {"count": self.count, "mean": self._mean, "scatter": self._scatter}
 
     def load_state_dict(self, saved: dict[str, Tensor | int]) -> None:
-        """Go on from there."""
+        """Continue from a state by `state_dict`."""
         count, mean, scatter = saved["count"], saved["mean"], saved["scatter"]
         assert isinstance(count, int), count
         assert isinstance(mean, Tensor), mean
@@ -78,7 +78,10 @@ class Moments:
 
 
 def read_statistics(path: Path) -> Statistics:
-    """`mu` and `sigma` of an .npz file, as ADM, pytorch-fid and others publish them. DataError for anything else."""
+    """Statistics from an .npz file with `mu` and `sigma`, as ADM, pytorch-fid and others publish them; `count` is 0.
+
+    DataError for anything else.
+    """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             mean, covariance = (torch.from_numpy(np.asarray(file[name], dtype=np.float64)) for name in ("mu", "sigma"))

@@ -1,7 +1,7 @@
-"""Which training image is nearest to a sample, in feature space, and how near held-out images come.
+"""The training image nearest to each sample in feature space and, for comparison, to each held-out image.
 
-Both sides are seen through the tokenizer, so that what it loses is on both: a sample with the tokens of a training
-image is at distance 0. Shapes: k samples, t training images and h held-out ones, of D features.
+Training and held-out images are reconstructed by the tokenizer, so that both sides have its losses: a sample with the
+tokens of a training image has distance 0. Shapes: k samples, t training images and h held-out ones, of D features.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from vqlcmd.evaluation.distances import nearest
 
 @dataclass(frozen=True)
 class Nearest:
-    """`samples` (k,) and `heldout` (h,): distances to the nearest of `training_images`; `row` (k,): which one it is.
+    """Distances of `samples` (k,) and `heldout` (h,) to the nearest training image, which is `row` (k,) for samples.
 
-    Rows count the images of the reference; without training images among them all are empty.
+    Rows index the images of the reference, of which `training_images` are training images. All are empty without any.
     """
 
     samples: Tensor
@@ -25,14 +25,14 @@ class Nearest:
     training_images: int
 
     def closest(self, count: int) -> Tensor:
-        """The samples that are nearest to a training image, at most `count`, nearest first."""
+        """Indices of the at most `count` samples that are nearest to a training image, nearest first."""
         return self.samples.argsort(stable=True)[:count]
 
 
 def nearest_training(
     features: Tensor, reconstructed: Tensor, training: Tensor, heldout: Tensor, device: torch.device | str
 ) -> Nearest:
-    """Of samples with `features` (k, D) among `reconstructed` (r, D) images: `training`, `heldout` are masks (r,)."""
+    """`Nearest` of samples with `features` (k, D); `training`, `heldout` are masks (r,) of `reconstructed` (r, D)."""
     rows = training.nonzero()[:, 0]
     if not len(rows):
         return Nearest(torch.empty(0), torch.empty(0, dtype=torch.int64), torch.empty(0), 0)

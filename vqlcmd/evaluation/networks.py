@@ -1,4 +1,4 @@
-"""The networks whose features metrics rest on: their layers, and where their weights come from."""
+"""The networks whose features the metrics use: their layers, and where their weights come from."""
 
 import pickle
 from dataclasses import dataclass
@@ -14,29 +14,29 @@ from vqlcmd.runtime.files import sha256
 
 @dataclass(frozen=True)
 class Download:
-    """A file in $TORCH_HOME/hub/checkpoints: `digest` is the SHA-256 or its start, "" where nobody published one."""
+    """A file in $TORCH_HOME/hub/checkpoints: `digest` is the SHA-256 or its start, "" if none is published."""
 
     url: str
     digest: str
     name: str = ""
     archive: bool = False
-    """A TorchScript archive, which holds code: its whole digest has to match, whoever put it there."""
+    """Whether it is a TorchScript archive, which contains code: its full digest has to match, wherever it is from."""
 
     def path(self) -> Path:
-        """Where torch-fidelity looks for it."""
+        """Where torch-fidelity looks for the file."""
         return Path(torch.hub.get_dir()) / "checkpoints" / (self.name or self.url.rpartition("/")[2])
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network in torch-fidelity: its name there, the layers we read, and its download where it has one."""
+    """A network in torch-fidelity: its name there, the layers that are used, and its download if it has one."""
 
     registered: str
     features: str
     logits: str | None = None
     download: Download | None = None
     finds_file: bool = False
-    """torch-fidelity refuses a path and looks at the download's place by itself."""
+    """Whether torch-fidelity accepts no path for it and only looks where it would download it to."""
 
 
 _CLIP = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
@@ -73,11 +73,11 @@ NETWORKS = {
         "vgg16", "fc2_relu", download=Download("https://download.pytorch.org/models/vgg16-397923af.pth", "397923af")
     ),
 }
-"""`evaluate.features` and `evaluate.precision_features` in params.yaml to the network."""
+"""Valid values of `evaluate.features` and `evaluate.precision_features` in params.yaml."""
 
 
 def weights_of(network: Network, given: Path | None) -> Path:
-    """The file of weights, checked: the `given` one, that of a package, or torch-fidelity's download.
+    """Path of the weights file, checked: the `given` one, that of a package, or torch-fidelity's download.
 
     Raises DataError for a file that is missing, holds more than tensors, has another digest or cannot be downloaded.
     """
@@ -101,7 +101,7 @@ def weights_of(network: Network, given: Path | None) -> Path:
 
 
 def _downloaded(registered: str, download: Download) -> Path:
-    """Where torch-fidelity keeps the file, after a download if it is not there."""
+    """Path at which torch-fidelity keeps the file, which is downloaded if it is missing."""
     place = download.path()
     if not place.is_file():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def _downloaded(registered: str, download: Download) -> Path:
 
 
 def _check_holds_tensors_only(weights: Path) -> None:
-    """torch-fidelity unpickles whatever the file says; a file that is more than tensors is refused before that."""
+    """DataError for a file with anything but tensors, which torch-fidelity would unpickle without a check."""
     try:
         torch.load(weights, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What was measured how: everything that the metrics depend on beside the images."""
+"""How the metrics were computed: everything that they depend on besides the images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def protocol(
     networks: tuple[Extractor, Extractor],
     reference: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Of the numbers named `of`. `reference` is what the reference says about itself."""
+    """{name: value} for the metrics named `of`; `reference` is the metadata of the reference."""
     guard_torchvision()
     import torch_fidelity
 
@@ -41,7 +41,7 @@ def protocol(
         "precision_weights_sha256": networks[1].digest,
         "real_images": comparison.real.count,
         "reference_precision": reference["made_from"]["reference"].get("precision", FLOAT32),
-        # Name and digest of the file that stands for the real images, if any.
+        # Name and digest of the statistics file that is used for the real images, if any.
         "statistics": reference["statistics"],
         "to_uint8": "round((x+1)*127.5)",
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""A small classifier of the real images, whose features stand in where Inception's weights are not at hand.
+"""A small classifier of the real images, whose features replace Inception's where those weights are not available.
 
 Shapes: B images of a batch, n images of a set, S side, C classes, D = 64 features.
 """
@@ -17,16 +17,16 @@ from vqlcmd.runtime.safetensors_file import load_weights, save_weights
 
 DIMENSIONS = 64
 MANTISSA_BITS = 12
-"""What a fitted classifier's weights keep of float32's 24."""
+"""Mantissa bits that a fitted classifier's weights keep, of float32's 24."""
 _ROTATIONS = 4
 _LARGEST_SIDE = 64
 _SMALLEST_SIDE = 8
 
 
 class ProxyClassifier(nn.Module):
-    """uint8 images (B, 3, S, S) to `features` (B, 64) and raw `logits` (B, C); any S >= 8.
+    """Maps uint8 images (B, 3, S, S) to `features` (B, 64) and raw `logits` (B, C); any S >= 8.
 
-    Without classes (`num_classes` <= 1) the logits tell the four rotations of an image, and `labelled` is False.
+    Without classes (`num_classes` <= 1) the logits are for the four rotations of an image, and `labelled` is False.
     """
 
     def __init__(self, num_classes: int, width: int = 32) -> None:
@@ -46,7 +46,7 @@ class ProxyClassifier(nn.Module):
         self.head = nn.Linear(DIMENSIONS, num_classes if self.labelled else _ROTATIONS)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 64): no activation follows, so that both signs of a direction count in a distance."""
+        """Features (B, 64), without a last activation, so that both signs of a direction count in a distance."""
         x = images.to(self.head.weight.dtype) / 127.5 - 1
         if max(images.shape[2:]) > _LARGEST_SIDE:
             x = F.interpolate(x, size=(_LARGEST_SIDE, _LARGEST_SIDE), mode="area")
@@ -68,14 +68,15 @@ def fit_proxy(
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
 ) -> ProxyClassifier:
-    """Train on images uint8 (n, 3, S, S) and labels int64 (n,): one classifier per seed, the same on every processor.
+    """A classifier trained on images uint8 (n, 3, S, S) and labels int64 (n,); the same for a seed on every processor.
 
-    It learns in float64, and its weights are float32 of `MANTISSA_BITS` bits: processors that add in other orders end
-    some 1e-10 apart, which rounding takes away, but for a weight in the middle between two.
+    Training runs in float64, and the weights are then rounded to float32 with `MANTISSA_BITS` bits: processors that sum
+    in different orders end about 1e-10 apart, and rounding removes that unless a weight is halfway between two values.
 
-    With `num_classes` <= 1 the labels are not read (they may be None): the task is which way up an image is.
-    Every image is shifted by up to a tenth of its side. The global random state is left alone. `on_step` is told
-    the step, from 0, and its loss. Raises DataError for images or labels of the wrong kind or size.
+    With `num_classes` <= 1 the labels are not used (they may be None): the task is to tell the rotation of an image.
+    Every image is shifted by up to a tenth of its side. The global random state is not changed. `on_step` gets the
+    step, from 0, and its loss. Raises DataError for images or labels of the wrong type or size, and Diverged for a loss
+    that is not finite.
     """
     _check(images, labels, num_classes)
     with torch.random.fork_rng(devices=[]):
@@ -83,7 +84,7 @@ def fit_proxy(
         torch.random.default_generator.manual_seed(seed)
         proxy = ProxyClassifier(num_classes).to(images.device, torch.float64)
         for module in proxy.modules():
-            # Drawn again: in float32 the last bit of a first weight depends on the processor.
+            # Drawn again, in float64: in float32 the last bit of an initial weight depends on the processor.
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.reset_parameters()
     draws = torch.Generator().manual_seed(seed)
@@ -112,7 +113,7 @@ def fit_proxy(
 
 @torch.no_grad()
 def accuracy(proxy: ProxyClassifier, images: Tensor, labels: Tensor | None, batch_size: int = 256) -> float:
-    """Share in 0..1 of images uint8 (n, 3, S, S) given their label (n,); without classes, given their rotation."""
+    """Accuracy in 0..1 on images uint8 (n, 3, S, S) and labels (n,); without classes, on their four rotations."""
     if not proxy.labelled:
         labels = torch.arange(_ROTATIONS, device=images.device).repeat_interleave(len(images))
         images = _rotated(images.repeat(_ROTATIONS, 1, 1, 1), labels)
@@ -123,12 +124,12 @@ def accuracy(proxy: ProxyClassifier, images: Tensor, labels: Tensor | None, batc
 
 
 def save_proxy(proxy: ProxyClassifier, path: Path) -> None:
-    """One safetensors file, the proxy classifier's sizes in its header."""
+    """Write one safetensors file, with the proxy classifier's sizes in its header."""
     save_weights(path, "proxy", proxy.state_dict(), {"num_classes": proxy.num_classes, "width": proxy.width})
 
 
 def load_proxy(path: Path) -> ProxyClassifier:
-    """What `save_proxy` wrote, on the CPU, in eval mode. DataError where it is missing or damaged."""
+    """The classifier in a file by `save_proxy`, on the CPU, in eval mode. DataError where it is missing or damaged."""
     tensors, sizes = load_weights(path, "proxy")
     proxy = ProxyClassifier(**sizes)
     proxy.load_state_dict(tensors)
@@ -136,7 +137,7 @@ def load_proxy(path: Path) -> ProxyClassifier:
 
 
 def _rounded(tensor: Tensor) -> Tensor:
-    """Its floats with `MANTISSA_BITS` bits; counters as they are."""
+    """Floats rounded to `MANTISSA_BITS` mantissa bits; integers (counters) unchanged."""
     if not tensor.is_floating_point():
         return tensor
     mantissa, exponent = torch.frexp(tensor)
@@ -149,7 +150,7 @@ def _convolution(channels_in: int, channels_out: int) -> list[nn.Module]:
 
 
 def _rise_and_fall(progress: float) -> float:
-    """Factor of the learning rate: linear over the first fifth, then a half cosine down to zero."""
+    """Factor on the learning rate: linear over the first fifth, then half a cosine down to zero."""
     return warmup_cosine(progress / 0.2, math.pi * (progress - 0.2) / 0.8)
 
 

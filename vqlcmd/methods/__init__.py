@@ -1,4 +1,4 @@
-"""A name in params.yaml to the class that implements it, imported only when asked for; and its file on disk."""
+"""The methods by their names in params.yaml, imported lazily, and the file that a trained model is saved in."""
 
 import dataclasses
 import importlib
@@ -29,34 +29,37 @@ METHODS = {
     "flow_matching": "FlowMatching",
     "autoregressive": "Autoregressive",
 }
-"""`method` in params.yaml, which is the file's name too, to the class in that file."""
+"""Maps `method` in params.yaml, which is also the name of the method's module, to the class in that module."""
 REMEDY = "install that version to use it, or `dvc repro` trains it anew"
-"""For the file of a model that another version wrote."""
+"""The end of error messages about a model file that another version wrote: what the user can do."""
 
 
 def build(params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int) -> Method:
-    """The method that params.yaml names, with fresh weights from the global random state."""
+    """The method `params.method`, with new weights drawn from the global random state; `classes` is 0 for none."""
     return method_class(params.method)(params, codebook_KD, tokens, classes)
 
 
 def method_class(name: str) -> type[Method]:
-    """The class that `method: NAME` stands for."""
+    """The class of the method `name`."""
     return getattr(importlib.import_module(f"vqlcmd.methods.{name}"), METHODS[name])
 
 
 def knobs() -> dict[str, type[Section]]:
-    """The knobs of sampling that single methods have, {method: model}: `sample.METHOD` in params.yaml."""
+    """{method: model} of the sampling parameters that only this method has, its knobs: `sample.METHOD` in params.yaml.
+
+    Methods without any are left out.
+    """
     found = {name: method_class(name).knobs for name in METHODS}
     return {name: model for name, model in found.items() if model.model_fields}
 
 
 def schedules() -> dict[str, str]:
-    """Where the schedules of methods that move tokens are listed, {method: "module:NAME"}."""
+    """{method: "module:NAME"}: where each method that masks or replaces tokens lists its noise schedules."""
     return {name: f"vqlcmd.methods.{name}:SCHEDULES" for name in METHODS if method_class(name).schedules}
 
 
 def samplers() -> list[str]:
-    """Every value of `sampler` that some method has."""
+    """Every value of `sampler` that at least one method supports."""
     return list(dict.fromkeys(sampler for name in METHODS for sampler in method_class(name).samplers))
 
 
@@ -69,10 +72,10 @@ def save_method(
     edits: Sequence[dict[str, Any]] = (),
     teacher: str | None = None,
 ) -> None:
-    """Write the weights of `method` with all that is needed to build it again, and how to sample unless told.
+    """Write a model file: the weights of `method`, all that is needed to rebuild it, and its default sampling settings.
 
-    `header` is that of its tokens; `edits` are the changes across which its training was resumed; `teacher` is the
-    SHA-256 of the file of the model that it learned from.
+    `header` is the header of its token shards; `edits` are the changes of code or parameters across which its training
+    was resumed; `teacher` is the SHA-256 of the file of the model that it was distilled from, if any.
     """
     about = described(method, params, header, codebook_KD, edits, teacher)
     save_weights(path, "model", {**method.state_dict(), "vqgan_codebook": codebook_KD}, about)
@@ -86,7 +89,7 @@ def described(
     edits: Sequence[dict[str, Any]] = (),
     teacher: str | None = None,
 ) -> dict[str, Any]:
-    """What the file of a model says about it."""
+    """The metadata of a model file, as JSON values; arguments as in `save_method`."""
     return {
         "vqlcmd": vqlcmd.__version__,
         "params": (dumped := params.model_part().model_dump(mode="json")),
@@ -94,7 +97,7 @@ def described(
         "sampling": {**dataclasses.asdict(params.sampling()), "batch_size": params.sample.batch_size},
         "tokens": header["tokens"],
         "grid": header["grid"],
-        # How pictures or text became what the tokens are of: who fills a gap in one prepares it so.
+        # How images or text were preprocessed: in-painting and infilling prepare their input in the same way.
         **{what: header[what] for what in ("images", "text") if what in header},
         "codes": len(codebook_KD),
         "class_names": header["classes"] if method.classes else [],
@@ -106,9 +109,9 @@ def described(
 
 
 class _Usual(BaseModel):
-    """How a model samples unless told."""
+    """A model's default sampling settings: those of params.yaml in its training."""
 
-    # What is not known here would sample otherwise.
+    # A setting that this version does not know would change the samples.
     model_config = ConfigDict(extra="forbid")
 
     steps: Annotated[int, Field(ge=1, le=10**6)]
@@ -117,11 +120,11 @@ class _Usual(BaseModel):
     own: dict[str, Any]
     batch_size: Annotated[int, Field(ge=1, le=2**16)]
     precision: Precision | None = None
-    """None in files from before there was a choice, which sampled in float32."""
+    """None in files written before there was a choice; those models sample in float32."""
 
 
 class _About(BaseModel):
-    """What a model's file says about it, as far as anything here relies on it."""
+    """The part of a model file's metadata that this module relies on."""
 
     vqlcmd: Annotated[str, Field(max_length=64)] | None = None
     params: dict[str, Any]
@@ -134,7 +137,10 @@ class _About(BaseModel):
 
 
 def read_params(about: Mapping[str, Any]) -> ModelParams:
-    """The parameters that build a model, by what its file says about it. ValueError: why not, in one line."""
+    """The parameters that build a model, from the metadata of its file.
+
+    ValueError, in one line, where this version cannot build it.
+    """
     try:
         said = _About.model_validate(dict(about), strict=True)
     except ValidationError as error:
@@ -159,7 +165,10 @@ def _of_version(about: Mapping[str, Any]) -> str:
 
 
 def load_method(path: Path, device: torch.device) -> tuple[Method, dict[str, Any]]:
-    """The frozen method in a model file, and what the file says about it. DataError where the two do not agree."""
+    """The frozen method in a model file, in eval mode on `device`, and the file's metadata.
+
+    DataError where this version cannot build the model, or where weights and metadata disagree.
+    """
     tensors, about = load_weights(path, "model")
     try:
         params = read_params(about)
@@ -180,7 +189,7 @@ def load_method(path: Path, device: torch.device) -> tuple[Method, dict[str, Any
 def _raise_if_other(
     path: Path, params: ModelParams, codebook_KD: Tensor, about: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    """DataError where the weights are not those of what a file says that it holds; before that is built in memory."""
+    """DataError where the weights do not fit the network that the file describes; checked before it is allocated."""
     remedy = "get the file again, or `dvc repro` trains it anew"
     if codebook_KD.ndim != 2 or len(codebook_KD) != about["codes"] or params.network.layers > len(tensors):
         raise DataError(f"{path}: its weights are not those of the network that it describes: {remedy}")

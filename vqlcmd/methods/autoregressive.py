@@ -19,7 +19,7 @@ from vqlcmd.rng import CounterRNG
 
 
 class Autoregressive(Discrete):
-    """The trunk with a causal mask: token i from a start token and the tokens before it. It has no time."""
+    """The trunk with a causal mask, which predicts token i from a start token and the tokens before i. No time."""
 
     betas = (0.9, 0.95)
     weight_decay = 0.01
@@ -30,17 +30,17 @@ class Autoregressive(Discrete):
         self.weights = {"ce": 1.0}
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
-        """-log p(x), nats per token: (B,)."""
+        """{"ce": -log p(x)} in nats per token: (B,)."""
         x_BN, t = self.noised(tokens_BN, tokens_BN.new_zeros(len(tokens_BN), dtype=torch.float32), rng)
         return {"ce": losses.cross_entropy(self.logits(x_BN, t, self.drop_classes(label, rng)), tokens_BN)}
 
     def noised(self, tokens_BN: Tensor, u: Tensor, rng: CounterRNG) -> tuple[Tensor, Tensor]:
-        """The tokens moved by one place, behind the start token."""
+        """The start token followed by all tokens but the last: (B, N), and times 0: (B,). `u` is ignored."""
         return F.pad(tokens_BN[:, :-1], (1, 0), value=self.codes), torch.zeros_like(u)
 
     @torch.no_grad()
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
-        """Tokens (B, N) int64, one after the other; `how.steps` does not count, there are as many as tokens."""
+        """Tokens (B, N) int64, drawn one by one in raster order; `how.steps` is ignored. ConfigError for `known`."""
         self.check(how, infill=known is not None)
         memory, size = KVCache(self.tokens), len(rng.rows)
 
@@ -57,22 +57,25 @@ class Autoregressive(Discrete):
         return x_BN[:, 1:]
 
     def steps(self, how: Sampling) -> int:
-        """One for each token, whatever `how` says."""
+        """N, one step per token, whatever `how.steps` is."""
         return self.tokens
 
     def nfe(self, how: Sampling) -> int:
-        """Passes through the network, each of one token, that one image costs."""
+        """Passes through the network that one image costs, each of a single token."""
         return self.tokens * (2 if how.guidance else 1)
 
     @torch.no_grad()
     def bound(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, levels: int) -> Tensor:
-        """-log p(x) itself, nats per token: (B,)."""
+        """The exact -log p(x) instead of a bound, nats per token: (B,). `levels` is ignored."""
         x_BN, t = self.noised(tokens_BN, torch.zeros(len(tokens_BN), device=tokens_BN.device), rng)
         return losses.cross_entropy(self.logits(x_BN, t, label), tokens_BN)
 
     @torch.no_grad()
     def diagnostics(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG) -> dict[str, float]:
-        """Section 7: statistics of the input table, and the cross-entropy where so large a share is still unknown."""
+        """Section 7: statistics of the input table, and the cross-entropy of the next token at five positions.
+
+        `ce_T` is measured at the position at which the fraction T of the tokens is still unknown.
+        """
         found = collapse.geometry(self.table)
         x_BN, t = self.noised(tokens_BN, torch.zeros(len(tokens_BN), device=tokens_BN.device), rng)
         nats_BN = F.cross_entropy(self.logits(x_BN, t, label).transpose(1, 2), tokens_BN, reduction="none")

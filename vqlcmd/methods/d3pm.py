@@ -1,4 +1,4 @@
-"""D3PM with uniform transitions (Austin et al. 2021): every step replaces some tokens by any code.
+"""D3PM with uniform transitions (Austin et al. 2021): every step replaces some tokens by random codes.
 
 Section 8 of docs/method.md. Shapes: B images, N tokens, K codes.
 """
@@ -18,7 +18,7 @@ from vqlcmd.rng import CounterRNG
 
 
 def cosine(timesteps: int) -> Tensor:
-    """Share of tokens that no step up to t = 0..T has touched: (T + 1,) float64.
+    """Fraction of tokens that no step up to t has replaced, for t = 0 to T: (T + 1,) float64.
 
     f(u) = cos((u + 0.008) / 1.008 pi / 2), not squared, and beta_t = min(1 - f(t / T) / f((t - 1) / T), 0.999).
     """
@@ -29,11 +29,11 @@ def cosine(timesteps: int) -> Tensor:
 
 
 SCHEDULES: dict[str, Callable[[int], Tensor]] = {"cosine": cosine}
-"""T to the share of tokens that is kept at times 0 to T: what `discrete.schedule.d3pm` is checked against."""
+"""Valid values of `discrete.schedule.d3pm`: functions from T to the fraction of tokens kept at times 0 to T."""
 
 
 class D3PM(DiscreteDiffusion):
-    """States are the K codes; the loss is the bound, with a little cross-entropy."""
+    """States are the K codes; the loss is the bound plus 0.001 times the cross-entropy."""
 
     betas = (0.9, 0.999)
     weight_decay = 0.0
@@ -46,7 +46,7 @@ class D3PM(DiscreteDiffusion):
         self.weights = {"vb": 1.0, "ce": 0.001}
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
-        """L_vb at one step per image, and -log p(x_0 | x_t): nats per token."""
+        """{"vb": L_vb(t), "ce": -log p(x_0 | x_t)} at one step t per image, nats per token: (B,) each."""
         t = self.steps_at(rng.stratified("time", self.batch_size))
         x_BN = self.diffuse(tokens_BN, t, rng)
         logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, rng))
@@ -55,7 +55,7 @@ class D3PM(DiscreteDiffusion):
 
     def reverse(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor) -> Tensor:
         joint = self.kernel.joint(p_BNK, x_BN, s, t)
-        # The chain's last step is the network's own answer, as it was trained. A stride that ends there is not.
+        # At t = 1 the network predicts x_0 itself, as in training. A longer stride that ends at 0 needs the joint.
         return torch.where((t == 1)[:, None, None], torch.nn.functional.pad(p_BNK, (0, 1)), joint)
 
     def step(self, p_BNK: Tensor, x_BN: Tensor, s: Tensor, t: Tensor, u_BN: Tensor) -> Tensor:

@@ -25,42 +25,42 @@ from vqlcmd.rng import CounterRNG
 
 @dataclass(frozen=True)
 class Polynomial:
-    """kappa(tau) = tau^n, the share of tokens that come from the data; from 0 to 1."""
+    """kappa(tau) = tau^power, the fraction of tokens that come from the data; rises from 0 to 1."""
 
     power: int
 
     def kappa(self, tau: Tensor) -> Tensor:
-        """Like tau, float64."""
+        """tau^power: shape of tau, float64."""
         return tau.double() ** self.power
 
     def rate(self, tau: Tensor) -> Tensor:
-        """kappa'(tau) / (1 - kappa(tau)), below tau = 1: float64."""
+        """kappa'(tau) / (1 - kappa(tau)) for tau < 1: shape of tau, float64."""
         return self.power * tau.double() ** (self.power - 1) / (1 - self.kappa(tau))
 
 
 SCHEDULES = {"linear": Polynomial(1), "quadratic": Polynomial(2), "cubic": Polynomial(3)}
-"""What `discrete.schedule.flow_matching` is checked against."""
+"""Valid values of `discrete.schedule.flow_matching`."""
 
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """Where paths start, of K codes."""
+    """The distribution at which paths start, over K = `codes` codes and `extra_states` other states."""
 
     codes: int
     extra_states: int
 
     @abstractmethod
     def draw(self, u_BN: Tensor) -> Tensor:
-        """States (B, N) from uniform numbers."""
+        """States (B, N) int64, drawn with uniform numbers (B, N) in (0, 1)."""
 
     @abstractmethod
     def posterior(self, p_BNK: Tensor, x_BN: Tensor) -> Tensor:
-        """p(data | states): the network's answer (B, N, K), where the states do not say it themselves."""
+        """p(x | x_t): (B, N, K), the network's prediction `p_BNK` except where the state itself determines x."""
 
 
 @dataclass(frozen=True)
 class Mask(Source):
-    """[mask] everywhere: a token that is none is data."""
+    """[mask] everywhere, so a state that is not [mask] is the data's token."""
 
     extra_states: int = 1
 
@@ -74,7 +74,7 @@ class Mask(Source):
 
 @dataclass(frozen=True)
 class Uniform(Source):
-    """Any code, all alike."""
+    """Codes drawn uniformly."""
 
     extra_states: int = 0
 
@@ -86,26 +86,26 @@ class Uniform(Source):
 
 
 SOURCES: dict[str, type[Mask] | type[Uniform]] = {"mask": Mask, "uniform": Uniform}
-"""What `discrete.source` is checked against."""
+"""Valid values of `discrete.source`."""
 
 
 def exact(schedule: Polynomial, tau: Tensor, later: Tensor) -> float:
-    """Chance to have moved to the data's token by `later`, where the prediction does not change meanwhile."""
+    """Probability of a jump to the data's token between tau and `later`, if the prediction is constant in between."""
     now, then = float(schedule.kappa(tau)), float(schedule.kappa(later))
     return (then - now) / (1 - now)
 
 
 def euler(schedule: Polynomial, tau: Tensor, later: Tensor) -> float:
-    """1 - exp(-h rate(tau)) for a step of h: the rate does not change meanwhile either. The last step moves all."""
+    """1 - exp(-h rate(tau)) for a step h = later - tau: the rate is held constant too. 1 in the last step."""
     return 1.0 if later >= 1 else -math.expm1(-float((later - tau) * schedule.rate(tau)))
 
 
 SAMPLERS: dict[str, Callable[[Polynomial, Tensor, Tensor], float]] = {"ancestral": exact, "euler": euler}
-"""What `sampler` can be."""
+"""Valid values of `sampler`."""
 
 
 class Knobs(Section):
-    """What sampling along a path has of its own."""
+    """The sampling parameters of flow matching."""
 
     corrector: Annotated[
         float,
@@ -114,7 +114,7 @@ class Knobs(Section):
 
 
 class FlowMatching(Discrete):
-    """x_t is the data's token with probability kappa(tau), else the source's; cross-entropy at all positions."""
+    """A token of x_t is the data's with probability kappa(tau), else the source's; cross-entropy at all positions."""
 
     knobs = Knobs
     samplers = tuple(SAMPLERS)
@@ -125,12 +125,12 @@ class FlowMatching(Discrete):
         source = SOURCES[params.discrete.source](len(codebook_KD))
         super().__init__(params, codebook_KD, tokens, classes, extra_states=source.extra_states)
         self.source, self.schedule = source, SCHEDULES[params.discrete.schedule["flow_matching"]]
-        # The bound's path ends this far from the data, and the last tokens are drawn at once.
+        # The bound's integral ends at tau = 1 - end, where the remaining tokens are drawn at once.
         self.end = 1 / params.discrete.timesteps
         self.weights = {"ce": 1.0}
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
-        """-log p(x | x_t) at one time per image, nats per token: (B,)."""
+        """{"ce": -log p(x | x_t)} at one time per image, nats per token: (B,)."""
         x_BN, t = self.noised(tokens_BN, rng.stratified("time", self.batch_size), rng)
         return {"ce": losses.cross_entropy(self.logits(x_BN, t, self.drop_classes(label, rng)), tokens_BN)}
 
@@ -167,7 +167,10 @@ class FlowMatching(Discrete):
 
     @torch.no_grad()
     def bound(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, levels: int) -> Tensor:
-        """Upper bound on -log p(x), nats per token: (B,). KL of the paths up to `end`, and what is left there."""
+        """Upper bound on -log p(x), nats per token: (B,), with an integral estimated at `levels` stratified times.
+
+        -log p(x | x_tau) at tau = 1 - end, plus the KL of the paths up to there. Section 8 of docs/method.md.
+        """
         end = torch.full((len(tokens_BN),), self.end, device=tokens_BN.device)
         nats_BN, _, _ = self._answer(tokens_BN, end, label, rng)
         total = nats_BN.mean(dim=1)
@@ -175,7 +178,8 @@ class FlowMatching(Discrete):
             at = rng.with_step(level + 1)
             tau = (1 - self.end) * (level + at.uniform("level").double()) / levels
             nats_BN, stays_BN, right_BN = self._answer(tokens_BN, 1 - tau, label, at)
-            # Moves happen at rate p(data) for one who predicts, at rate 1 to the data for one who knows, none if there.
+            # In units of kappa' / (1 - kappa): the model jumps to code k at rate p(k). The process that knows x jumps
+            # to x at rate 1, and does not jump once it is there.
             excess_BN = torch.where(right_BN, 1.0, nats_BN) - stays_BN
             rate = (1 - self.end) / levels * self.schedule.rate(tau).to(excess_BN.dtype)
             total = total + rate * excess_BN.mean(dim=1)
@@ -184,7 +188,7 @@ class FlowMatching(Discrete):
     def _answer(
         self, tokens_BN: Tensor, t: Tensor, label: Tensor | None, rng: CounterRNG
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """At a state of time t: -log p(data), p(the state itself), and whether the state is the data. (B, N) each."""
+        """At x_t drawn at times t (B,): -log p(x | x_t), p(x_t | x_t) (0 for [mask]) and x_t == x: (B, N) each."""
         x_BN, time = self.noised(tokens_BN, t, rng)
         p_BNK = self.source.posterior(self.logits(x_BN, time, label).softmax(dim=2), x_BN)
         tiny = torch.finfo(p_BNK.dtype).tiny

@@ -1,6 +1,6 @@
 """VQ-LCMD: continuous diffusion over learned token embeddings, kept from collapsing by consistency matching.
 
-CSDM, CDCD and every ablation of the paper are this file with other parts and weights.
+CSDM, CDCD and every ablation of the paper are this method with other components and loss weights.
 Shapes: B images, N tokens, D embedding size, K codes. Sections 3 to 6 of docs/method.md.
 """
 
@@ -29,7 +29,7 @@ from vqlcmd.runtime.machine import autocast
 
 @dataclass(frozen=True)
 class Sampler:
-    """How to step from z_t to z_s, and whether tokens are read off at the clean end or already one step before it."""
+    """The step from z_t to z_s, and whether tokens are predicted at the clean end or already one step before it."""
 
     step: Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, CounterRNG], Tensor]
     looks_at_the_end: bool = True
@@ -52,7 +52,7 @@ SAMPLERS = {
 
 
 class LCMD(Method):
-    """VQ-LCMD over N = `tokens` codes of the VQGAN whose table is `codebook_KD`; `classes` 0 for none."""
+    """VQ-LCMD on images of N = `tokens` tokens from a VQGAN with codebook `codebook_KD`; `classes` is 0 for none."""
 
     samplers = tuple(SAMPLERS)
     built_by = ("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network")
@@ -90,7 +90,7 @@ class LCMD(Method):
             dropout=net.dropout,
         )
         self.self_conditioning = params.self_conditioning
-        # Made last, and only where it is used: without it, weights start and train as if there were no such thing.
+        # Created last and only where it is used, so that it does not change the initial values of other weights.
         self.previous = _no_effect(params.embedding_dim) if params.self_conditioning else None
         self.guide: Guide | None = None
 
@@ -110,7 +110,7 @@ class LCMD(Method):
         terms = {}
         if "rec" in self.weights:
             z_0 = self._noised(psi_BND, start, rng, "_rec").z
-            # At z_t and at z_0, in one pass.
+            # One pass for z_t and z_0.
             z, times = torch.cat([now.z, z_0]), torch.cat([t, start])
             labels = None if label is None else torch.cat([label, label])
             before = self._first_look(z, times, labels, rng)
@@ -133,7 +133,10 @@ class LCMD(Method):
         return terms
 
     def learn_from(self, teacher: Any, steps: int) -> None:
-        """Consistency distillation of the teacher's DDIM sampler, in its own space: the table stays as it is."""
+        """From now on `forward` distils the DDIM sampler of `teacher`, which takes `steps` steps. Section 5.
+
+        Starts from the teacher's weights and freezes the embedding table. ConfigError with self-conditioning.
+        """
         if self.previous is not None:
             raise ConfigError("a model with self-conditioning cannot be distilled: set distill.teacher to null")
         self.load_state_dict(teacher.state_dict())
@@ -148,9 +151,10 @@ class LCMD(Method):
     def teacher_logits(
         self, now: Noised, s: Tensor, label: Tensor | None, rng: CounterRNG, before: Tensor | None
     ) -> Tensor:
-        """The teacher's logits at z_s, one step of `consistency_step` from z_t: (B, N, K).
+        """This model's logits, as the teacher, at z_s, which is one `consistency_step` from z_t: (B, N, K).
 
-        It sees what the student saw of an earlier look, `before` (B, N, D).
+        `before` (B, N, D) is the previous prediction that the student was conditioned on, None without
+        self-conditioning; the teacher gets the same.
         """
 
         def guess(z_BND: Tensor, t: Tensor) -> Tensor:
@@ -161,7 +165,7 @@ class LCMD(Method):
 
     @torch.no_grad()
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
-        """Tokens (B, N) int64 for classes (B,), read off at the last look, the one of `nfe`."""
+        """Tokens (B, N) int64 for classes (B,): the most probable ones in the last prediction."""
         self.check(how)
         predict = with_known_tokens(guided(precise(self.network, how), how.guidance, null=self.classes), known)
         sampler, size = SAMPLERS[how.sampler], len(rng.rows)
@@ -180,7 +184,7 @@ class LCMD(Method):
 
     @torch.no_grad()
     def bound(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, levels: int) -> Tensor:
-        """Upper bound on -log p(x), nats per token, estimated with `levels` noise levels an image: (B,). Section 6."""
+        """Upper bound on -log p(x), nats per token, estimated at `levels` noise levels per image: (B,). Section 6."""
         psi = self.embedding(tokens_BN)
         size = len(tokens_BN)
         start = torch.full((size,), self.schedule.start, dtype=torch.float64, device=tokens_BN.device)
@@ -209,7 +213,7 @@ class LCMD(Method):
         return found
 
     def _draws(self, dim: int) -> dict[str, int]:
-        """How many random numbers an image needs in a training step, and what for."""
+        """{draw: count} of the random numbers per image that a training step prefetches."""
         counts = {"class_drop": 1, "time": 1, "earlier_time": 1}
         for which in ("", "_rec") if "rec" in self.weights else ("",):
             counts |= {f"drop_ratio{which}": 1, f"drop{which}": self.tokens, f"eps{which}": self.tokens * dim}
@@ -223,12 +227,12 @@ class LCMD(Method):
         return Noised(gaussian.diffuse(self.schedule, psi_BND, t, eps_BND), psi_BND, eps_BND, t)
 
     def _input(self, z_BND: Tensor, before_BND: Tensor | None) -> Tensor:
-        """What the network sees: z, and with self-conditioning what it expected at an earlier look."""
+        """The network's input: z, plus a linear map of its previous prediction with self-conditioning: (B, N, D)."""
         return z_BND if self.previous is None or before_BND is None else z_BND + self.previous(before_BND)
 
     @torch.no_grad()
     def _first_look(self, z_BND: Tensor, t: Tensor, label: Tensor | None, rng: CounterRNG) -> Tensor | None:
-        """The expected embeddings at z itself, in a share of the images, and 0 in the others."""
+        """Predictions at z for a random fraction of the images, 0 for the others; None without self-conditioning."""
         if self.previous is None:
             return None
         chosen = rng.uniform("self_conditioning") < self.self_conditioning
@@ -236,12 +240,12 @@ class LCMD(Method):
         return torch.where(chosen.repeat(len(z_BND) // len(chosen))[:, None, None], psi_hat, 0.0)
 
     def _look(self, z_BND: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        """Logits at z; with self-conditioning those of a second look, which knows the first one."""
+        """Logits at z; with self-conditioning those of a second pass, which gets the first one's prediction."""
         first = None if self.previous is None else self.psi_hat(self.network(z_BND, t, label))
         return self.network(self._input(z_BND, first), t, label)
 
     def _looks(self, how: Sampling) -> int:
-        """Times at which a sampler asks for a prediction."""
+        """Number of times at which a sampler makes a prediction."""
         return how.steps + SAMPLERS[how.sampler].looks_at_the_end
 
     def alpha_bar(self, u: Tensor) -> Tensor:
@@ -261,7 +265,7 @@ class LCMD(Method):
 
 
 def _no_effect(dim: int) -> nn.Linear:
-    """A linear map of vectors (D,) that starts as 0."""
+    """A linear map from D to D dimensions, without bias, initialised to 0."""
     layer = nn.Linear(dim, dim, bias=False)
     nn.init.zeros_(layer.weight)
     return layer

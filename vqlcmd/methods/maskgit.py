@@ -1,4 +1,4 @@
-"""MaskGIT (Chang et al. 2022), as Besnier & Chen (2023) trained it: all tokens from [mask], the surest first.
+"""MaskGIT (Chang et al. 2022), as Besnier & Chen (2023) trained it: the most confident tokens are revealed first.
 
 Section 8 of docs/method.md. Shapes: B images, N tokens, K codes.
 """
@@ -20,12 +20,12 @@ SMOOTHING = 0.1
 
 
 def share_masked(r: Tensor) -> Tensor:
-    """arccos(r) / (pi / 2): 1 at r = 0, nothing at r = 1."""
+    """Fraction of tokens to mask, arccos(r) / (pi / 2): shape of r, 1 at r = 0, 0 at r = 1."""
     return torch.arccos(r) / (math.pi / 2)
 
 
 class MaskGIT(Masked):
-    """Cross-entropy at all positions; its own sampler is the one by confidence."""
+    """Cross-entropy at all positions; its own sampler, `ancestral`, reveals tokens by confidence."""
 
     betas = (0.9, 0.96)
     weight_decay = 1e-5
@@ -37,7 +37,7 @@ class MaskGIT(Masked):
         self.weights = {"ce": 1.0}
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
-        """Cross-entropy at all positions with smoothed labels, nats per token: (B,)."""
+        """{"ce": cross-entropy at all positions with smoothed labels}, nats per token: (B,)."""
         ratio = share_masked(rng.stratified("time", self.batch_size))
         x_BN, t = self.noised(tokens_BN, ratio, rng)
         logits_BNK = self.logits(x_BN, t, self.drop_classes(label, rng))

@@ -20,7 +20,7 @@ from vqlcmd.rng import CounterRNG
 
 @dataclass(frozen=True)
 class Schedule:
-    """Share m(t) of tokens that are masked, from 0 at t = 0 to 1 at t = 1, and m'(t) / m(t): both float64."""
+    """`share`: the fraction m(t) of masked tokens, from 0 at t = 0 to 1 at t = 1; `weight`: m'(t) / m(t). Float64."""
 
     share: Callable[[Tensor], Tensor]
     weight: Callable[[Tensor], Tensor]
@@ -32,11 +32,11 @@ SCHEDULES = {
         share=lambda t: torch.sin(t * (math.pi / 2)), weight=lambda t: (math.pi / 2) / torch.tan(t * (math.pi / 2))
     ),
 }
-"""What `discrete.schedule.mdlm` is checked against. alpha = 1 - m is 1 - t, and 1 - cos((1 - t) pi / 2)."""
+"""Valid values of `discrete.schedule.mdlm`. alpha = 1 - m is 1 - t or 1 - cos((1 - t) pi / 2), respectively."""
 
 
 class MDLM(Masked):
-    """Cross-entropy at masked positions with the bound's weight; a token that is known stays as it is."""
+    """Cross-entropy at masked positions, with the bound's weight; unmasked tokens are known and have no loss."""
 
     betas = (0.9, 0.999)
     weight_decay = 0.0
@@ -51,7 +51,7 @@ class MDLM(Masked):
         self.weights = {"vb": 1.0}
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
-        """The bound's integrand at one time per image, nats per token: (B,)."""
+        """{"vb": the bound's integrand at one time per image}, nats per token: (B,)."""
         t = rng.stratified("time", self.batch_size)
         x_BN, no_time = self.noised(tokens_BN, t, rng)
         logits_BNK = self.logits(x_BN, no_time, self.drop_classes(label, rng))

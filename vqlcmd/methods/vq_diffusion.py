@@ -1,4 +1,4 @@
-"""VQ-Diffusion (Gu et al. 2022): every step masks some tokens and replaces a few.
+"""VQ-Diffusion (Gu et al. 2022): every step masks some tokens and replaces a few by random codes.
 
 Section 8 of docs/method.md. Shapes: B images, N tokens, K codes, T steps.
 """
@@ -19,17 +19,17 @@ from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime import distributed
 
 SEEN = 10
-"""Every step must have been drawn more often than this before its loss decides how often it is drawn."""
+"""Steps are drawn uniformly until each has been drawn more often than this, and then by importance."""
 
 
 def _paper(timesteps: int) -> tuple[Tensor, Tensor]:
-    """Cumulative replacement 0 to 0.1, cumulative mask 0 to 0.9."""
+    """(keep, mask) of the paper: cumulative replacement from 0 to 0.1, cumulative masking from 0 to 0.9."""
     mask = 0.9 * torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
     return 1 - mask - mask / 9, mask
 
 
 def _released(timesteps: int) -> tuple[Tensor, Tensor]:
-    """The published code's: masking alone, but for a cumulative replacement of 1e-6."""
+    """(keep, mask) of the published code: only masking, except for a cumulative replacement of 1e-6."""
     keep = torch.linspace(0.99999, 9e-6, timesteps, dtype=torch.float64)
     mask = torch.linspace(9e-6, 0.99999, timesteps, dtype=torch.float64)
     one = torch.ones(1, dtype=torch.float64)
@@ -37,11 +37,11 @@ def _released(timesteps: int) -> tuple[Tensor, Tensor]:
 
 
 SCHEDULES: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {"paper": _paper, "released": _released}
-"""T to (keep, mask) at times 0 to T: what `discrete.schedule.vq_diffusion` is checked against."""
+"""Valid values of `discrete.schedule.vq_diffusion`: functions from T to cumulative (keep, mask) at times 0 to T."""
 
 
 class Knobs(Section):
-    """What VQ-Diffusion's sampling has of its own."""
+    """The sampling parameters of VQ-Diffusion."""
 
     truncation: Annotated[
         float,
@@ -50,7 +50,7 @@ class Knobs(Section):
 
 
 class VQDiffusion(DiscreteDiffusion):
-    """States are the K codes and [mask]; steps are drawn by how large their loss was."""
+    """States are the K codes and [mask]; training importance-samples the steps by their past losses."""
 
     betas = (0.9, 0.96)
     weight_decay = 0.045
@@ -69,7 +69,10 @@ class VQDiffusion(DiscreteDiffusion):
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, teacher: Any) -> dict[str, Tensor]:
-        """The bound's term at one step per image, and (2 - (t - 1) / T) -log p(x_0 | x_t), over T times P(t)."""
+        """{"vb": L_vb(t), "aux": (2 - (t - 1) / T) (-log p(x_0 | x_t))} / (T P(t)), nats per token: (B,) each.
+
+        One step t per image; P(t) is the probability that it is drawn.
+        """
         t, probability = self.draw_steps(rng.stratified("time", self.batch_size))
         x_BN = self.diffuse(tokens_BN, t, rng)
         logits_BNK = self.logits(x_BN, self.network_time(t), self.drop_classes(label, rng))
@@ -88,7 +91,7 @@ class VQDiffusion(DiscreteDiffusion):
 
     def draw_steps(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Steps t (B,) in 1..T from uniform numbers (B,), and the probability (B,) of each."""
-        # The first step's loss is a likelihood and not a divergence; the second's stands for it.
+        # The first step's loss is a likelihood and not a divergence, so the second step's is used for it.
         importance = torch.cat([self.history[1:2], self.history[1:]]).sqrt() + 1e-4
         weight = torch.where((self.drawn > SEEN).all(), importance, 1.0)
         cumulative = weight.cumsum(dim=0)
@@ -97,7 +100,10 @@ class VQDiffusion(DiscreteDiffusion):
 
     @torch.no_grad()
     def finish_step(self) -> None:
-        """Move the mean squared loss of the steps that were drawn, in all processes, a tenth of the way."""
+        """Update the moving average (decay 0.9) of the squared loss of each drawn step, and its count.
+
+        Uses the `forward` calls of all processes since the last call.
+        """
         t, loss = (torch.cat(column) for column in zip(*self._seen, strict=True))
         self._seen.clear()
         which_BT = F.one_hot(t - 1, self.kernel.timesteps).float()
@@ -109,7 +115,10 @@ class VQDiffusion(DiscreteDiffusion):
 
 
 def truncated(p_BNK: Tensor, share: float) -> Tensor:
-    """p without the codes that come after a mass of `share`, largest first: always the best one, not renormalised."""
+    """p (B, N, K), with codes set to 0 if those of higher probability have a mass of `share` or more.
+
+    The most probable code is always kept. The result is not renormalised.
+    """
     ordered, order = p_BNK.sort(dim=2, descending=True)
     before = ordered.cumsum(dim=2) - ordered
     # The largest has no mass before it, but rounding may say otherwise.

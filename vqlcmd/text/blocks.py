@@ -1,7 +1,8 @@
-"""Passages to blocks of N tokens: which side of the split each lies on, and where in the files each block begins.
+"""Splits passages into training and held-out text, and cuts each of the two into blocks of N tokens.
 
-The side of a passage is decided by its contents, so that copies of it are never on both. Passages of one side follow
-each other without a gap, and blocks are cut from that stream. Shapes: T tokens of a stream, P passages, N of a block.
+The split of a passage is decided by its contents, so that copies of it are never in both. The passages of a split are
+concatenated without a gap, and blocks are cut from this stream. Shapes: T tokens of a stream, P passages, N tokens of a
+block.
 """
 
 import hashlib
@@ -17,19 +18,19 @@ FILE_BITS = 32
 CHUNK = 2**22
 """Tokens of a stream that are compared at once: 100 MB."""
 BASE = np.uint64(0x9E3779B97F4A7C15)
-"""Of the rolling hash; odd, so that no bit of an early token is lost."""
+"""Base of the rolling hash; odd, so that no bit of an early token is lost."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """The tokens of one side, uint16 (T,); of each passage where it begins in here (P,), and in the files (P,)."""
+    """The tokens of a split, uint16 (T,), and where each passage begins: in `tokens` (P,) and in the files (P,)."""
 
     tokens: np.ndarray
     first: np.ndarray
     place: np.ndarray
 
     def blocks(self, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n, length), and the place of each block's first one: (n,). What is left at the end is left out."""
+        """Tokens (n, length), and the place of each block's first token (n,). An incomplete last block is left out."""
         count = len(self.tokens) // length
         starts = np.arange(count) * length
         passage = np.searchsorted(self.first, starts, side="right") - 1
@@ -38,19 +39,19 @@ class Stream:
 
 
 def place(file: int, token: int) -> int:
-    """One number for a token of a file."""
+    """One number that encodes a file and a token's position in it."""
     return (file << FILE_BITS) + token
 
 
 def file_and_token(number: int) -> tuple[int, int]:
-    """What `place` was given."""
+    """(file, token) of a `place`."""
     return number >> FILE_BITS, number & (2**FILE_BITS - 1)
 
 
 def deal(files: Iterable[Iterable[np.ndarray]], longest: int, holdout: float) -> dict[str, Stream]:
-    """The streams `train` and `heldout` of the passages (n,) of each file; about the share `holdout` of passages.
+    """The streams `train` and `heldout` from the passages (n,) of each file; about a fraction `holdout` is held out.
 
-    A passage of more than `longest` tokens is cut into several, so that a text without blank lines has two sides too.
+    A passage of more than `longest` tokens is cut into several, so that a text without blank lines can be split too.
     """
     pieces, places, digests = list[np.ndarray](), list[int](), list[int]()
     for file, passages in enumerate(files):
@@ -67,7 +68,7 @@ def deal(files: Iterable[Iterable[np.ndarray]], longest: int, holdout: float) ->
 
 
 def occurs(blocks: np.ndarray, stream: np.ndarray) -> np.ndarray:
-    """Which of the blocks (n, N) stand somewhere in a stream (T,), at whatever place: (n,) bool."""
+    """Which of the blocks (n, N) occur in a stream (T,), at any position: (n,) bool."""
     length = blocks.shape[1]
     wanted = np.array([_rolling(block, length)[0] for block in blocks], dtype=np.uint64)
     known, first = np.unique(wanted, return_index=True)
@@ -78,20 +79,20 @@ def occurs(blocks: np.ndarray, stream: np.ndarray) -> np.ndarray:
         hashes = _rolling(stream[start : start + CHUNK + length - 1], length)
         at = np.searchsorted(known, hashes).clip(max=len(known) - 1)
         for hit in np.flatnonzero(known[at] == hashes):
-            # Equal hashes are a hint: the tokens are compared.
+            # Equal hashes are only a hint, so the tokens are compared.
             if np.array_equal(stream[start + hit : start + hit + length], blocks[first[at[hit]]]):
                 found[wanted == hashes[hit]] = True
     return found
 
 
 def _rolling(tokens: np.ndarray, length: int) -> np.ndarray:
-    """Of every window of `length` tokens: sum over j of (x_j + 1) BASE^(length - 1 - j) modulo 2^64, by doubling."""
+    """Hash of every window of `length` tokens: sum_j (x_j + 1) BASE^(length - 1 - j) modulo 2^64, by doubling."""
     power, width, hashes = BASE, 1, tokens.astype(np.uint64) + np.uint64(1)
     result, covered, rest = np.zeros(len(tokens) + 1, dtype=np.uint64), 0, length
     with np.errstate(over="ignore"):
         while rest:
             if rest & 1:
-                # Windows of `covered` tokens, and behind each one of `width`.
+                # Windows of `covered` tokens, each extended by the window of `width` tokens that follows it.
                 count = len(tokens) - covered - width + 1
                 result = result[:count] * power + hashes[covered : covered + count]
                 covered += width

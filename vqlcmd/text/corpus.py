@@ -1,6 +1,7 @@
-"""Text files as a data set: a manifest in Git says which they are, and they are read passage by passage.
+"""Text files as a data set: a manifest in Git lists them, and they are read passage by passage.
 
-A passage is a paragraph, what stands between blank lines: the unit that lies on one side of the held-out split.
+A passage is a paragraph, the text between blank lines. It is the unit of the split into training and held-out text,
+unless it has more than `tokenize.passage` tokens.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ NO_LETTERS = re.compile("[^a-z]+")
 
 
 class TextFile(BaseModel):
-    """A file of the folder, by its path in it."""
+    """A file, by its path within the folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +45,7 @@ class TextFile(BaseModel):
 
 
 class Corpus(BaseModel):
-    """What was scanned: the last component of the folder's path, and its files in order."""
+    """The manifest of a scanned folder: the last component of its path, and its files in order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,32 +63,32 @@ class Corpus(BaseModel):
 
 @dataclass(frozen=True)
 class Reduction:
-    """What is made of a text before it is cut into tokens, and what stands behind each passage."""
+    """How text is simplified before it is tokenized (`apply`), and what is appended to each passage (`joint`)."""
 
     apply: Callable[[str], str]
     joint: str
 
 
 def letters(text: str) -> str:
-    """a to z alone: capitals made small, accents removed, and one blank for each run of anything else."""
+    """Text in a to z and spaces: lower-cased, accents removed, and one space for each run of other characters."""
     return NO_LETTERS.sub(" ", ACCENTS.sub("", unicodedata.normalize("NFKD", text)).lower())
 
 
 REDUCTIONS = {"none": Reduction(lambda text: text, "\n\n"), "letters": Reduction(letters, " ")}
-"""`text.reduce` in params.yaml."""
+"""Valid values of `text.reduce` in params.yaml."""
 
 
 def scan(name: str, folder: Path) -> tuple[Corpus, int]:
-    """The manifest of a folder of text files, and how many other files lie there, which are not read.
+    """The manifest of a folder of text files, and the number of other files in it, which are not read.
 
-    DataError where the name is not made of letters, digits, _ and -, where there is no such folder, or no text in it.
+    DataError for a name of other characters than letters, digits, _ and -, a missing folder, or one without text.
     """
     if not re.fullmatch(NAME, name):
         raise DataError(f"{name!r} cannot name a data set; use letters, digits, _ and - only")
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: put the text files into one, and name it")
     there = sorted(path for path in folder.rglob("*") if path.is_file())
-    # By their paths' text: the order of Path objects differs between systems.
+    # Sorted by the paths' text: the order of Path objects differs between systems.
     texts = sorted((path for path in there if path.suffix.lower() in ENDINGS), key=lambda path: path.as_posix())
     if not texts:
         raise DataError(f"{folder} holds no text: files that end in {', '.join(ENDINGS)} count")
@@ -100,13 +101,13 @@ def scan(name: str, folder: Path) -> tuple[Corpus, int]:
 
 
 def write(corpus: Corpus, path: Path) -> None:
-    """Write the manifest whole or not at all; equal ones give equal bytes."""
+    """Write the manifest whole or not at all; equal manifests give equal bytes."""
     with atomic_write(path) as side:
         side.write_bytes(_to_bytes(corpus))
 
 
 def read(path: Path) -> Corpus:
-    """DataError where the file is missing, or is not a manifest of text."""
+    """The manifest in a file. DataError where the file is missing or is not a manifest of text."""
     remedy = f"run `vqlcmd scan {path.stem} FOLDER --text`"
     try:
         return Corpus.model_validate_json(path.read_bytes(), strict=True)
@@ -124,7 +125,7 @@ def digest(corpus: Corpus) -> str:
 
 
 def texts(corpus: Corpus, root: Path | None) -> Iterator[str]:
-    """The files' contents, in order. ConfigError without a root; DataError for a file that is not as listed, or no
+    """The files' contents, in order. ConfigError without a root; DataError for a file that is not as listed or not
     UTF-8."""
     if root is None:
         raise ConfigError(f"VQLCMD_TEXT is not set: the folder that holds the folder {corpus.folder!r}")
@@ -144,7 +145,7 @@ def texts(corpus: Corpus, root: Path | None) -> Iterator[str]:
 
 
 def passages(text: str, reduction: Reduction) -> Iterator[str]:
-    """The paragraphs of a text, reduced, each with what stands behind it; empty ones are left out."""
+    """The paragraphs of a text, reduced, each followed by the joint; empty ones are left out."""
     for paragraph in BLANK_LINES.split(text):
         if reduced := reduction.apply(paragraph).strip():
             yield reduced + reduction.joint

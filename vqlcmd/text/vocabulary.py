@@ -1,6 +1,6 @@
-"""Text to tokens and back: characters, bytes, or the pieces of a file of the library `tokenizers`.
+"""Converts text to tokens and back: characters, bytes, or the subwords of a file of the library `tokenizers`.
 
-A vocabulary is one JSON file, which says of which kind it is and how text is reduced before it is cut.
+A vocabulary is one JSON file, which names its kind and how text is reduced before it is tokenized.
 """
 
 import json
@@ -21,22 +21,22 @@ REMEDY = "delete it; `dvc repro` makes it"
 
 
 class Kind(Protocol):
-    """How text is cut: `encode` gives tokens int64 (n,), `decode` the text of any tokens, and both are inverse."""
+    """A kind of vocabulary: `encode` gives tokens int64 (n,), `decode` the text of any tokens; they are inverse."""
 
     name: str
 
     @classmethod
     def build(cls, passages: Iterable[str], file: str | None) -> Self:
-        """That of a text, or of a `tokenizers` file."""
+        """The vocabulary of a text, or of a `tokenizers` file."""
         ...
 
     @classmethod
     def parse(cls, values: Any) -> Self:
-        """From what `dump` gave. ValueError where it is something else."""
+        """The vocabulary from the values of `dump`. ValueError for other values."""
         ...
 
     def dump(self) -> Any:
-        """JSON values."""
+        """JSON values for `parse`."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class Kind(Protocol):
         ...
 
     def encode(self, text: str) -> np.ndarray:
-        """ConfigError names a character that no token stands for."""
+        """Tokens int64 (n,) of a text. ConfigError, which names it, for a character without a token."""
         ...
 
     def decode(self, tokens: np.ndarray) -> str:
@@ -54,7 +54,7 @@ class Kind(Protocol):
 
 
 class Characters:
-    """A token for each character that occurs, in the order of Unicode."""
+    """A token for each character that occurs, in Unicode order."""
 
     name: str = "characters"
 
@@ -102,7 +102,7 @@ class Characters:
 
 
 class Bytes:
-    """The 256 bytes of UTF-8: any text, whatever was seen before."""
+    """A token for each of the 256 bytes of UTF-8: encodes any text, whatever it was built from."""
 
     name: str = "bytes"
 
@@ -125,12 +125,12 @@ class Bytes:
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
 
     def decode(self, tokens: np.ndarray) -> str:
-        """Bytes that are no UTF-8 become the sign for that."""
+        """The text of tokens (n,), in which invalid UTF-8 becomes the replacement character."""
         return tokens.astype(np.uint8).tobytes().decode(errors="replace")
 
 
 class Subwords:
-    """The pieces of a `tokenizers` file. Only one that gives back what it was given: bits count characters."""
+    """The subwords of a `tokenizers` file, which must decode to the exact text: bits are counted per character."""
 
     name: str = "file"
 
@@ -185,27 +185,27 @@ class Subwords:
 
 
 KINDS: dict[str, type[Kind]] = {each.name: each for each in (Characters, Bytes, Subwords)}
-"""`text.vocabulary` in params.yaml."""
+"""Valid values of `text.vocabulary` in params.yaml."""
 
 
 class Vocabulary:
-    """One of KINDS, with the reduction of the text that it is of."""
+    """One of KINDS, with the reduction of the text that it was built from."""
 
     def __init__(self, kind: Kind, reduce: str):
         self.kind, self.reduce = kind, reduce
 
     @property
     def codes(self) -> int:
-        """K."""
+        """K: tokens are 0 to K - 1."""
         return self.kind.codes
 
     @property
     def reduction(self) -> Reduction:
-        """What text goes through before `encode`."""
+        """The reduction that text needs before `encode`."""
         return REDUCTIONS[self.reduce]
 
     def encode(self, text: str) -> np.ndarray:
-        """Tokens int64 (n,) of a text that is reduced already. ConfigError where it holds what has no token."""
+        """Tokens int64 (n,) of a text that is already reduced. ConfigError for a character without a token."""
         return self.kind.encode(text)
 
     def decode(self, tokens: np.ndarray) -> str:
@@ -213,14 +213,14 @@ class Vocabulary:
         return self.kind.decode(tokens)
 
     def save(self, path: Path) -> None:
-        """Write it whole or not at all; equal ones give equal bytes."""
+        """Write the file whole or not at all; equal vocabularies give equal bytes."""
         values = {"format": FORMAT, "kind": self.kind.name, "reduce": self.reduce, "symbols": self.kind.dump()}
         with atomic_write(path) as side:
             side.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Vocabulary:
-    """The vocabulary in a file. DataError where it is missing, or none."""
+    """The vocabulary in a file. DataError where the file is missing or is not a vocabulary."""
     if not path.is_file():
         raise DataError(f"{path} is missing: `dvc repro` makes it")
     values = read_json(path, REMEDY)

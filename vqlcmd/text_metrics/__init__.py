@@ -1,1 +1,1 @@
-"""What is measured of text: statistics of words, copied runs, and compressors to put a likelihood beside."""
+"""Metrics of text: word statistics, copied runs, and compressors to compare a likelihood with."""

@@ -1,8 +1,8 @@
-"""Bits that compressors take for a text, alone and after another one: what a likelihood of text is put beside.
+"""Compressed size of a text in bits, alone and after another text: what a model's likelihood is compared with.
 
-After the training text is what a model that was trained on it has to beat. It is the length of both together less that
-of the training text, and means something only where a compressor remembers that much: xz here keeps all of it in its
-dictionary (memory: 12 times the bytes), PPMd what fits into its memory. zlib looks back 32 kB, and bz2 900 kB.
+A model has to beat the size after the text that it was trained on. This is the compressed size of both together minus
+that of the training text, and it is meaningful only for a compressor that remembers so much: xz keeps all of it in its
+dictionary here (memory: 12 times the bytes), PPMd what fits into its memory. zlib looks back 32 kB, and bz2 900 kB.
 """
 
 import bz2
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from vqlcmd.runtime.errors import ConfigError
 
 PPMD_ORDER, PPMD_MEMORY = 8, 2**29
-"""Bytes of context, and of memory: 512 MB."""
+"""PPMd's bytes of context, and of memory: 512 MB."""
 SMALLEST_DICTIONARY = 2**16
 
 
 @dataclass(frozen=True)
 class Compressor:
-    """Bytes to fewer of them; whether it remembers a training text of megabytes."""
+    """The compression function, and whether the compressor remembers a training text of megabytes."""
 
     compress: Callable[[bytes], bytes]
     remembers: bool
@@ -48,11 +48,11 @@ COMPRESSORS = {
     "xz": Compressor(_xz, remembers=True),
     "ppmd": Compressor(_ppmd, remembers=True),
 }
-"""`reference.compressors` in params.yaml; each at its strongest."""
+"""Valid values of `reference.compressors` in params.yaml; each at its strongest setting."""
 
 
 def bits(name: str, text: str, after: str = "") -> int:
-    """Bits that the compressor takes for a text, after another one."""
+    """Compressed size of `text` in bits, after the text `after` if there is one."""
     compress = COMPRESSORS[name].compress
     before = len(compress(after.encode())) if after else 0
     return 8 * (len(compress((after + text).encode())) - before)

@@ -1,8 +1,8 @@
-"""How much of each row was copied from a long text: its longest run of tokens that stands there too.
+"""How much of each row was copied from a long text: its longest run of tokens that also occurs there.
 
-A suffix automaton (Blumer et al. 1985) of the rows, which may be few, reads the text once, which may be long. Memory
-grows with the rows alone: at most two states a token, some 500 bytes each. Time: one dictionary look-up a token of the
-text, and less than another one.
+A suffix automaton (Blumer et al. 1985) is built of the rows and reads the text once. Its memory depends only on the
+rows: at most two states per token, about 500 bytes each. Reading takes one dictionary look-up per token of the text
+and, on average, less than one more.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Run:
-    """`length` tokens up to `end` (exclusive) of a row, which end at `place` (exclusive) of the text."""
+    """`length` tokens that end at `end` (exclusive) in a row and at `place` (exclusive) in the text."""
 
     length: int
     end: int
@@ -19,7 +19,10 @@ class Run:
 
 
 class SuffixAutomaton:
-    """Of several rows of tokens. A state stands for the runs that end at the same places; `read` may be called once."""
+    """The suffix automaton of several rows of tokens; `read` may be called once.
+
+    A state stands for the runs that end at the same positions of the rows.
+    """
 
     def __init__(self, rows: Sequence[Sequence[int]]):
         self._next: list[dict[int, int]] = [{}]
@@ -38,10 +41,10 @@ class SuffixAutomaton:
         return len(self._next) - 1
 
     def _extend(self, last: int, token: int) -> int:
-        """The state of the run that ends in `token`, behind that of the row so far."""
+        """Append `token` to the row so far, whose state is `last`; returns the new state."""
         known = self._next[last].get(token)
         if known is not None:
-            # An earlier row begins alike.
+            # An earlier row contains this run already.
             return known if self._length[known] == self._length[last] + 1 else self._split(last, token, known)
         made = self._state({}, 0, self._length[last] + 1)
         here = last
@@ -55,7 +58,7 @@ class SuffixAutomaton:
         return made
 
     def _split(self, here: int, token: int, known: int) -> int:
-        """A state for the shorter runs of `known`, which end in more places than the longer ones."""
+        """Add a state for the shorter runs of `known`, which end at more positions than the longer ones."""
         clone = self._state(dict(self._next[known]), self._link[known], self._length[here] + 1)
         self._link[known] = clone
         while here >= 0 and self._next[here].get(token) == known:
@@ -64,7 +67,7 @@ class SuffixAutomaton:
         return clone
 
     def read(self, text: Iterable[int]) -> None:
-        """Follow a text, and note at each state the longest run of it that was met."""
+        """Read a text, and record for each state the longest of its runs that occurs in the text."""
         following, link, lengths, best, place = self._next, self._link, self._length, self._best, self._place
         state, length = 0, 0
         for position, token in enumerate(text, 1):
@@ -79,14 +82,14 @@ class SuffixAutomaton:
             length += 1
             if length > best[state]:
                 best[state], place[state] = length, position
-        # The runs of a state end with those of its link: whoever met the one has met the other.
+        # The runs of a state end with those of its link, so a text that contains the former contains the latter.
         for state in sorted(range(1, len(best)), key=lengths.__getitem__, reverse=True):
             parent = link[state]
             if best[state] and best[parent] < lengths[parent]:
                 best[parent], place[parent] = lengths[parent], place[state]
 
     def longest(self) -> list[Run]:
-        """The longest run of each row that the text has; of length 0 where it has no token of it."""
+        """The longest run of each row that occurs in the text; of length 0 where no token of the row does."""
         return [self._longest(row) for row in self._rows]
 
     def _longest(self, row: Sequence[int]) -> Run:

@@ -1,6 +1,6 @@
-"""What a tokenizer is, images to discrete tokens and back, and which there are: nothing else asks what is inside one.
+"""The interface of tokenizers, which map images to discrete tokens and back, and the kinds that there are.
 
-Shapes: B images, C channels, H x W pixels, N = h w tokens on a grid of h x w, K codes, D numbers a code.
+Shapes: B images, C channels, H x W pixels, N = h w tokens on a grid of h x w, K codes, D dimensions of a code.
 """
 
 import importlib
@@ -15,11 +15,11 @@ from vqlcmd.runtime.errors import DataError, shown
 from vqlcmd.runtime.safetensors_file import read_about
 
 TOKENIZERS = {"VQGAN": "vqlcmd.tokenizer.vqgan:load"}
-"""The kind that a file's header names, to the function `module:name` that loads it: (path, device) -> Tokenizer."""
+"""Maps the kind in a file's header to the function `module:name` that loads the file: (path, device) -> Tokenizer."""
 
 
 class Tokenizer(Protocol):
-    """Images in [-1, 1] to tokens on a grid, which need not be square, and back. Frozen."""
+    """Maps images in [-1, 1] to tokens on a grid, which need not be square, and back. Frozen."""
 
     @property
     def codes(self) -> int:
@@ -32,20 +32,20 @@ class Tokenizer(Protocol):
         ...
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the tokens of images with so many pixels. ConfigError where they do not fit."""
+        """Rows and columns of the token grid of a height x width image. ConfigError for a size that does not fit."""
         ...
 
     def encode(self, images_BCHW: Tensor, /, *, precision: str = FLOAT32) -> Tensor:
-        """Images float32 in [-1, 1] to tokens: int64 [B, N], row by row from the top left."""
+        """Tokens int64 [B, N] of float32 images in [-1, 1], row by row from the top left."""
         ...
 
     def decode(self, tokens_BN: Tensor, grid: tuple[int, int], /, *, precision: str = FLOAT32) -> Tensor:
-        """Tokens int64 [B, N] on a grid to images float32 [B, C, H, W] in [-1, 1]."""
+        """Images float32 [B, C, H, W] in [-1, 1] of tokens int64 [B, N] on a grid."""
         ...
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> Tokenizer:
-    """The tokenizer in a file, of the kind that its header names. DataError where it is missing or of no kind here."""
+    """The tokenizer in a file, of the kind that its header names. DataError for a missing file or an unknown kind."""
     if not path.is_file():
         raise DataError(f"{path} is missing: `dvc repro` makes it")
     kind = read_about(path).get("kind")
@@ -58,6 +58,6 @@ def load(path: Path, device: str | torch.device = "cpu") -> Tokenizer:
 
 
 def codebook_table(tokenizer: Tokenizer) -> Tensor:
-    """[K, D] on the CPU for a file; [K, 0] of a tokenizer whose codes have no vectors."""
+    """The codebook [K, D] on the CPU, to be saved; [K, 0] for a tokenizer whose codes have no vectors."""
     table = tokenizer.codebook
     return torch.empty(tokenizer.codes, 0) if table is None else table.cpu()

@@ -1,4 +1,4 @@
-"""Encoder and decoder of a VQGAN: taming-transformers' arithmetic, and the parts in which other families differ.
+"""Encoder and decoder of a VQGAN: taming-transformers' arithmetic, and options for how other families differ.
 
 Shapes: B images, C channels, S pixels a side, H and W a level's grid, N = H W positions.
 """
@@ -28,45 +28,45 @@ MOST = {
     "latent_kernel": 63,
     "merged": 2**16,
 }
-"""Far beyond any tokenizer, but small enough that a file which declares more cannot keep the machine busy."""
+"""Upper limits far beyond any real tokenizer, so that a file which declares more cannot keep the machine busy."""
 MOST_LEVELS = 14
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Where a VQGAN departs from taming's arithmetic: the defaults. docs/tokenizers.md says who departs."""
+    """How a VQGAN's arithmetic differs from taming's, which the defaults are. docs/tokenizers.md lists who differs."""
 
     groups: int = 32
-    """Of every normalisation."""
+    """Groups of every group normalisation."""
     mid_blocks: int = 2
-    """Residual blocks on the coarsest level, before the way out of the encoder and after the way into the decoder."""
+    """Middle blocks: residual blocks on the coarsest level, at the encoder's end and at the decoder's start."""
     mid_attention: bool = True
-    """After the first of them."""
+    """Whether attention follows the first middle block."""
     extra_blocks: int = 1
-    """Residual blocks that a level of the decoder has beyond `num_res_blocks`."""
+    """Residual blocks of each decoder level in addition to `num_res_blocks`."""
     biases: bool = True
-    """In the convolutions of residual blocks and in the encoder's first one."""
+    """Whether the convolutions of residual blocks and the encoder's first convolution have biases."""
     pooled: bool = False
-    """Half the side by averaging four pixels, not by a convolution."""
+    """Whether the encoder downsamples by averaging four pixels instead of by a convolution."""
     shortcut: Literal["input", "output"] = "input"
-    """What the 1x1 convolution of a residual block that changes the width is applied to. With `output` the input
-    does not reach the sum."""
+    """What the 1x1 shortcut convolution of a residual block is applied to where the width changes: the block's input or
+    its last convolution's output. With `output` the input is not added."""
     swish_out: bool = True
-    """Between the last normalisation and the last convolution."""
+    """Whether a swish follows the last normalisation, before the last convolution."""
     latent_kernel: int = 3
-    """Side of the kernel of the encoder's last convolution: odd."""
+    """Kernel size of the encoder's last convolution: odd."""
     quant_convs: bool = True
-    """1x1 convolutions before and after the codebook. Without them z_channels is embed_dim."""
+    """Whether there are 1x1 convolutions before and after the codebook. Without them z_channels must be embed_dim."""
     unit_codes: bool = False
-    """Latents are divided by their norm before the search; the codes have norm 1."""
+    """Whether latents are divided by their norm before the nearest code is searched, and codes have norm 1."""
     gumbel: bool = False
-    """The code is the argmax of a 1x1 convolution of the latents, not the nearest one."""
+    """Whether the code is the argmax of a 1x1 convolution of the latents instead of the nearest one."""
     unit_pixels: bool = False
-    """The network's own pixels are from 0 to 1."""
+    """Whether the network's own pixels are in [0, 1] instead of [-1, 1]."""
     tanh_out: bool = False
-    """After the decoder's last convolution."""
+    """Whether a tanh follows the decoder's last convolution."""
     merged: int = 0
-    """Tokens that the codes are merged into, each decoded as the first of its codes; 0: every code is a token."""
+    """Number of tokens that codes are merged into, each decoded as the first of its codes; 0: every code is a token."""
 
     def __post_init__(self) -> None:
         for name, least in (("groups", 1), ("mid_blocks", 1), ("extra_blocks", 0), ("latent_kernel", 1), ("merged", 0)):
@@ -89,7 +89,7 @@ TAMING = Variant()
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What shapes a VQGAN: by default taming's vqgan_imagenet_f16_1024. ConfigError where its parts do not fit."""
+    """The architecture of a VQGAN, by default taming's vqgan_imagenet_f16_1024. ConfigError for invalid values."""
 
     resolution: int = 256
     ch: int = 128
@@ -139,18 +139,18 @@ class Architecture:
 
     @property
     def resnet_blocks(self) -> int:
-        """Residual blocks of encoder and decoder."""
+        """Number of residual blocks in encoder and decoder."""
         levels = len(self.ch_mult)
         return levels * (2 * self.num_res_blocks + self.variant.extra_blocks) + 2 * self.variant.mid_blocks
 
     @property
     def downsampling(self) -> int:
-        """Pixels a side per token."""
+        """Pixels per token along a side."""
         return 2 ** (len(self.ch_mult) - 1)
 
     @property
     def grid(self) -> int:
-        """Tokens a side at the configured resolution."""
+        """Tokens along a side at the configured resolution."""
         return self.resolution // self.downsampling
 
 
@@ -216,17 +216,17 @@ class AttnBlock(nn.Module):
 
 
 def downsample(width: int) -> nn.Sequential:
-    """Half the side: zeros on the right and at the bottom only, then a 3x3 convolution of stride 2."""
+    """Halves the side: zero padding on the right and at the bottom only, then a 3x3 convolution of stride 2."""
     return in_order(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(width, width, 3, stride=2))
 
 
 def upsample(width: int) -> nn.Sequential:
-    """Twice the side: every pixel repeated, then a 3x3 convolution."""
+    """Doubles the side: nearest-neighbour upsampling, then a 3x3 convolution."""
     return in_order(repeat=nn.Upsample(scale_factor=2.0, mode="nearest"), conv=nn.Conv2d(width, width, 3, padding=1))
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, each followed by attention where `attend`, then the way to the next one."""
+    """The residual blocks of one resolution, each followed by attention if `attend`, then the modules in `resize`."""
 
     def __init__(self, widths: tuple[int, int], blocks: int, attend: bool, v: Variant, **resize: nn.Module) -> None:
         super().__init__()

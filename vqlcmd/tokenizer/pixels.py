@@ -1,4 +1,4 @@
-"""Pixels as bytes and as numbers."""
+"""Conversion of pixels between uint8 and float."""
 
 import torch
 from torch import Tensor
@@ -10,5 +10,5 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float -1..1 to the nearest uint8; outside values clamp. Truncating would darken by half a grey level."""
+    """Float -1..1 to the nearest uint8; values outside are clamped. Truncation would darken by half a grey level."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -20,9 +20,9 @@ from vqlcmd.tokenizer.blocks import TAMING, Architecture, Unit, Variant, decoder
 
 SEARCH_ROWS = 4096
 MERGE = "merge.table"
-"""The one tensor of whole numbers."""
+"""Name of the only integer tensor."""
 TENSORS_A_BLOCK = 6
-"""Two norms and two convolutions without biases."""
+"""Least number of tensors in a residual block: two norms, and two convolutions without biases."""
 
 
 class Quantizer(nn.Module):
@@ -32,17 +32,17 @@ class Quantizer(nn.Module):
         super().__init__()
         weight = torch.empty(codes, dimensions)
         if not weight.is_meta:
-            # The layer's own numbers, after which the random state of a fit goes on. Where weights are read, there are
-            # none: normal_ on the meta device imports torch._dynamo, which takes a second.
+            # nn.Embedding's own draw, without which the random state of a fit would differ. Skipped where weights are
+            # loaded: normal_ on the meta device imports torch._dynamo, which takes a second.
             nn.init.normal_(weight)
         self.embedding = nn.Embedding.from_pretrained(nn.init.uniform_(weight, -1 / codes, 1 / codes), freeze=False)
 
     def tokens(self, z_BDHW: Tensor) -> Tensor:
-        """Latents to the codes that stand for them: int64 [B, N], row by row."""
+        """The codes of latents: int64 [B, N], row by row."""
         return self.nearest(z_BDHW)
 
     def nearest(self, z_BDHW: Tensor) -> Tensor:
-        """argmin_k |z|^2 + |e_k|^2 - 2 z.e_k, the first where several are least: int64 [B, N], row by row."""
+        """argmin_k |z|^2 + |e_k|^2 - 2 z.e_k, the first k where several are minimal: int64 [B, N], row by row."""
         e_KD = self.embedding.weight
         z_RD = z_BDHW.permute(0, 2, 3, 1).reshape(-1, z_BDHW.shape[1])
         norms_K = e_KD.square().sum(dim=1)
@@ -54,7 +54,7 @@ class Quantizer(nn.Module):
         return torch.cat(nearest).view(len(z_BDHW), -1)
 
     def lookup(self, indices_BN: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Codes on their grid, a square one unless told: [B, D, H, W]."""
+        """Vectors of codes [B, N] on their grid, by default a square one: [B, D, H, W]."""
         batch, tokens = indices_BN.shape
         rows, columns = grid or (math.isqrt(tokens),) * 2
         assert rows * columns == tokens, f"{tokens} tokens do not form {rows} x {columns}"
@@ -62,7 +62,7 @@ class Quantizer(nn.Module):
 
 
 class GumbelQuantizer(Quantizer):
-    """A codebook whose code is argmax_k (W z + b)_k, without the noise of its training."""
+    """A codebook whose code is argmax_k (W z + b)_k, without the Gumbel noise used in training."""
 
     def __init__(self, codes: int, dimensions: int) -> None:
         super().__init__(codes, dimensions)
@@ -74,7 +74,7 @@ class GumbelQuantizer(Quantizer):
 
 
 class Merge(nn.Module):
-    """Codes to fewer tokens and back: a table has the token of each code, and a token stands for its first code."""
+    """Maps codes to fewer tokens and back: `table` has the token of each code; a token is decoded as its first code."""
 
     def __init__(self, codes: int, tokens: int) -> None:
         super().__init__()
@@ -92,22 +92,22 @@ class Merge(nn.Module):
 
     @property
     def first(self) -> Tensor:
-        """int64 [tokens]; the number of codes for a token that has none."""
+        """The first code of each token, int64 [tokens]; the number of codes for a token without any."""
         places = torch.arange(len(self.table), device=self.table.device)
         none = places.new_full((self.count,), len(self.table))
         return none.scatter_reduce(0, self.table, places, "amin")
 
     def raise_if_wrong(self) -> None:
-        """DataError where the table names other tokens than there are, or leaves one without a code."""
+        """DataError where the table has a token that is out of range, or a token has no code."""
         least, most = int(self.table.min()), int(self.table.max())
         if least < 0 or most >= self.count or bool((self.first == len(self.table)).any()):
             raise DataError(f"merge.table is no table of its codes' {self.count} tokens: make it again")
 
 
 class VQGAN(nn.Module):
-    """Images in [-1, 1] to tokens and back. Keys of the state_dict are taming's, arithmetic is the architecture's.
+    """Maps images in [-1, 1] to tokens and back. Keys of the state_dict are those of taming-transformers.
 
-    The side of an image may differ from `architecture.resolution` as long as `downsampling` divides it:
+    The sides of an image may differ from `architecture.resolution` as long as `downsampling` divides them:
     attention stays at the levels where the configured resolution put it.
     """
 
@@ -127,7 +127,7 @@ class VQGAN(nn.Module):
 
     @property
     def codebook(self) -> Tensor:
-        """What tokens are decoded as: [K, embed_dim]."""
+        """The vectors that tokens are decoded as: [K, embed_dim]."""
         weight = self.quantize.embedding.weight
         return weight if self.merge is None else weight[self.merge.first]
 
@@ -137,7 +137,7 @@ class VQGAN(nn.Module):
         return self.architecture.variant.merged or self.architecture.n_embed
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of images with so many pixels. ConfigError where `downsampling` divides not."""
+        """Rows and columns of the tokens of a height x width image. ConfigError unless `downsampling` divides both."""
         factor = self.architecture.downsampling
         if height % factor or width % factor:
             raise ConfigError(
@@ -147,17 +147,17 @@ class VQGAN(nn.Module):
         return height // factor, width // factor
 
     def latents(self, images_BCSS: Tensor) -> Tensor:
-        """What is quantised: float32 [B, embed_dim, H, W], also under autocast, since 16 bits change nearest codes."""
+        """Latents to be quantised, float32 [B, embed_dim, H, W], also under autocast: 16 bits change nearest codes."""
         with autocast(images_BCSS.device.type, enabled=False):
             return self._latents(images_BCSS)
 
     def decode_latents(self, z_BDHW: Tensor) -> Tensor:
-        """Codes, or latents, to images [B, C, S, S], not clamped; gradients pass."""
+        """Images [B, C, S, S] from vectors of codes, or from latents; not clamped, differentiable."""
         return self.decoder(self.post_quant_conv(z_BDHW))
 
     @torch.no_grad()
     def encode(self, images_BCSS: Tensor, precision: str = FLOAT32) -> Tensor:
-        """Images in [-1, 1] to the indices of their codes: int64 [B, N], row by row from the top left.
+        """Images in [-1, 1] to tokens: int64 [B, N], row by row from the top left.
 
         `precision` is the encoder's; the nearest code is searched in float32.
         """
@@ -169,7 +169,7 @@ class VQGAN(nn.Module):
 
     @torch.no_grad()
     def decode(self, indices_BN: Tensor, grid: tuple[int, int] | None = None, precision: str = FLOAT32) -> Tensor:
-        """Indices [B, N] on a grid, a square one unless told, to images float32 [B, C, S, S], clamped to [-1, 1]."""
+        """Tokens [B, N] on a grid, by default a square one, to images float32 [B, C, S, S], clamped to [-1, 1]."""
         codes_BN = indices_BN if self.merge is None else self.merge.codes(indices_BN)
         with computing(precision, indices_BN.device):
             return self.decode_latents(self.quantize.lookup(codes_BN, grid)).float().clamp(-1, 1)
@@ -181,13 +181,13 @@ class VQGAN(nn.Module):
 
 
 def save(vqgan: VQGAN, path: Path, provenance: Mapping[str, Any]) -> None:
-    """One safetensors file, architecture and provenance in its header."""
+    """Write one safetensors file, with architecture and provenance in its header."""
     about = {"architecture": _described(vqgan.architecture), "provenance": dict(provenance)}
     save_weights(path, "VQGAN", vqgan.state_dict(), about)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> VQGAN:
-    """The VQGAN of a file by `save`, in eval mode and without gradients. DataError where it is missing or damaged."""
+    """The VQGAN in a file by `save`, in eval mode and without gradients. DataError where it is missing or damaged."""
     tensors, about = load_weights(path, "VQGAN", device)
     try:
         described = dict(about["architecture"])
@@ -201,11 +201,10 @@ def load(path: Path, device: str | torch.device = "cpu") -> VQGAN:
 
 
 def build(architecture: Architecture, tensors: Mapping[str, Tensor]) -> VQGAN:
-    """A VQGAN with these very weights, in eval mode and without gradients.
+    """A VQGAN with the weights `tensors`, in eval mode and without gradients.
 
-    DataError or RuntimeError where they do not fit.
-
-    Building takes time and memory by the architecture, not by the weights, so the number of these is compared first.
+    DataError or RuntimeError where they do not fit. How long building takes depends on the architecture, not on the
+    weights, so the number of tensors is checked first.
     """
     raise_if_too_few(architecture, len(tensors))
     for name, tensor in tensors.items():
@@ -221,14 +220,14 @@ def build(architecture: Architecture, tensors: Mapping[str, Tensor]) -> VQGAN:
 
 
 def raise_if_too_few(architecture: Architecture, tensors: int) -> None:
-    """DataError where an architecture has more residual blocks than so many tensors can be the weights of."""
+    """DataError where an architecture has more residual blocks than `tensors` tensors can hold the weights of."""
     if TENSORS_A_BLOCK * architecture.resnet_blocks > tensors:
         blocks = f"{architecture.resnet_blocks} residual blocks"
         raise DataError(f"{blocks} take {TENSORS_A_BLOCK} tensors each, and there are {tensors} in all")
 
 
 def _described(architecture: Architecture) -> dict[str, Any]:
-    # Of the variant only what differs from taming's: files of plain VQGANs stay what they were before there was one.
+    # Only those options of the variant that differ from taming's, so that files of plain VQGANs are the same as before.
     described = dataclasses.asdict(architecture)
     departs = {name: value for name, value in described.pop("variant").items() if value != getattr(TAMING, name)}
     return described | ({"variant": departs} if departs else {})

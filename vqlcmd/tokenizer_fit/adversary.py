@@ -1,4 +1,4 @@
-"""The adversarial term: a discriminator of patches, hinge losses, and a weight that balances gradients.
+"""The adversarial term: a patch discriminator, hinge losses, and a weight that balances gradients.
 
 Shapes: B images, C channels, S pixels a side, P patches.
 """
@@ -12,10 +12,10 @@ LARGEST_RATIO = 1e4
 
 
 class PatchDiscriminator(nn.Sequential):
-    """Images [B, 3, S, S] in [-1, 1] to a score of every patch [B, 1, P, P]: above 0 for a real one.
+    """Maps images [B, 3, S, S] in [-1, 1] to a score for every patch [B, 1, P, P]: above 0 for real ones.
 
-    `layers` convolutions halve the side. Norms are of groups within an image: scores do not depend on the batch, and
-    so not on the number of processes.
+    `layers` convolutions halve the side. Group normalisation is used, so that scores do not depend on the batch, nor on
+    the number of processes.
     """
 
     def __init__(self, channels: int, layers: int) -> None:
@@ -34,31 +34,31 @@ class PatchDiscriminator(nn.Sequential):
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """(E max(0, 1 - D(x)) + E max(0, 1 + D(y))) / 2: what the discriminator lowers."""
+    """(E max(0, 1 - D(x)) + E max(0, 1 + D(y))) / 2: the discriminator's loss, a scalar."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 def verdict(fake: Tensor) -> Tensor:
-    """-E D(y): what the tokenizer lowers."""
+    """-E D(y): the tokenizer's adversarial loss, a scalar."""
     return -fake.mean()
 
 
 def gradient_ratio(first: Tensor, second: Tensor) -> Tensor:
-    """|first| / |second| of two gradients at the same weights, at most 10^4: a number without a gradient."""
+    """|first| / |second| of two gradients with respect to the same weights, at most 10^4: a detached scalar."""
     return (first.norm() / (second.norm() + 1e-4)).clamp(max=LARGEST_RATIO).detach()
 
 
 def smallest_side(layers: int) -> int:
-    """Pixels that a picture needs for one patch."""
+    """Smallest side, in pixels, of an image that has one patch."""
     side = 1
     for stride in (1, *[1], *[2] * layers):
-        # Backwards through a 4x4 convolution with a border of one pixel.
+        # Backwards through a 4x4 convolution with padding 1.
         side = (side - 1) * stride + 4 - 2
     return side
 
 
 def build(channels: int, layers: int, seed: int) -> PatchDiscriminator:
-    """With fresh weights from `seed`; the global random state stays as it was."""
+    """A discriminator with new weights from `seed`; the global random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PatchDiscriminator(channels, layers)

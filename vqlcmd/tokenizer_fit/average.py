@@ -1,4 +1,4 @@
-"""A moving average of a VQGAN's weights, which is what is kept; or the VQGAN itself."""
+"""The model that a fit keeps: a moving average of the VQGAN's weights, or the VQGAN itself."""
 
 import copy
 from typing import Any
@@ -11,7 +11,7 @@ from vqlcmd.tokenizer.vqgan import VQGAN
 class Average:
     """`kept` <- d kept + (1 - d) vqgan after every step, d growing from 0.1 to `decay`; with 0 it is the VQGAN itself.
 
-    A second module, passed by hand: the weights that learn are never swapped.
+    The average is a second module: the weights in training are never swapped.
     """
 
     def __init__(self, vqgan: VQGAN, decay: float) -> None:
@@ -20,7 +20,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After training step `step`."""
+        """Update the average after training step `step`."""
         if self._decay:
             weight = 1 - min(self._decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(self.kept.parameters()), list(self._vqgan.parameters()), weight)
@@ -28,12 +28,12 @@ class Average:
 
     @torch.no_grad()
     def take_codes(self) -> None:
-        """What the codebook was before there were codes is no part of its average."""
+        """Copy the VQGAN's codebook, so that its values from before k-means are not part of the average."""
         self.kept.codebook.copy_(self._vqgan.codebook)
 
     @torch.no_grad()
     def settle(self) -> None:
-        """The average's encoder and codes become the VQGAN's: the decoder learns the tokens that are kept."""
+        """Copy the average's encoder and codes to the VQGAN, so that the decoder learns the tokens that are kept."""
         for name in ("encoder", "quant_conv", "quantize"):
             here, there = self._vqgan.get_submodule(name), self.kept.get_submodule(name)
             for mine, kept in zip(here.parameters(), there.parameters(), strict=True):

@@ -1,6 +1,6 @@
-"""How codes learn: by k-means at first, then as moving averages of their latents or by gradient.
+"""How the codebook is trained: initialised by k-means, then updated by moving averages of latents or by gradients.
 
-Shapes: D codebook dimensions, K codes, R rows: latents of many positions, of all processes.
+Shapes: D codebook dimensions, K codes, R rows: latents of many positions, from all processes.
 """
 
 import math
@@ -14,24 +14,24 @@ from vqlcmd.tokenizer.vqgan import VQGAN
 
 LLOYD_ROUNDS = 20
 ROWS_PER_CODE = 256
-"""Behind k-means."""
+"""Latents per code that k-means is run on."""
 
 
 def distances(z_RD: Tensor, e_KD: Tensor) -> Tensor:
-    """|z - e|^2 of every row to every code, less |z|^2: [R, K]."""
+    """|z - e|^2 - |z|^2 for every row and every code: [R, K]."""
     return e_KD.square().sum(dim=1) - 2 * z_RD @ e_KD.T
 
 
 def sums_and_counts(z_RD: Tensor, codes_R: Tensor, codes: int) -> tuple[Tensor, Tensor]:
-    """Of the rows that fell to each code: their sum [K, D] and their number [K]."""
+    """Sum [K, D] and number [K] of the rows that are assigned to each code."""
     member_RK = F.one_hot(codes_R, codes).to(z_RD.dtype)
     return member_RK.T @ z_RD, member_RK.sum(dim=0)
 
 
 def k_means(z_RD: Tensor, codes: int, random: torch.Generator) -> Tensor:
-    """Lloyd's algorithm: [K, D]. A centre that loses its rows moves to a random row.
+    """Cluster centres [K, D] by Lloyd's algorithm. A centre that loses all its rows moves to a random row.
 
-    Starts from rows drawn in proportion to their squared distance from those drawn before (k-means++).
+    The initial centres are rows drawn in proportion to their squared distance from those drawn before (k-means++).
     """
     e_KD = z_RD[torch.randint(len(z_RD), (1,), generator=random).to(z_RD.device)].repeat(codes, 1)
     nearest_R = torch.full_like(z_RD[:, 0], math.inf)
@@ -48,9 +48,10 @@ def k_means(z_RD: Tensor, codes: int, random: torch.Generator) -> Tensor:
 
 
 class Codebook:
-    """The table of a VQGAN, and how popular its codes are. A code that hardly any latent chooses starts anew.
+    """Trains the codebook of a VQGAN and tracks the usage of its codes. Codes that are hardly used start anew.
 
-    `smoothing` is the memory of the averages, per step; a code is unused below the share `restart` of even use.
+    `smoothing` is the decay of the moving averages per step. A code counts as unused if its usage is below `restart`
+    times that of uniform use.
     """
 
     def __init__(self, vqgan: VQGAN, smoothing: float, restart: float) -> None:
@@ -58,11 +59,11 @@ class Codebook:
         self.counts_K = torch.ones_like(vqgan.codebook.detach()[:, 0])
 
     def begin(self) -> None:
-        """The table is new: its codes are of average popularity."""
+        """Reset the usage to uniform, for a new codebook."""
         self.counts_K.fill_(1.0)
 
     def update(self, z_RD: Tensor, codes_R: Tensor, random: torch.Generator) -> None:
-        """After a step in which the latents `z_RD` chose `codes_R`."""
+        """Update after a step in which the latents `z_RD` were assigned to `codes_R`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,9 +74,9 @@ class Codebook:
             getattr(self, name).copy_(value)
 
     def _unused(self, counts_K: Tensor, z_RD: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Count; which codes are unused [K], and rows that could take their places [K, D]."""
+        """Update the usage; returns which codes are unused [K], and random rows to replace them [K, D]."""
         codes = len(self.counts_K)
-        # Counts are relative to even use, so that 1 is a code of average popularity.
+        # Counts are relative to uniform use, so that 1 is average.
         self.counts_K.lerp_(counts_K * (codes / len(z_RD)), 1 - self.smoothing)
         unused_K = self.counts_K < self.restart
         self.counts_K.copy_(torch.where(unused_K, 1.0, self.counts_K))
@@ -83,7 +84,7 @@ class Codebook:
 
 
 class MovingCodebook(Codebook):
-    """Codes as moving averages of the latents that fall to them."""
+    """Codes are moving averages of the latents that are assigned to them."""
 
     def __init__(self, vqgan: VQGAN, smoothing: float, restart: float) -> None:
         super().__init__(vqgan, smoothing, restart)
@@ -103,7 +104,7 @@ class MovingCodebook(Codebook):
 
 
 class LearnedCodebook(Codebook):
-    """Codes that the optimizer moves."""
+    """Codes are trained by the optimizer, and only unused ones are replaced here."""
 
     @torch.no_grad()
     def update(self, z_RD: Tensor, codes_R: Tensor, random: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Rows of metrics/tokenizer.tsv: means of every term over steps, use of the codes, and what pictures look like then.
+"""Rows of metrics/tokenizer.tsv: means of every loss term over steps, usage of the codes, and other values of a step.
 
 Shapes: N tokens, K codes.
 """
@@ -14,7 +14,7 @@ from vqlcmd.tokenizer_fit.quality import usage
 
 
 class Curves:
-    """The rows so far, and the terms and codes of the steps since the last one: of all processes, in every process."""
+    """The rows so far, and the terms and codes of all processes since the last row; the same in every process."""
 
     def __init__(self, codes: int) -> None:
         self.rows: list[dict[str, float]] = []
@@ -23,7 +23,7 @@ class Curves:
         self._uses_K = torch.zeros(codes, dtype=torch.int64)
 
     def add(self, step: int, terms: dict[str, float], codes_R: Tensor | None) -> None:
-        """One step's terms, and its codes if it had any. Diverged, naming step and terms, where one is not finite."""
+        """Add one step's terms, and its codes if any. Diverged, naming step and terms, where one is not finite."""
         broken = [name for name, value in terms.items() if not math.isfinite(value)]
         if broken:
             raise Diverged(
@@ -36,7 +36,7 @@ class Curves:
             self._uses_K += torch.bincount(codes_R, minlength=len(self._uses_K)).cpu()
 
     def close_row(self, done: int, extra: dict[str, float]) -> None:
-        """The row of step `done`, which starts the next one."""
+        """Append the row of step `done` with the values `extra`, and start the next one."""
         row = {"step": done} | {name: value / self._counts[name] for name, value in self._sums.items()}
         self.rows.append(row | (usage(self._uses_K) if self._uses_K.any() else {}) | extra)
         self._sums, self._counts = {}, {}

@@ -1,9 +1,9 @@
-"""What the processes of a fit tell each other; nothing where there is one.
+"""Communication between the processes of a fit; no-ops with a single process.
 
-Not DistributedDataParallel: which weights have a gradient changes from act to act, and the adversarial weight takes
-gradients of its own before the backward pass.
+DistributedDataParallel is not used: which weights have a gradient changes from phase to phase, and the adversarial
+weight needs gradients of its own before the backward pass.
 
-Shapes: R rows of one process, W R of all.
+Shapes: R rows of one process, W R rows of all W processes.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def gather_rows(rows_R: Tensor) -> Tensor:
-    """The rows of all processes, in the order of ranks, so as one process would have them: [W R, ...]."""
+    """The rows of all processes in the order of ranks, as a single process would have them: [W R, ...]."""
     if world() == 1:
         return rows_R
     everyone = [torch.empty_like(rows_R) for _ in range(world())]

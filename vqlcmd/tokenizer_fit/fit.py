@@ -1,7 +1,7 @@
-"""Trains a VQGAN in three acts: terms, loss, step, average, codes, discriminator, log, save.
+"""Trains a VQGAN in three phases. A step is: terms, loss, step, discriminator, codes, average, log, save.
 
-First an autoencoder without quantisation; then k-means over its latents makes the codebook, and encoder, decoder and
-codebook settle together; at last the tokens are fixed and the decoder alone learns to paint them.
+First, an autoencoder without quantisation. Then k-means over its latents initialises the codebook, and encoder, decoder
+and codebook are trained together. Finally the tokens are fixed and only the decoder is trained.
 
 Shapes: B images, C channels, S pixels a side, D codebook dimensions, N tokens, K codes, R rows: latents of many
 positions.
@@ -35,16 +35,16 @@ from vqlcmd.tokenizer_fit.quality import at_once, psnr, reconstructions
 RAMP = 0.05
 CLIP = 1.0
 SHOWN = 64
-"""Images behind the column `psnr`, at most."""
+"""Most images behind the column `psnr`."""
 
 
 def schedule(step: int, steps: int) -> float:
-    """Factor of the learning rate: a short linear ramp, then a cosine to zero."""
+    """Factor on the learning rate: a short linear ramp, then half a cosine to zero."""
     return warmup_cosine((step + 1) / (RAMP * steps + 1), math.pi * step / steps)
 
 
 def adversarial_ramp(step: int, settings: VqganFit) -> float:
-    """Weight of the adversarial term as a share of its full one: 0 before its start, then a line up to 1."""
+    """Fraction of the adversarial term's full weight at `step`: 0 before the term starts, then linear up to 1."""
     shares = (settings.discriminator.start, settings.discriminator.warmup)
     start, warmup = (math.floor(share * settings.steps) for share in shares)
     if not settings.adversarial or step < start:
@@ -53,7 +53,7 @@ def adversarial_ramp(step: int, settings: VqganFit) -> float:
 
 
 def build(architecture: Architecture, seed: int) -> VQGAN:
-    """A VQGAN with fresh weights from `seed`; the global random state stays as it was."""
+    """A VQGAN with new weights from `seed`; the global random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return VQGAN(architecture)
@@ -72,12 +72,16 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[list[dict[str, float]], Tensor], None] = lambda rows, reconstructed: None,
 ) -> tuple[VQGAN, list[dict[str, float]]]:
-    """Train `vqgan` in place, where it is; returns what is kept, frozen, and the curves, a row per `log_every` steps.
+    """Train `vqgan` in place, on its device; returns the frozen model to keep and the curves.
 
-    `shown` are images, uint8 [n, 3, S, S], that `watch` gets reconstructed with every new row. With `has_codes` the
-    codebook is one that somebody trained: no first act and no k-means. Picks up from `state` where a run of the same
-    configuration left off; on a CPU the same seed, number of threads and of processes give the same weights bit for
-    bit. Interrupted once `stop` says so and the state is saved, Diverged where a term is not finite.
+    The curves have a row per `log_every` steps. `shown` are images, uint8 [n, 3, S, S]: with every new row, `watch`
+    gets all rows and the reconstructions of `shown`. With `has_codes` the codebook is already trained, so that there is
+    no first phase and no k-means.
+
+    Continues from `state` if it holds the state of an interrupted run of the same configuration. On a CPU, equal seeds,
+    numbers of threads and numbers of processes give bit-identical weights. Raises Interrupted once `stop` returns
+    true and the state is saved, Diverged where a term is not finite, and ConfigError for images too small for the
+    discriminator or a batch size that is no multiple of the number of processes.
     """
     device, size = vqgan.codebook.device, shown.shape[-1]
     part = _rank_slice(settings.batch_size)
@@ -161,7 +165,7 @@ def fit(
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: Tensor, learned: list[nn.Parameter], rate: float) -> Tensor:
-    """One step down the mean of the loss over processes; the norm of its gradient before it was clipped."""
+    """One optimizer step on the loss averaged over processes; returns the gradient's norm before clipping."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     average_gradients(learned)
@@ -174,7 +178,7 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor, learned: list[nn.Param
 
 @torch.no_grad()
 def _make_codes(vqgan: VQGAN, pictures: Pictures, size: int, table: Codebook, random: torch.Generator) -> None:
-    """Codes by k-means over latents of random pictures: the same in every process."""
+    """Initialise the codebook by k-means over latents of random images; the same in every process."""
     codes, grid = vqgan.architecture.n_embed, size // vqgan.architecture.downsampling
     enough = ROWS_PER_CODE * codes // grid**2 + 1
     some = middle_views(pictures.read(torch.randperm(len(pictures), generator=random)[:enough]), size)
@@ -207,7 +211,7 @@ def _rank_slice(batch_size: int) -> slice:
 
 
 def _resume(state: State, stateful: dict[str, Any], random: torch.Generator) -> int:
-    """The step to go on from: process 0's."""
+    """Load the saved state into `stateful` and `random`; returns the step to continue from, 0 without a state."""
     saved = state.load()
     if saved is None:
         return 0

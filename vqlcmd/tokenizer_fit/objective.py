@@ -1,4 +1,4 @@
-"""What a tokenizer lowers: terms by name, their weights, and the quantisation between encoder and decoder.
+"""The tokenizer's loss: its terms and weights, and the quantisation between encoder and decoder.
 
 Shapes: B images, C channels, S pixels a side, D codebook dimensions, H and W the grid, N = H W tokens, R rows.
 """
@@ -18,9 +18,10 @@ from vqlcmd.tokenizer_fit.adversary import gradient_ratio, verdict
 
 @dataclass(frozen=True)
 class Coded:
-    """What the decoder gets, `q` [B, D, H, W], and how it was quantised.
+    """The decoder's input `q` [B, D, H, W], and how it was quantised.
 
-    `codes` [R] are those of this process; `z` [R, D] the latents, where codes learn from them; `terms` those of codes.
+    `codes` [R] are those of this process; `z` [R, D] the latents, if the codebook is trained on them; `terms` the loss
+    terms of the quantisation.
     """
 
     q: Tensor
@@ -35,7 +36,7 @@ def rows(z_BDHW: Tensor) -> Tensor:
 
 
 def latents(vqgan: VQGAN, x_BCSS: Tensor, bf16: bool) -> Tensor:
-    """As `VQGAN.latents`, or with its encoder in 16 bits, for training: float32 [B, D, H, W]."""
+    """`VQGAN.latents`, with the encoder in bf16 if `bf16`, for training: float32 [B, D, H, W]."""
     if not bf16:
         return vqgan.latents(x_BCSS)
     with torch.autocast(x_BCSS.device.type, torch.bfloat16):
@@ -44,12 +45,12 @@ def latents(vqgan: VQGAN, x_BCSS: Tensor, bf16: bool) -> Tensor:
 
 
 def continuous(vqgan: VQGAN, x_BCSS: Tensor, settings: VqganFit) -> Coded:
-    """Nothing is quantised: the first act."""
+    """First phase: the latents without quantisation."""
     return Coded(latents(vqgan, x_BCSS, settings.precision == "bf16"))
 
 
 def quantised(vqgan: VQGAN, x_BCSS: Tensor, settings: VqganFit) -> Coded:
-    """Nearest codes, whose gradients go straight through to the latents: the second act."""
+    """Second phase: the nearest codes, with straight-through gradients to the latents."""
     z_BDHW = latents(vqgan, x_BCSS, settings.precision == "bf16")
     codes_BN = vqgan.quantize.nearest(z_BDHW.detach())
     code_BDHW = vqgan.quantize.lookup(codes_BN)
@@ -61,13 +62,13 @@ def quantised(vqgan: VQGAN, x_BCSS: Tensor, settings: VqganFit) -> Coded:
 
 
 def settled(vqgan: VQGAN, x_BCSS: Tensor, settings: VqganFit) -> Coded:
-    """The tokens as they stay, without a gradient for encoder and codes: the third act."""
+    """Third phase: the codes of the final tokens, without gradients for encoder and codebook."""
     tokens_BN = vqgan.encode(x_BCSS)
     return Coded(vqgan.quantize.lookup(tokens_BN).detach(), codes=tokens_BN.flatten())
 
 
 class Objective:
-    """Terms of pictures and their reconstructions, and the weighted sum of them."""
+    """The loss terms of images and their reconstructions, and their weighted sum."""
 
     def __init__(
         self, vqgan: VQGAN, settings: VqganFit, perceptual: nn.Module | None, discriminator: nn.Module | None
@@ -81,11 +82,11 @@ class Objective:
     def __call__(
         self, x_BCSS: Tensor, y_BCSS: Tensor, coded: Coded, adversarial: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and its terms unweighted. `adversarial` is the share of that term's full weight at this step."""
+        """The loss, and {name: unweighted term}. `adversarial` is the fraction of that term's full weight to use."""
         settings = self._settings
         terms: dict[str, Tensor] = {}
         balanced = self._discriminator is not None and bool(adversarial)
-        # Each network is gone back through once: what follows starts from the gradients at the pictures.
+        # Each network is backpropagated through once: the rest starts from the gradients with respect to the images.
         seen_BCSS = y_BCSS.detach().requires_grad_() if balanced else y_BCSS
         weights = {"l2": settings.l2, "l1": settings.l1, "perceptual": settings.perceptual}
         if settings.l2:
@@ -109,9 +110,9 @@ class Objective:
         return loss, terms
 
     def _balance(self, y_BCSS: Tensor, slopes: list[Tensor]) -> Tensor:
-        """Ratio of the terms' gradients at the decoder's last weights, of all processes' pictures: taming's lambda.
+        """Ratio of the terms' gradient norms at the decoder's last weights, over all processes: taming's lambda.
 
-        `slopes` are their gradients at the pictures.
+        `slopes` are the terms' gradients with respect to the images.
         """
         gradients = [torch.autograd.grad(y_BCSS, self._last, slope, retain_graph=True)[0] for slope in slopes]
         distributed.average(gradients)
@@ -119,6 +120,6 @@ class Objective:
 
 
 def _with_gradient(value: Tensor, at: Tensor, slope: Tensor) -> Tensor:
-    """The number `value`, whose gradient at `at` is `slope`."""
+    """A scalar equal to `value` whose gradient with respect to `at` is `slope`."""
     line = (at * slope.detach()).sum()
     return value.detach() + (line - line.detach())

@@ -1,4 +1,4 @@
-"""Distances of pictures in the features of a network that somebody else trained on photographs.
+"""Perceptual distances: distances between images in the features of a network pretrained on photographs.
 
 Shapes: B images, C channels, S pixels a side, H and W of a layer.
 """
@@ -20,17 +20,17 @@ from vqlcmd.torchvision_guard import guard_torchvision
 LAYERS = (0, 2, 4, 10)
 """Blocks of EfficientNet-Lite0 after which features are compared: the last ones at 1/2, 1/4, 1/8 and 1/16 of a side."""
 SMALLEST_SIDE = 64
-"""Smaller pictures are enlarged to it: 1/16 of 32 pixels tells next to nothing of places."""
+"""Smaller images are enlarged to this side: features at 1/16 of 32 pixels have almost no spatial resolution."""
 
 
 def feature_distance(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-    """Squared distance of the vectors at each place, divided by their norms, averaged over places: (B,), 0 to 4."""
+    """Squared distance between the normalised vectors at each position, averaged over positions: (B,), 0 to 4."""
     difference = F.normalize(a_BCHW, dim=1, eps=1e-6) - F.normalize(b_BCHW, dim=1, eps=1e-6)
     return difference.square().sum(dim=1).mean(dim=(1, 2))
 
 
 class EfficientNetDistance(nn.Module):
-    """Mean over layers of `feature_distance`, of images (B, 3, S, S) in [-1, 1] to others: (B,). Gradients pass."""
+    """`feature_distance` between images (B, 3, S, S) in [-1, 1], averaged over layers: (B,). Differentiable."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class EfficientNetDistance(nn.Module):
 
 
 class LPIPS(nn.Module):
-    """The distance of Zhang et al. (2018), of images (B, 3, S, S) in [-1, 1] to others: (B,). Gradients pass.
+    """LPIPS (Zhang et al. 2018) between images (B, 3, S, S) in [-1, 1]: (B,). Differentiable.
 
-    Its linear weights come with the package `lpips`, VGG16's from torchvision, which downloads them once.
+    Its linear weights are in the package `lpips`; those of VGG16 are from torchvision, which downloads them once.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,10 @@ class LPIPS(nn.Module):
 
 
 def trunk_weights(names: list[str]) -> dict[str, Tensor]:
-    """torchvision's weights of VGG16, by the names `sliceN.LAYER.weight` that lpips has for them."""
+    """torchvision's weights of VGG16, under the names `sliceN.LAYER.weight` that lpips uses.
+
+    ConfigError where they cannot be downloaded.
+    """
     from torchvision.models import VGG16_Weights
 
     try:
@@ -99,4 +102,4 @@ NETWORKS: dict[str, Callable[[], nn.Module | None]] = {
     "efficientnet": EfficientNetDistance,
     "lpips": LPIPS,
 }
-"""`vqgan.fit.perceptual_network` to a module: images, images -> (B,), or to none."""
+"""Valid values of `vqgan.fit.perceptual_network`: each makes a module, (images, images) -> (B,), or None."""

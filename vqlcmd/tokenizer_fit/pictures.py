@@ -1,6 +1,6 @@
-"""The pictures of a fit: in memory, or decoded from disk as they come; the order they come in; random views of them.
+"""The images of a fit: held in memory or decoded from disk during training, their order, and random crops of them.
 
-Shapes: B images, 3 channels, S pixels a side, T those of a picture before a random square is cut from it.
+Shapes: B images, 3 channels, S pixels a side, T pixels a side before cropping.
 """
 
 from collections.abc import Iterator
@@ -16,22 +16,22 @@ from vqlcmd.runtime.errors import DataError
 
 
 class Pictures(Protocol):
-    """Numbered from 0, all of one size, uint8."""
+    """Images numbered from 0, all of one size, uint8."""
 
     def __len__(self) -> int: ...
 
     def read(self, rows: Tensor) -> Tensor:
-        """Those of some numbers that can be read: [B, 3, T, T]."""
+        """The images `rows` (n,) except unreadable ones: [B, 3, T, T]."""
         ...
 
     def stream(self, rows_MB: Tensor) -> Iterator[Tensor]:
-        """M batches of B, one after the other."""
+        """M batches of B images, one after the other: [B, 3, T, T] each."""
         ...
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Pictures [n, 3, T, T]."""
+    """Images [n, 3, T, T] in memory."""
 
     images: Tensor
 
@@ -47,7 +47,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """The images of a source at `positions` (n,), decoded by `workers` processes while others are trained on."""
+    """The images of a source at `positions` (n,), decoded by `workers` processes during training."""
 
     source: loader.ImageSource
     recipe: loader.Recipe
@@ -73,7 +73,10 @@ class OnDisk:
         return images
 
     def stream(self, rows_MB: Tensor) -> Iterator[Tensor]:
-        """Where an image cannot be read, another one of its batch stands twice. DataError as in `raise_if_broken`."""
+        """As in `Pictures`, with an unreadable image replaced by another one of its batch.
+
+        DataError as in `raise_if_broken`, or where no image of a batch can be read.
+        """
         size = rows_MB.shape[1]
         batches = loader.stream(
             self.source,
@@ -100,15 +103,18 @@ def open_pictures(
     workers: int,
     skip_broken: bool,
 ) -> Pictures:
-    """In memory up to `limit`, from disk above. DataError where images cannot be read and `skip_broken` is false."""
+    """The images at `positions`: in memory if they are at most `limit`, else read from disk.
+
+    DataError where images cannot be read and `skip_broken` is false.
+    """
     disk = OnDisk(source, recipe, positions, workers, skip_broken)
     return disk if len(disk) > limit else InMemory(disk.read(torch.arange(len(disk))))
 
 
 class Order:
-    """Batches of `size`, through one random permutation of the pictures after another; `part` are one process's rows.
+    """Batches of `size` images, in one random permutation after another; `part` is the rows of this process.
 
-    The generator is shared with whoever else draws: every process has the same, and draws the same.
+    The generator `random` is shared with the rest of the fit; it is the same in every process, and so are its draws.
     """
 
     def __init__(self, pictures: Pictures, size: int, part: slice, random: torch.Generator) -> None:
@@ -117,7 +123,7 @@ class Order:
         self._stream: Iterator[Tensor] | None = None
 
     def batch(self) -> Tensor:
-        """The next pictures of this process: uint8 [B, 3, T, T]."""
+        """The next images of this process: uint8 [B, 3, T, T]."""
         while len(self._left) < self._size:
             self._left = torch.cat([self._left, torch.randperm(len(self._pictures), generator=self._random)])
             self._stream = None
@@ -128,7 +134,7 @@ class Order:
         return next(self._stream)
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator's state is its owner's."""
+        """What is left of the permutation; the generator's state is saved by its owner."""
         return {"left": self._left}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -136,7 +142,7 @@ class Order:
 
 
 def random_views(images_BCTT: Tensor, size: int, flip: bool, rng: CounterRNG) -> Tensor:
-    """A random square of `size` pixels of each picture, mirrored half of the time if `flip`: [B, 3, S, S]."""
+    """A random crop of `size` x `size` pixels of each image, mirrored half of the time if `flip`: [B, 3, S, S]."""
     free = images_BCTT.shape[-1] - size
     if free:
         corners = (rng.uniform("corner", 2) * (free + 1)).long().tolist()
@@ -149,6 +155,6 @@ def random_views(images_BCTT: Tensor, size: int, flip: bool, rng: CounterRNG) ->
 
 
 def middle_views(images_BCTT: Tensor, size: int) -> Tensor:
-    """The square in the middle of each picture: [B, 3, S, S]."""
+    """The centre crop of each image: [B, 3, S, S]."""
     start = (images_BCTT.shape[-1] - size) // 2
     return images_BCTT[..., start : start + size, start : start + size]

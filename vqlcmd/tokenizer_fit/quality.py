@@ -1,4 +1,4 @@
-"""How well pictures survive their tokens: PSNR, SSIM, a perceptual distance, and how evenly codes are used.
+"""Quality of reconstructions: PSNR, SSIM, a perceptual distance, and how evenly codes are used.
 
 Shapes: B images, C channels, S pixels a side, N tokens, K codes.
 """
@@ -13,12 +13,12 @@ from vqlcmd.tokenizer.vqgan import VQGAN
 from vqlcmd.tokenizer_fit.ssim import ssim
 
 MOST_PIXELS = 256 * 64**2
-"""That are encoded at once."""
+"""Most pixels that are encoded at once."""
 MOST_IMAGES = 256
 
 
 def at_once(images_BCSS: Tensor) -> int:
-    """How many of such images are encoded together."""
+    """How many images of this size are encoded at once."""
     return max(1, min(MOST_IMAGES, MOST_PIXELS // images_BCSS.shape[-1] ** 2))
 
 
@@ -30,16 +30,16 @@ def usage(uses_K: Tensor) -> dict[str, float]:
 
 
 def psnr(mse: float) -> float:
-    """In dB, of a mean squared difference in units of the full range: at most 100."""
+    """PSNR in dB for a mean squared error in squared units of the full range 0..1; at most 100."""
     return -10 * math.log10(max(mse, 1e-10))
 
 
 @torch.no_grad()
 def statistics(vqgan: VQGAN, images_BCSS: Tensor, perceptual: nn.Module | None = None) -> dict[str, float]:
-    """How well `images` (uint8) survive their tokens, as 8-bit pixels, and how evenly the codes are used.
+    """{name: value} of how well `images` (uint8) are reconstructed, as 8-bit pixels, and how evenly codes are used.
 
     `mse` is in squared units of the full range 0..1, `psnr` in dB, `ssim` at most 1, `perplexity` from 1 to K,
-    `codes_used` a share of K, `perceptual` the distance by the network given.
+    `codes_used` a fraction of K, `perceptual` the distance by the given network, if any.
     """
     squares, totals = 0.0, dict[str, float]()
     uses_K = torch.zeros(vqgan.architecture.n_embed, dtype=torch.float64)
@@ -48,7 +48,7 @@ def statistics(vqgan: VQGAN, images_BCSS: Tensor, perceptual: nn.Module | None =
         uses_K += torch.bincount(tokens_BN.flatten(), minlength=len(uses_K)).cpu()
         decoded = to_uint8(vqgan.decode(tokens_BN))
         squares += ((decoded.double() - part) / 255).square().sum().item()
-        # In 64 bits: variances are differences of squares.
+        # In float64, since SSIM's variances are differences of squares.
         values = {"ssim": ssim(decoded.double(), part.double())}
         if perceptual is not None:
             values["perceptual"] = perceptual(to_float(decoded), to_float(part))
@@ -61,7 +61,7 @@ def statistics(vqgan: VQGAN, images_BCSS: Tensor, perceptual: nn.Module | None =
 
 @torch.no_grad()
 def reconstructions(vqgan: VQGAN, images_BCSS: Tensor, *, quantised: bool) -> Tensor:
-    """Images (uint8) through their tokens and back, or through their latents while there are no codes: uint8."""
+    """Reconstructions (uint8) of images (uint8): from tokens if `quantised`, else from latents."""
     shown = []
     for part in images_BCSS.split(at_once(images_BCSS)):
         if quantised:

@@ -1,4 +1,4 @@
-"""What a trained tokenizer's file says of its training: the parts that were used."""
+"""The training settings that a trained tokenizer's file records."""
 
 from typing import Any
 
@@ -21,12 +21,13 @@ UNSAID: dict[str, Any] = {
     "ema": 0,
     "precision": "float32",
 }
-"""Not listed where they are so: those of an autoencoder with k-means and moving averages, so that its files stay."""
+"""Settings that are not recorded if they have these values, which are those of an autoencoder with k-means and moving
+averages: its files stay the same when settings are added."""
 RUNNING = ("limit", "log_every", "save_every")
-"""How a run is kept and watched."""
+"""Settings of how a run is stored and logged, which are not recorded."""
 
 
 def described(settings: VqganFit) -> dict[str, Any]:
-    """{key: value} of a fit, of the discriminator only where there was one."""
+    """{key: value} of a fit's settings to record; those of the discriminator only if there is one."""
     said = settings.model_dump(exclude={*RUNNING, *(() if settings.adversarial else ("discriminator",))})
     return {key: value for key, value in said.items() if key not in UNSAID or value != UNSAID[key]}

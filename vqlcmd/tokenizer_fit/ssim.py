@@ -1,4 +1,4 @@
-"""Structural similarity of pictures.
+"""Structural similarity (SSIM) of images.
 
 Shapes: B images, C channels, S pixels a side.
 """
@@ -12,10 +12,10 @@ K1, K2 = 0.01, 0.03
 
 
 def ssim(a_BCSS: Tensor, b_BCSS: Tensor, span: float = 255.0) -> Tensor:
-    """(2 m_a m_b + c_1)(2 cov + c_2) / ((m_a^2 + m_b^2 + c_1)(v_a + v_b + c_2)), averaged over places: (B,).
+    """(2 m_a m_b + c_1)(2 cov + c_2) / ((m_a^2 + m_b^2 + c_1)(v_a + v_b + c_2)), averaged over positions: (B,).
 
-    Means and variances are those under a Gaussian window of 11 pixels that lies within the picture, a smaller one in a
-    smaller picture; c_1 = (0.01 span)^2, c_2 = (0.03 span)^2. Wang et al. 2004, at the pictures' own size.
+    Means and variances are taken under a Gaussian window of 11 pixels inside the image, or fewer in a smaller image;
+    c_1 = (0.01 span)^2, c_2 = (0.03 span)^2. Wang et al. 2004, at the images' own size.
     """
     channels, side = a_BCSS.shape[1], a_BCSS.shape[-1]
     size = min(WINDOW, side - 1 + side % 2)

@@ -1,4 +1,4 @@
-"""header.json of a folder of token shards: what is in it, believed after a check of every name and number."""
+"""header.json of a folder of token shards: its contents, trusted only after every name and number is checked."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +12,20 @@ from vqlcmd.runtime.files import sha256
 
 FORMAT = 2
 MOST_CODES = 2**16
-"""Tokens are 16 bits on disk."""
+"""Most codes of a tokenizer: tokens are 16 bits on disk."""
 MOST = 10**12
-"""Images of a split, at most; more is no count but damage."""
+"""Most images of a split; a larger count means that the header is damaged."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Part(BaseModel):
-    # No digest of what is not described here, and no number that is a text.
+    # Neither unknown keys nor numbers written as text are accepted.
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class Shard(_Part):
-    """A tar file of the folder."""
+    """A shard: the name of a tar file in the folder, its number of images and its digest."""
 
     file: str
     images: Annotated[int, Field(ge=1, le=MOST)]
@@ -40,13 +40,13 @@ class Shards(_Part):
 
 
 class Header(BaseModel):
-    """What every header has; the stages add what else there is to say of tokens or of samples."""
+    """The keys that every header has; the stages add others about tokens or samples."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     tokens: Annotated[int, Field(ge=1, le=2**20)]
     grid: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
-    """Rows and columns, which need not be as many."""
+    """Rows and columns of the token grid, which need not be square."""
     codes: Annotated[int, Field(ge=1, le=MOST_CODES)]
     classes: list[str]
     splits: dict[Annotated[str, Field(pattern=r"^[a-z]{1,32}$")], Shards]
@@ -57,7 +57,7 @@ class Header(BaseModel):
         if self.grid is not None and self.grid[0] * self.grid[1] != self.tokens:
             raise ValueError(f"a grid of {self.grid[0]} x {self.grid[1]} has not {self.tokens} tokens")
         for name, split in self.splits.items():
-            # Names are made, never taken: no header can lead a reader out of its folder.
+            # Only the generated names are accepted, so no header can lead a reader out of its folder.
             if [shard.file for shard in split.shards] != [shard_name(name, i) for i in range(len(split.shards))]:
                 raise ValueError(f"the shards of {name} are not called {shard_name(name, 0)} and so on")
             if split.images != sum(shard.images for shard in split.shards):
@@ -71,13 +71,13 @@ def shard_name(split: str, number: int) -> str:
 
 
 def check_codes(codes: int, whose: object) -> None:
-    """ConfigError where a tokenizer has more codes than a token has values."""
+    """ConfigError where a tokenizer has more codes than 16-bit tokens can represent."""
     if codes > MOST_CODES:
         raise ConfigError(f"{whose} has {codes} codes, but tokens are 16 bits: choose one of at most {MOST_CODES}")
 
 
 def read_header(directory: Path) -> dict[str, Any]:
-    """The header of a shard directory; DataError when it is missing, of another format, or not what a header is."""
+    """The header of a shard directory; DataError where it is missing, of another format, or not a valid header."""
     path, remedy = directory / "header.json", f"delete {directory} and make it again with `dvc repro`"
     header = read_json(path, remedy if path.exists() else "`dvc repro` makes it")
     found = header.get("format") if isinstance(header, dict) else None
@@ -94,7 +94,7 @@ def read_header(directory: Path) -> dict[str, Any]:
 
 
 def grid_of(header: Mapping[str, Any], path: Path) -> tuple[int, int]:
-    """Rows and columns of the tokens that the header of shards or of a model is of. DataError where it does not say."""
+    """Rows and columns of the tokens, from the header of shards or of a model. DataError where it does not say."""
     match header.get("grid"):
         case [int(rows), int(columns)] if rows > 0 and columns > 0 and rows * columns == header["tokens"]:
             return rows, columns
@@ -102,14 +102,14 @@ def grid_of(header: Mapping[str, Any], path: Path) -> tuple[int, int]:
 
 
 def listed_split(directory: Path, header: dict[str, Any], name: str) -> dict[str, Any]:
-    """What the header says of one split: {images, shards}. DataError names the others."""
+    """The header's entry for one split: {images, shards}. DataError, which names the others, where there is none."""
     if name not in header["splits"]:
         raise DataError(f"{directory} has no split {name!r}, but {', '.join(header['splits']) or 'none'}")
     return header["splits"][name]
 
 
 def checked_file(directory: Path, name: str, digest: str | None) -> Path:
-    """A file of the folder. DataError where it is missing or another than the header vouches for."""
+    """The path of a file in the folder. DataError where it is missing or has another digest than `digest`."""
     path = directory / name
     if digest is None:
         raise DataError(f"{path} is missing: {directory} holds no tokens of images, or none with it")

@@ -1,7 +1,7 @@
-"""A shard's one record, as a tar of .npy files: written by webdataset, read without believing anything in it.
+"""A shard's single record, a tar of .npy files: written by webdataset, read without trusting anything in it.
 
-`tokens.npy` uint16 (n, N), `cls.npy` int64 (n,) and `index.npy` int64 (n,). What is expected is known from the header,
-so that nothing in a file is parsed, evaluated or unpickled: its own description is compared with the expected one.
+`tokens.npy` uint16 (n, N), `cls.npy` int64 (n,) and `index.npy` int64 (n,). Types and shapes are known from the
+shards' header, so nothing in a file is evaluated or unpickled: its own description is compared with the expected one.
 """
 
 import re
@@ -15,18 +15,18 @@ from vqlcmd.runtime.errors import DataError
 from vqlcmd.tokens.header import MOST_CODES
 
 TAR_BYTES = 2**16
-"""Beside the numbers: headers, padding, and the zeros at the end."""
+"""Most bytes of a tar besides the arrays' data: headers, padding, and the zeros at the end."""
 MAGIC = b"\x93NUMPY\x01\x00"
 
 
 def write_record(path: Path, number: int, tokens: np.ndarray, labels: np.ndarray, index: np.ndarray) -> None:
-    """Tokens (n, N), classes (n,) and source positions (n,) as a tar of the same bytes every time.
+    """Write tokens (n, N), classes (n,) and source positions (n,) as a tar; equal arguments give equal bytes.
 
     DataError where a token does not fit into 16 bits.
     """
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < MOST_CODES:
         raise DataError(f"{path}: tokens from {tokens.min()} to {tokens.max()} do not fit into 16 bits, 0 to 65535")
-    # Brings the loaders of PyTorch, and who only reads needs none of them.
+    # Imported here, since it imports PyTorch's data loaders, which reading does not need.
     import webdataset
 
     with webdataset.TarWriter(str(path), mtime=0) as writer:  # type: ignore[no-untyped-call]
@@ -35,7 +35,10 @@ def write_record(path: Path, number: int, tokens: np.ndarray, labels: np.ndarray
 
 
 def read_record(path: Path, images: int, header: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What write_record was given, of `images` images. DataError where the file holds anything else."""
+    """Tokens, classes and source positions of `images` images, as write_record got them.
+
+    DataError where the file does not hold exactly these arrays, with the shapes and ranges that `header` implies.
+    """
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "tokens.npy": ("<u2", (images, header["tokens"])),
         "cls.npy": ("<i8", (images,)),
@@ -57,7 +60,7 @@ def read_record(path: Path, images: int, header: dict[str, Any]) -> tuple[np.nda
 
 
 def parse_npy(contents: bytes, dtype: str, shape: tuple[int | None, ...], name: str) -> np.ndarray:
-    """The numbers of a .npy file that must have this dtype and shape, None for any length. ValueError otherwise."""
+    """The array in a .npy file, which must have this dtype and shape (None: any length). ValueError otherwise."""
     start = len(MAGIC) + 2
     length = int.from_bytes(contents[len(MAGIC) : start], "little")
     text = contents[start : start + length]
@@ -74,7 +77,7 @@ def parse_npy(contents: bytes, dtype: str, shape: tuple[int | None, ...], name: 
 
 
 def _members(path: Path, at_most: int) -> dict[str, bytes]:
-    """The contents of a tar's plain files by their ending. No compression, no links, no holes."""
+    """{file extension: contents} of a tar's plain files. Compressed tars, links and sparse files are errors."""
     size = path.stat().st_size
     if size > at_most:
         raise ValueError(f"{size} bytes, of which {at_most} are enough for what it should hold")

@@ -1,7 +1,7 @@
-"""Packed token shards: a tar record holds thousands of images' tokens, a header describes and vouches for them.
+"""Packed token shards: each tar file holds the tokens of thousands of images, and a header describes all of them.
 
-A directory holds SPLIT-000000.tar, ... and header.json, with the digest of every other file in it. The same tokens make
-the same bytes.
+A directory holds SPLIT-000000.tar, ... and header.json, which has the digest of every other file. Equal tokens give
+equal bytes.
 """
 
 import functools
@@ -23,7 +23,7 @@ from vqlcmd.tokens.header import FORMAT, check_codes, checked_file, listed_split
 from vqlcmd.tokens.record import parse_npy, read_record, write_record
 
 NONE_HELD_OUT = "nothing is held out: tokenize.holdout is 0, or too small for so little data"
-"""Why a number of held-out images, or of blocks of text, is null."""
+"""The reason that is given where a metric of held-out images or blocks of text is null."""
 CODEBOOK, PREVIEWS = "codebook.npy", "previews.safetensors"
 
 
@@ -39,9 +39,9 @@ class Split:
         return len(self.tokens)
 
     def batch(self, seed: int, step: int, size: int, part: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch of training step `step`: tokens (b, N) int64, classes (b,), and rows (b,), its place in the batch.
+        """The batch of training step `step`: tokens (b, N) int64, classes (b,), and rows (b,), positions in the batch.
 
-        Batches walk through one seeded permutation of the split after another; `part` cuts out one process's rows.
+        Batches go through one seeded permutation of the split after another; `part` selects the rows of one process.
         """
         rows = torch.arange(size)[part]
         positions = step * size + rows
@@ -53,22 +53,25 @@ class Split:
         return self.tokens[chosen].long(), self.labels[chosen], rows.to(self.tokens.device)
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
-        """Tokens (n, N) int64 and classes (n,) of the first images."""
+        """Tokens (n, N) int64 and classes (n,) of the first n = min(count, len(self)) images."""
         return self.tokens[:count].long(), self.labels[:count]
 
     def to(self, device: torch.device) -> "Split":
-        """The same on another device."""
+        """The same split on another device."""
         return Split(self.tokens.to(device), self.labels.to(device), self.index.to(device))
 
 
 @functools.lru_cache(maxsize=2)
 def _order(size: int, seed: int, epoch: int) -> Tensor:
-    """The order of one epoch; kept, because a batch needs a few of a million."""
+    """The permutation of one epoch; cached, since a batch needs only a few of its entries."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(address(seed, "order", epoch)))
 
 
 def heldout(index: Tensor, share: float) -> Tensor:
-    """Which images (n,), by position in the source, are kept from training: about `share`, always the same ones."""
+    """Mask (n,) of the images, given by position in the source, that are held out: about a fraction `share`.
+
+    A position is always on the same side.
+    """
     return CounterRNG(0, "heldout", index).uniform("split") < share
 
 
@@ -95,7 +98,7 @@ def write_shards(
     shard_images: int,
     codebook_KD: Tensor | None = None,
 ) -> None:
-    """Write splits, header and the VQGAN's codebook into a directory that appears whole or not at all."""
+    """Write splits, header and the VQGAN's codebook into a directory, which appears whole or not at all."""
     with ShardWriter(directory, shard_images) as writer:
         for name, split in splits.items():
             writer.add(name, split)
@@ -103,9 +106,9 @@ def write_shards(
 
 
 class ShardWriter:
-    """What write_shards does, for splits that come in pieces: little more than a shard of each is in memory.
+    """Writes shards like `write_shards`, for splits that come in pieces: holds little more than a shard of each split.
 
-    `keep` is a folder for shards of a directory that is not finished yet, which an interrupted run goes on from.
+    `keep` is a folder for the shards of an unfinished directory, from which an interrupted run can be resumed.
     """
 
     def __init__(self, directory: Path, shard_images: int, keep: Path | None = None):
@@ -125,21 +128,24 @@ class ShardWriter:
 
     @property
     def shards(self) -> int:
-        """How many are written."""
+        """Number of shards written so far."""
         return sum(map(len, self._listed.values()))
 
     def count(self, name: str) -> int:
-        """Images of a split so far."""
+        """Number of images in a split so far."""
         written = sum(shard["images"] for shard in self._listed.get(name, []))
         return written + sum(map(len, self._waiting.get(name, [])))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands, for a run that goes on later with the same `keep`."""
+        """The state, for a run that is resumed later with the same `keep`."""
         joined = {name: vars(_joined(waiting)) for name, waiting in self._waiting.items()}
         return {"waiting": joined, "listed": self._listed}
 
     def load_state_dict(self, saved: dict[str, Any]) -> bool:
-        """Go on from there, if its shards are still what they were; those that were written later are written again."""
+        """Continue from a saved state, if its shards are unchanged; otherwise change nothing and return False.
+
+        Shards written after that state are written again.
+        """
         for name, number, shard in (
             (name, i, s) for name, listed in saved["listed"].items() for i, s in enumerate(listed)
         ):
@@ -151,7 +157,7 @@ class ShardWriter:
         return True
 
     def add(self, name: str, piece: Split) -> None:
-        """The next images of a split; one without images makes a split that may stay empty."""
+        """Add the next images of a split; a piece without images creates a split that may stay empty."""
         self._listed.setdefault(name, [])
         waiting = self._waiting.setdefault(name, [])
         waiting.append(piece)
@@ -165,7 +171,7 @@ class ShardWriter:
     def finish(
         self, header: dict[str, Any], codebook_KD: Tensor | None = None, previews: dict[str, Tensor] | None = None
     ) -> None:
-        """Write what is left, the header, the codebook and a few images, and put the directory in its place."""
+        """Write the remaining images, header, codebook and previews, and put the directory in its place."""
         check_codes(header["codes"], self._directory)
         self._side.mkdir(parents=True, exist_ok=True)
         for name, waiting in self._waiting.items():
@@ -186,7 +192,7 @@ class ShardWriter:
         digests = {name: sha256(self._side / name) for name in files}
         write_json(self._side / "header.json", {"format": FORMAT, **header, "splits": splits, "files": digests})
         if self._keep:
-            # A copy: whoever is interrupted from here on goes on from what is kept, which the run's end removes.
+            # A copy: a run interrupted from here on is resumed from `keep`, which is removed at the end of the run.
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
             names = [shard["file"] for shards in self._listed.values() for shard in shards]
@@ -214,7 +220,7 @@ def _joined(pieces: list[Split]) -> Split:
 
 
 def read_codebook(directory: Path) -> Tensor:
-    """The VQGAN's table (K, D) that the tokens refer to."""
+    """The codebook (K, D) float32 that the tokens refer to. DataError where it is missing or damaged."""
     header = read_header(directory)
     path = checked_file(directory, CODEBOOK, header["files"].get(CODEBOOK))
     try:
@@ -225,7 +231,10 @@ def read_codebook(directory: Path) -> Tensor:
 
 
 def read_previews(directory: Path) -> tuple[Tensor, Tensor]:
-    """A few of the images, uint8 (n, 3, S, S), and their classes (n,), for pictures of reconstructions."""
+    """A few of the images, uint8 (n, 3, S, S), and their classes (n,), for figures of reconstructions.
+
+    DataError where they are missing or damaged.
+    """
     header = read_header(directory)
     path = checked_file(directory, PREVIEWS, header["files"].get(PREVIEWS))
     tensors, _ = load_weights(path, "previews")
@@ -238,7 +247,7 @@ def read_previews(directory: Path) -> tuple[Tensor, Tensor]:
 
 
 def read_split(directory: Path, name: str) -> Split:
-    """Read one split into memory, each shard checked against the header. DataError when something does not agree."""
+    """Read one split into memory, each shard checked against the header. DataError where they disagree."""
     header = read_header(directory)
     return read_shards(directory, header, listed_split(directory, header, name)["shards"])
 

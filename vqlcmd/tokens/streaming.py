@@ -1,8 +1,8 @@
-"""A token set larger than memory: the same shards, read a window of them at a time, in the place of shards.Split.
+"""A replacement for shards.Split if tokens do not fit into memory: it reads a window of shards at a time.
 
 The batch of a training step is still a function of (seed, step): an epoch goes through the shards in a seeded order,
-some consecutive ones make a window, and a window's images are shuffled. So a resumed run sees what an uninterrupted
-one does, on any number of processes. An image meets only images of its window; a window should hold many batches.
+consecutive shards form a window, and a window's images are shuffled. So a resumed run gets the same batches as an
+uninterrupted one, on any number of processes. Images are mixed only within a window, which should hold many batches.
 """
 
 import itertools
@@ -21,8 +21,8 @@ from vqlcmd.tokens.shards import Split
 BYTES_BESIDE_TOKENS = 16
 """Per image: its class and its position in the source."""
 WINDOWS_IN_MEMORY = 6
-"""The one in use, one before it for a batch that spans two, the next one with its shards before joining and before
-shuffling, and what the allocator keeps: 5.6 measured, docs/benchmarks.md."""
+"""Peak memory, in windows: the current one, the one before it for a batch that spans two, the next one with its copies
+before concatenation and shuffling, and what the allocator keeps. 5.6 were measured: docs/benchmarks.md."""
 
 
 class Window(NamedTuple):
@@ -33,7 +33,7 @@ class Window(NamedTuple):
 
 
 class StreamedSplit:
-    """Windows of about `window_images` images each, on `device`; the next one is read while the last one is used."""
+    """Windows of about `window_images` images each, on `device`; the next one is read while the current one is used."""
 
     def __init__(self, directory: Path, name: str, window_images: int, device: torch.device):
         self._directory, self._header, self._device = directory, shards.read_header(directory), device
@@ -56,7 +56,7 @@ class StreamedSplit:
         for epoch in epochs.unique().tolist():
             here = offsets[epochs == epoch]
             ends = torch.tensor([window.end for window in self._plan(seed, epoch)])
-            # Rows of a batch follow each other, so these are one window or two.
+            # Rows of a batch are consecutive, so these are one window or two.
             for number in torch.bucketize(here, ends, right=True).unique().tolist():
                 start = int(ends[number - 1]) if number else 0
                 inside = (here[(here >= start) & (here < ends[number])] - start).to(self._device)
@@ -86,13 +86,13 @@ class StreamedSplit:
         return self._plans[seed, epoch]
 
     def _window(self, seed: int, epoch: int, number: int) -> Split:
-        """A window's images, shuffled; starts to read the one after it."""
+        """A window's images, shuffled; also starts to read the next window."""
         following = (seed, epoch, number + 1) if number + 1 < len(self._plan(seed, epoch)) else (seed, epoch + 1, 0)
         wanted = (seed, epoch, number)
         for key in (wanted, following):
             if key not in self._windows:
                 self._windows[key] = self._reader.submit(self._read, *key)
-        # Insertion order is age: of those before the wanted one, a batch that spans two needs the last.
+        # Insertion order is age: of the windows before the wanted one, a batch that spans two needs only the last.
         for old in list(itertools.takewhile(lambda key: key != wanted, self._windows))[:-1]:
             del self._windows[old]
         return self._windows[wanted].result()

@@ -1,4 +1,4 @@
-"""The moving average at the row of the curves with the lowest held-out loss so far."""
+"""Keeps the moving average that had the lowest held-out loss so far."""
 
 import copy
 import math
@@ -11,10 +11,10 @@ from vqlcmd.diffusion.method import Method
 
 
 class Best:
-    """Its weights, on the CPU, with the step and the loss. They are saved and resumed like the rest of a run.
+    """The best weights so far, on the CPU, with their step and held-out loss; saved and resumed with the run's state.
 
-    In the state and not in a file of its own: a run that goes on from an earlier step must not keep what a later row of
-    the lost steps had.
+    They are not in a file of their own, since a run resumed from an earlier step must not keep weights of the steps
+    that were lost.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Best:
         self._weights: dict[str, Tensor] = {}
 
     def consider(self, average: Method, row: dict[str, float]) -> None:
-        """Take `average` where `row` has a lower held-out loss than all before; never where it has none (NaN)."""
+        """Copy the weights of `average` if the held-out loss in `row` is lower than all before; never if it is NaN."""
         if row["heldout_loss"] < self.loss:
             self.step, self.loss = int(row["step"]), row["heldout_loss"]
             self._weights = {
@@ -31,7 +31,7 @@ class Best:
             }
 
     def method(self, average: Method) -> Method | None:
-        """A method like `average`, with the best weights; None where no row had a held-out loss."""
+        """A copy of `average` with the best weights; None if no row had a held-out loss."""
         if not self._weights:
             return None
         best = copy.deepcopy(average)

@@ -1,4 +1,4 @@
-"""Rows of metrics/train.tsv: means over steps and processes, and what the moving average shows at that step."""
+"""Rows of metrics/train.tsv: loss terms averaged over steps and processes, and metrics of the moving average."""
 
 from typing import Any
 
@@ -14,13 +14,14 @@ from vqlcmd.tokens.streaming import StreamedSplit
 from vqlcmd.training.gradients import table_gradients
 
 IMAGES = 256
-"""Behind the columns of the moving average, and behind the gradients on the table, at most."""
+"""Most images from which the metrics of the moving average and the gradients of the table are computed."""
 
 
 class Curves:
-    """The rows so far, and the values of the steps since the last one. `at_once` images go through the average.
+    """The rows so far, and the loss terms of the steps since the last row.
 
-    With a `student`, the method that is trained, rows have the gradients of its loss terms on its table.
+    `teacher` is the moving average, through which `at_once` images go together. With `student`, the method in training,
+    rows also have the gradients of its loss terms with respect to its table.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Curves:
         self._table: Tensor | None = None
 
     def add(self, terms: Tensor, grad_norm: Tensor) -> None:
-        """One step's loss and terms, in the order of the weights, on the device: nothing waits for them."""
+        """Add one step's loss and terms, in the order of the weights; they stay on the device, so nothing waits."""
         self._here.append(torch.cat([terms, grad_norm[None]]))
 
     def gather(self, done: int) -> dict[str, float]:
-        """Means over processes and the steps up to `done` since the last row. Diverged where one is not finite.
+        """{name: mean} over processes and over the steps from the last row up to `done`.
 
-        The one wait for the device, here and not at every step. Every process calls it at the same step.
+        Diverged, naming step and terms, where a value is not finite. Training waits for the device only here.
+        Every process has to call it at the same step.
         """
         if self._here:
             here = torch.stack(self._here)
@@ -68,13 +70,13 @@ class Curves:
         return dict(zip(self._names, self._table.mean(dim=0).tolist(), strict=True))
 
     def close_row(self, done: int, learning_rate: float) -> None:
-        """The row of step `done`, which starts the next one."""
+        """Append the row of step `done`, and start the next one."""
         row = self.gather(done) | {"step": done, "learning_rate": learning_rate}
         self.rows.append(row | self._diagnose() | self._gradients() | {"heldout_loss": self._heldout_loss()})
         self._table = None
 
     def state_dict(self) -> dict[str, Any]:
-        """After `gather`: every process has the same."""
+        """The state after `gather`, which is the same in every process."""
         assert not self._here, "steps that are not gathered yet would be lost"
         return {"rows": self.rows, "table": self._table}
 
@@ -87,7 +89,7 @@ class Curves:
         return self._teacher.diagnostics(tokens, labels if self._teacher.classes else None, rng)
 
     def _gradients(self) -> dict[str, float]:
-        """On the table, of images that are trained on, with the same noise at every row."""
+        """`table_gradients` on training images, with the same noise in every row; empty without a student."""
         if self._student is None:
             return {}
         tokens, labels = self._split.first(IMAGES)
@@ -96,9 +98,9 @@ class Curves:
 
     @torch.no_grad()
     def _heldout_loss(self) -> float:
-        """The weighted terms of the average on held-out images, with the same noise at every row; NaN without images.
+        """The moving average's weighted loss on held-out images, with the same noise in every row; NaN without images.
 
-        Times are stratified over whole batches, which walk through the images again where those are few.
+        Times are stratified over whole batches; if there are fewer images than that, they are used repeatedly.
         """
         tokens, labels = self._heldout.first(IMAGES)
         if not len(tokens):

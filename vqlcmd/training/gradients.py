@@ -21,11 +21,11 @@ def table_gradients(
     batch_size: int,
     at_once: int,
 ) -> dict[str, float]:
-    """Of each loss term, times its weight: the norm of its gradient on the table, and its cosine with the table.
+    """{name: value}: for each weighted loss term, its gradient's norm with respect to the table and cosine with it.
 
-    The gradient is that of the mean over whole batches, `at_once` images at a time; [mask] is one more row of the
-    table. A positive cosine means that descent shrinks the table, a negative one that it expands it. Empty where
-    nothing of the table is learned. The student is asked in eval mode and left in it.
+    The gradient is that of the mean over whole batches, computed for `at_once` images at a time; [mask] counts as one
+    more row of the table. A positive cosine means that gradient descent shrinks the table, a negative one that it
+    expands it. Empty if the table is not learned. The student is put into eval mode and stays in it.
     """
     student.eval()
     table = [parameter for parameter in student.embedding_parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""The training loop: it knows steps, batches and weights, and nothing of the method. Section 4 of docs/method.md."""
+"""The training loop: it knows steps, batches and weights, but nothing about the method. Section 4 of docs/method.md."""
 
 import copy
 from collections.abc import Callable
@@ -39,12 +39,14 @@ def train(
 ) -> tuple[Method, list[dict[str, float]]]:
     """Train `method` in place; returns its moving average and the curves, a row per `log_every` steps.
 
-    Picks up from `state` where a run of the same configuration left off. Raises Interrupted once `stop` says so and the
-    state is saved, Diverged when a term is not finite. `micro_batch`: images of the batch that go through the model
-    together, for a device that cannot hold this process's share at once; their gradients add up. `keep` gets the
-    average at each of `train.snapshots`, as "snapshots/STEP", and at the end the others of `train.ema`, as "ema-DECAY",
-    and the one of the lowest held-out loss, as "best"; `watch` gets all rows whenever there is a new one, `show` the
-    average at each `train.sample_every` steps and at the end. `unit` names what is trained on.
+    Continues from `state` if it holds the state of an interrupted run of the same configuration; DataError if that does
+    not fit. Raises Interrupted once `stop` returns true and the state is saved, Diverged when a term is not finite.
+
+    `micro_batch` is how many images go through the model at once, for a device that cannot hold this process's share of
+    the batch; their gradients are accumulated. `keep` gets the moving average at each of `train.snapshots`, as
+    "snapshots/STEP", and at the end those of the other decays in `train.ema`, as "ema-DECAY", and the one with the
+    lowest held-out loss, if it is kept, as "best". `watch` gets all rows whenever there is a new one. `show` gets the
+    moving average every `train.sample_every` steps and at the end, unless that is 0. `unit` names what is trained on.
     """
     averages = {decay: copy.deepcopy(method).eval().requires_grad_(False) for decay in settings.ema}
     teacher = averages[settings.ema[0]]
@@ -68,7 +70,7 @@ def train(
     model = distributed.data_parallel(method, accumulates=len(pieces) > 1)
 
     def backward(step: int, piece: slice, share: float) -> Tensor:
-        """Add the gradients of the rows `piece`, times their share of this process's; the loss and its terms."""
+        """Accumulate gradients of the rows `piece`, a fraction `share` of this process's; returns loss and terms."""
         tokens, labels, positions = split.batch(seed, step, settings.batch_size, piece)
         rng = CounterRNG(seed, "train", positions, step)
         with torch.autocast(weights.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -79,8 +81,8 @@ def train(
         return torch.cat([loss[None], means]).detach()
 
     if model is not method and first < steps:
-        # The first pass of a static graph, and the second of any, decide on the order of gradients in messages. Made
-        # ahead, all steps of a run have one order, and a run that goes on has that of one that was never interrupted.
+        # DistributedDataParallel decides on the order of gradients in messages in the first pass of a static graph, and
+        # the second of any. Done ahead, all steps have one order, the same in resumed and in uninterrupted runs.
         method.eval()
         for _ in range(2):
             backward(first, *pieces[0])
@@ -127,7 +129,7 @@ def train(
 
 
 def _pieces(part: slice, micro_batch: int | None) -> list[tuple[slice, float]]:
-    """The rows `part` of a batch in pieces of at most `micro_batch`, each with its share of them."""
+    """The rows `part` of a batch in pieces of at most `micro_batch` rows, each with its fraction of `part`."""
     size = part.stop - part.start
     starts = range(part.start, part.stop, micro_batch or size)
     pieces = [slice(start, min(start + (micro_batch or size), part.stop)) for start in starts]
@@ -142,7 +144,10 @@ def update_average(teacher: nn.Module, method: nn.Module, step: int, decay: floa
 
 
 def _resume(state: State, stateful: dict[str, Any]) -> int:
-    """The step to go on from. DataError where processes find other states."""
+    """Load the saved state into `stateful`; returns the step to continue from, 0 without a state.
+
+    DataError where processes find different states, or the state lacks a moving average of `train.ema`.
+    """
     saved = state.load()
     step = saved["step"] if saved else 0
     if distributed.any_rank(step != distributed.broadcast_object(step)):
@@ -151,7 +156,7 @@ def _resume(state: State, stateful: dict[str, Any]) -> int:
             "VQLCMD_STATE must be a folder that all machines share"
         )
     if saved is not None:
-        # A best state may begin with the steps that are left; an average is made of all of them.
+        # `best` may start with the remaining steps; a moving average needs all of them.
         stateful = {name: each for name, each in stateful.items() if name in saved or name != "best"}
         new = sorted(name.removeprefix("ema-") for name in stateful if name not in saved)
         if new:

@@ -1,4 +1,4 @@
-"""AdamW with its groups, and its learning rate. Section 4 of docs/method.md."""
+"""AdamW with its parameter groups, and the learning-rate schedule. Section 4 of docs/method.md."""
 
 import math
 
@@ -11,8 +11,8 @@ from vqlcmd.params import Train
 
 
 def build_optimizer(method: Method, settings: Train) -> torch.optim.Optimizer:
-    """AdamW over what is learned: matrices decay, the embedding table has a rate of its own."""
-    # Decay is for matrices: it would pull embeddings, gains and biases towards 0 for nothing.
+    """AdamW over all trainable parameters: only matrices decay, and the embedding table has its own learning rate."""
+    # Weight decay on embeddings, gains and biases would pull them towards 0 without any benefit.
     matrices = {id(module.weight) for module in method.modules() if isinstance(module, nn.Linear)}
     tables = {id(parameter) for parameter in method.embedding_parameters()}
     learned = [parameter for parameter in method.parameters() if parameter.requires_grad]

@@ -1,1 +1,1 @@
-"""Masked models: what training and sampling share where tokens are known or [mask]. Section 8 of docs/method.md."""
+"""Masked models, in which a token is known or [mask]: what training and sampling share. Section 8 of docs/method.md."""

@@ -1,4 +1,4 @@
-"""Samplers that step back in time: each masked token is revealed by chance, and with remasking it may be masked again.
+"""Samplers that step back in time: masked tokens are revealed at random and, with remasking, may be masked again.
 
 Section 8 of docs/method.md, "Masked diffusion" and "Remasking". Shapes: B images, N tokens, K codes.
 """
@@ -17,21 +17,21 @@ from vqlcmd.params import Sampling
 from vqlcmd.rng import CounterRNG
 
 Remask = Callable[[float, float], float]
-"""(eta, the largest chance that leaves the marginals as they are) -> chance that a known token is masked again."""
+"""(eta, sigma_max) -> sigma, the probability of masking a known token again. Up to sigma_max the marginals are kept."""
 
 
 def never(eta: float, largest: float) -> float:
-    """What is revealed stays (Sahoo et al. 2024)."""
+    """sigma = 0: revealed tokens stay (Sahoo et al. 2024)."""
     return 0.0
 
 
 def capped(eta: float, largest: float) -> float:
-    """ReMDM-cap (Wang et al. 2025)."""
+    """sigma = min(eta, sigma_max): ReMDM-cap (Wang et al. 2025)."""
     return min(eta, largest)
 
 
 def rescaled(eta: float, largest: float) -> float:
-    """ReMDM-rescale."""
+    """sigma = eta sigma_max: ReMDM-rescale (Wang et al. 2025)."""
     return eta * largest
 
 
@@ -44,7 +44,7 @@ class Ancestral:
     def draw(
         self, model: Masked, label: Tensor | None, rng: CounterRNG, how: Sampling, x_BN: Tensor, known: Tensor | None
     ) -> Tensor:
-        """Tokens (B, N) int64 from states (B, N) with what is `known` in place."""
+        """Tokens (B, N) int64 from states `x_BN`, in which the `known` tokens are in place and the rest is [mask]."""
         predict = guided(precise(model.logits, how), how.guidance, null=model.classes)
         no_time = torch.zeros(len(x_BN), device=x_BN.device)
         times = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64)

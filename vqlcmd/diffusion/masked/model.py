@@ -1,4 +1,4 @@
-"""A model of masked tokens: what it is, how it may be sampled, and its bound. Section 8 of docs/method.md.
+"""The base class of masked models, with its bound, and the interface of its samplers. Section 8 of docs/method.md.
 
 Shapes: B images, N tokens, K codes. A state is a code, or K for [mask].
 """
@@ -19,12 +19,12 @@ from vqlcmd.rng import CounterRNG
 
 
 class Sampler(Protocol):
-    """A way to draw tokens from a masked model, and what it costs."""
+    """A sampling algorithm for masked models, and its cost."""
 
     def draw(
         self, model: Any, label: Tensor | None, rng: CounterRNG, how: Sampling, x_BN: Tensor, known: Tensor | None
     ) -> Tensor:
-        """Tokens (B, N) int64 from states (B, N), in which what is `known` stands and the rest is [mask]."""
+        """Tokens (B, N) int64 from states `x_BN`, in which the `known` tokens are in place and the rest is [mask]."""
         ...
 
     def nfe(self, model: Any, how: Sampling) -> int:
@@ -33,7 +33,7 @@ class Sampler(Protocol):
 
 
 class Knobs(Section):
-    """What sampling a masked model has of its own."""
+    """The sampling parameters of masked models."""
 
     temperature: Annotated[
         float,
@@ -50,24 +50,24 @@ class Knobs(Section):
 
 
 class Masked(Discrete):
-    """States are the K codes and [mask]; the network is not told how many are masked, it sees that."""
+    """States are the K codes and [mask]; the network is not given the time, since it sees how much is masked."""
 
     knobs = Knobs
     ways: ClassVar[Mapping[str, Sampler]]
-    """`sampler` in params.yaml to what it does."""
+    """Maps `sampler` in params.yaml to the sampler."""
 
     @abstractmethod
     def share_masked(self, t: Tensor) -> Tensor:
-        """Share of tokens that are masked at times from 0 (clean) to 1 (all), like t."""
+        """Fraction of tokens that are masked at times t from 0 (none) to 1 (all): shape of t."""
 
     def mask(self, tokens_BN: Tensor, share: Tensor, rng: CounterRNG) -> Tensor:
-        """States (B, N): each token masked on its own, with chances (B,)."""
+        """States (B, N): each token is masked independently with probability `share` (B,)."""
         masked_BN = rng.uniform("masked", self.tokens) < share[:, None]
         return torch.where(masked_BN, self.codes, tokens_BN)
 
     @torch.no_grad()
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
-        """Tokens (B, N) int64 from all [mask]."""
+        """Tokens (B, N) int64, sampled from states that are [mask] everywhere except at `known` tokens."""
         self.check(how)
         x_BN = torch.full((len(rng.rows), self.tokens), self.codes, device=rng.rows.device)
         if known is not None:
@@ -80,9 +80,10 @@ class Masked(Discrete):
 
     @torch.no_grad()
     def bound(self, tokens_BN: Tensor, label: Tensor | None, rng: CounterRNG, levels: int) -> Tensor:
-        """Upper bound on -log p(x), nats per token: (B,). That of masked diffusion, and of tokens one by one, anyhow.
+        """Upper bound on -log p(x), nats per token: (B,), of masked diffusion and of revealing tokens in random order.
 
-        -log p(x) <= E over orders of the sum over places; with n tokens left, any of them is the next one.
+        E_{n, M}[1 / n sum_{i in M} -log p(x_i | the tokens outside M)], with n uniform on 1 to N and M a random set of
+        n masked tokens; estimated at `levels` stratified values of n per image.
         """
         total = torch.zeros(len(tokens_BN), device=tokens_BN.device)
         for level in range(levels):

@@ -11,4 +11,4 @@ SAMPLERS: dict[str, Sampler] = {
     "remask_cap": Ancestral(capped),
     "remask_rescale": Ancestral(rescaled),
 }
-"""What `sampler` can be."""
+"""Valid values of `sampler`."""

@@ -1,7 +1,7 @@
-"""A metric is a file here, and its name in `evaluate.metrics` of params.yaml is the file's.
+"""The metrics, one module each, whose name is the metric's name in `evaluate.metrics` of params.yaml.
 
-The file holds `FEATURES`, one of features, precision_features and None, whose network ends the names of its values,
-and `measure(comparison)`, which gives {name: Measure}, and {} where the images are of a kind that it does not measure.
+A module has `measure(comparison)`, which returns {name: Measure}, or {} for a kind of images that it does not measure,
+and `FEATURES`: "features" or "precision_features", the setting whose network is appended to these names, or None.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from vqlcmd.runtime.errors import ConfigError
 
 
 def select(names: Sequence[str]) -> list[Any]:
-    """The modules of these names. ConfigError for a name that is no metric."""
+    """The modules with these names. ConfigError for an unknown name."""
     known = sorted(module.name for module in pkgutil.iter_modules(__path__))
     for name in names:
         if name not in known:
@@ -23,9 +23,9 @@ def select(names: Sequence[str]) -> list[Any]:
 
 
 def measure(comparison: Comparison) -> dict[str, Any]:
-    """{name_network: value} of all metrics in `evaluate.metrics`; `notes`, where there is something to note.
+    """{name_network: value} of all metrics in `evaluate.metrics`, and the list `notes` unless it is empty.
 
-    A value of None has its reason in `notes`.
+    The reason for a value of None is in `notes`.
     """
     settings, found = comparison.settings, dict[str, Measure]()
     for metric in select(settings.metrics):
@@ -36,7 +36,7 @@ def measure(comparison: Comparison) -> dict[str, Any]:
 
 
 def _notes(found: Mapping[str, Measure]) -> list[str]:
-    """One line for names that share a note."""
+    """The notes, one line each, starting with the names that share it."""
     shared: dict[str, list[str]] = {}
     for name, each in found.items():
         assert each.value is not None or each.note, name

@@ -1,4 +1,4 @@
-"""Class accuracy: samples that the proxy classifier takes for the class they were asked for."""
+"""Class accuracy: the fraction of samples that the proxy classifier assigns to the class they were generated for."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ FEATURES = "features"
 
 
 def measure(comparison: Comparison) -> dict[str, Measure]:
-    """`class_accuracy` of samples, where the classes of the logits are the data's."""
+    """`class_accuracy` of samples; None, with a note, unless the logits are for the data's classes."""
     if comparison.samples is None:
         return {}
     labels, logits = comparison.samples.labels, comparison.generated.logits
@@ -20,7 +20,7 @@ def measure(comparison: Comparison) -> dict[str, Measure]:
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share in 0..1 of images whose largest logit (n, C) is at the asked class (n,)."""
+    """Fraction in 0..1 of images whose largest logit (n, C) is that of their label (n,)."""
     assert labels.shape == logits.shape[:1], (labels.shape, logits.shape)
     assert len(logits) > 0
     return (logits.argmax(dim=1) == labels.to(logits.device)).double().mean().item()

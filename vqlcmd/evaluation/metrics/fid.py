@@ -5,11 +5,11 @@ from vqlcmd.evaluation.frechet import frechet_distance
 
 FEATURES = "features"
 ENOUGH = 2048
-"""Samples from which a Fréchet distance is commonly reported: as many as Inception has features."""
+"""With fewer images, a Fréchet distance gets a note: as many as Inception has features."""
 
 
 def measure(comparison: Comparison) -> dict[str, Measure]:
-    """`fid`, noted where few images bias it."""
+    """`fid`, with a note where few images bias it; None, with a note, where there are fewer than two."""
     generated, real = comparison.generated, comparison.real
     if generated.statistics is None or real.statistics is None:
         which, count = ("generated", generated.count) if generated.statistics is None else ("real", real.count)

@@ -1,4 +1,4 @@
-"""Inception Score (IS): sure answers for each image, and even ones over all."""
+"""Inception Score (IS): high if each image has a confident class prediction and all classes are equally frequent."""
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ SPLITS = 10
 
 
 def measure(comparison: Comparison) -> dict[str, Measure]:
-    """`is` and `is_std`, over splits of at least two images: one image alone scores 1, whatever it shows."""
+    """`is` and `is_std`, over splits of at least two images, since a single image always scores 1."""
     logits = comparison.generated.logits
     if logits is None:
         missing = Measure(None, f"{comparison.settings.features} tells no classes here")
@@ -26,7 +26,7 @@ def measure(comparison: Comparison) -> dict[str, Measure]:
 
 
 def inception_score(logits: Tensor, splits: int = SPLITS, seed: int = SEED) -> tuple[float, float]:
-    """exp E KL(p(y|x) || p(y)) of raw logits (n, C), n >= splits: mean and spread over shuffled splits."""
+    """exp E KL(p(y|x) || p(y)) of raw logits (n, C), n >= splits: mean and standard deviation over shuffled splits."""
     assert len(logits) >= splits, (len(logits), splits)
     guard_torchvision()
     from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric

@@ -9,7 +9,7 @@ FEATURES = "features"
 
 
 def measure(comparison: Comparison) -> dict[str, Measure]:
-    """`kid` and `kid_std`, mean and spread over subsets."""
+    """`kid` and `kid_std`, mean and standard deviation over subsets; None, with a note, for too few images."""
     settings = comparison.settings.kid
     generated, real = comparison.generated.features, comparison.real.features
     fewest = min(len(generated), len(real))
@@ -23,9 +23,10 @@ def measure(comparison: Comparison) -> dict[str, Measure]:
 def kernel_distance(
     generated: Tensor, real: Tensor, subsets: int, subset_size: int, seed: int = SEED
 ) -> tuple[float, float]:
-    """MMD^2 with k(x, y) = (x.y / D + 1)^3 of features (n, D) and (m, D): mean and spread over random subsets.
+    """MMD^2 with k(x, y) = (x.y / D + 1)^3 of features (n, D), (m, D): mean and standard deviation over random subsets.
 
-    Unbiased, so it may fall below 0, and sets of any size compare. Bińkowski et al. 2018; torch-fidelity, `metric_kid`.
+    Unbiased, so it may be negative, and values of sets of different sizes are comparable. Bińkowski et al. 2018;
+    computed by torch-fidelity, `metric_kid`.
     """
     guard_torchvision()
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric

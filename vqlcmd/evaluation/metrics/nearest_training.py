@@ -1,4 +1,4 @@
-"""Memorising: are samples nearer to training images than images that were held out?"""
+"""Memorisation: are samples nearer to training images than held-out images are?"""
 
 import math
 
@@ -11,7 +11,7 @@ FEATURES = "precision_features"
 
 
 def measure(comparison: Comparison) -> dict[str, Measure]:
-    """`nearest_ratio` and `nearest_share` of samples: about 1 and the quantile where nothing is memorised."""
+    """`nearest_ratio` and `nearest_share` of samples: about 1 and `evaluate.nearest.quantile` without memorisation."""
     if comparison.samples is None:
         return {}
     found, share = comparison.samples.nearest, comparison.settings.nearest.quantile
@@ -29,11 +29,12 @@ def measure(comparison: Comparison) -> dict[str, Measure]:
 
 
 def nearness(generated: Tensor, heldout: Tensor, share: float) -> tuple[float | None, float | None]:
-    """Of distances to the nearest training image, (n,) and (h,): the ratio of their medians, None over 0, and
+    """Ratio of median distances, and fraction of samples nearer than the `share` quantile of held-out distances.
 
-    the share in 0..1 of samples that are nearer than the nearest `share` of the held-out images: `share`, were they
-    drawn as those are; None where these are at distance 0, than which nothing is nearer, not even a copy.
-    Both sides are reconstructions, so that what the tokenizer loses is on both.
+    `generated` (n,) and `heldout` (h,) are distances to the nearest training image. The ratio is None if the held-out
+    median is 0. The fraction, in 0..1, is `share` for samples distributed like held-out images; it is None if the
+    quantile is 0, since then nothing is nearer, not even a copy. Both sides are reconstructions, so that both have the
+    tokenizer's losses.
     """
     middle = heldout.double().median()
     ratio = (generated.double().median() / middle).item() if middle > 0 else None

@@ -1,4 +1,4 @@
-"""Precision and recall: how many generated images lie among the real ones, and the other way round."""
+"""Precision and recall: the fraction of generated images that lie among the real ones, and the reverse."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ from vqlcmd.precision import full_precision
 
 FEATURES = "precision_features"
 FEW = 1000
-"""Images below which recall is mostly that of the neighbourhoods' size."""
+"""With fewer images, recall depends mostly on the size of the neighbourhoods."""
 
 
 def measure(comparison: Comparison) -> dict[str, Measure]:
-    """`precision` and `recall`, noted where few images decide them."""
+    """`precision` and `recall`, with a note for few images; None, with a note, for too few."""
     k = comparison.settings.neighbours
     generated, real = comparison.generated.precision_features, comparison.real.precision_features
     counts = f"{len(generated):,} generated and {len(real):,} real images"
@@ -30,15 +30,15 @@ def measure(comparison: Comparison) -> dict[str, Measure]:
 def precision_recall(
     generated: Tensor, real: Tensor, k: int = 3, device: torch.device | str = "cpu"
 ) -> tuple[float, float]:
-    """Precision: share of generated images within reach of a real one; recall: the other way round; both in 0..1.
+    """Precision: fraction of generated images within reach of a real one; recall: the reverse; both in 0..1.
 
-    An image's reach is the distance to its k-th nearest neighbour in its own set. Features (n, D) and (m, D), more
-    than k of each. Both shares change with n and m. Kynkäänniemi et al. 2019; the numbers of torch-fidelity's
-    `metric_prc`, which computes on the CPU alone and the distances between the sets twice.
+    An image's reach is the distance to its k-th nearest neighbour in its own set. Features are (n, D) and (m, D), more
+    than k of each. Both values depend on n and m. Kynkäänniemi et al. 2019; the same numbers as torch-fidelity's
+    `metric_prc`, which runs only on the CPU and computes the distances between the sets twice.
     """
     assert min(len(generated), len(real)) > k, (len(generated), len(real), k)
     generated, real = generated.to(device), real.to(device)
-    # In chunks: all distances at once would take 10 GiB for 50,000 images. The nearest of its own set is itself.
+    # In chunks: all distances at once would take 10 GiB for 50,000 images. k + 1, since each image is its own nearest.
     generated_reach, real_reach = (
         torch.cat(
             [pieces.distances(rows, each).topk(k + 1, largest=False).values[:, k] for rows in each.split(pieces.CHUNK)]

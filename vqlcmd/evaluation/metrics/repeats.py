@@ -1,4 +1,4 @@
-"""Exact repeats: samples that are, token for token, a training image."""
+"""Exact repeats: samples that have the same tokens as a training image."""
 
 from collections.abc import Iterable
 
@@ -22,9 +22,9 @@ def measure(comparison: Comparison) -> dict[str, Measure]:
 
 
 def share_of_repeats(sample_tokens: Tensor | np.ndarray, training_tokens: Tensor | np.ndarray) -> float:
-    """Share in 0..1 of samples (n, N) whose tokens are, every one, those of some training image (m, N); exact.
+    """Fraction in 0..1 of samples (n, N) whose tokens all equal those of some training image (m, N); exact.
 
-    Only the samples are held as bytes, so the training set may be large (a memory map will do).
+    Only the samples are held in memory as bytes, so the training set may be large (a memory map, for example).
     """
     assert len(sample_tokens) > 0
     assert sample_tokens.shape[1:] == training_tokens.shape[1:], (sample_tokens.shape, training_tokens.shape)
