@@ -64,7 +64,7 @@ def test_the_fitted_codes_lie_among_the_latents_and_most_are_used(plain):
 
 
 def test_the_encoder_learns_through_the_quantisation_and_the_codes_follow(tmp_path: Path):
-    """With no act but the quantised one, and no commitment, gradients reach the encoder only straight through."""
+    """With no phase but the quantised one, and no commitment, gradients reach the encoder only straight through."""
     only = {"commitment": 0.0, "continuous_fraction": 0.0, "decoder_only_fraction": 0.0}
     before, _ = fitted(tmp_path / "1", {**only, "steps": 1}, images=16)
     after, _ = fitted(tmp_path / "3", {**only, "steps": 3}, images=16)
@@ -124,7 +124,7 @@ def test_a_tokenizer_that_is_trained_further_starts_from_its_own_codes(tmp_path:
     begun = seeded(TINY)
     before = begun.codebook.clone()
     _, found = fitted(tmp_path, {"steps": 1, "learning_rate": 1e-9, "restart": 0.0}, begun=begun)
-    assert "commitment" in found[0], "no first act"
+    assert "commitment" in found[0], "no first phase"
     assert (begun.codebook - before).abs().max() < 0.5, "no k-means"
 
 

@@ -76,10 +76,10 @@ def statistics_memory(codes: int) -> int:
 
 def effective_rank(table_KD: Tensor) -> float:
     """exp of the entropy of the normalised squared singular values of the centred table; 0 where all rows are equal."""
-    crop_views = torch.linalg.svdvals(table_KD.double() - table_KD.double().mean(dim=0)) ** 2
-    if crop_views.sum() == 0:
+    squares = torch.linalg.svdvals(table_KD.double() - table_KD.double().mean(dim=0)) ** 2
+    if squares.sum() == 0:
         return 0.0
-    shares = crop_views / crop_views.sum()
+    shares = squares / squares.sum()
     return float(torch.special.entr(shares).sum().exp())
 
 

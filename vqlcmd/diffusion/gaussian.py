@@ -42,8 +42,8 @@ def prior_kl(schedule: Schedule, psi_BND: Tensor) -> Tensor:
     """KL(q(z_end | x) || N(0, I)), summed over D, averaged over tokens: (B,), nats."""
     t = torch.full((len(psi_BND),), schedule.end, dtype=torch.float64, device=psi_BND.device)
     variance = _wide(schedule.sigma(t) ** 2, psi_BND)
-    crop_views = _wide(schedule.alpha(t) ** 2, psi_BND) * psi_BND**2
-    return 0.5 * (crop_views + variance - 1 - variance.log()).sum(dim=2).mean(dim=1)
+    squares = _wide(schedule.alpha(t) ** 2, psi_BND) * psi_BND**2
+    return 0.5 * (squares + variance - 1 - variance.log()).sum(dim=2).mean(dim=1)
 
 
 def _wide(coefficient: Tensor, like: Tensor) -> Tensor:

@@ -107,9 +107,9 @@ class VQDiffusion(DiscreteDiffusion):
         t, loss = (torch.cat(column) for column in zip(*self._seen, strict=True))
         self._seen.clear()
         which_BT = F.one_hot(t - 1, self.kernel.timesteps).float()
-        crop_views, counts = (which_BT * loss[:, None].square()).sum(dim=0), which_BT.sum(dim=0)
-        distributed.average([crop_views, counts])
-        mean = crop_views / counts.clamp_min(1e-9)
+        squares, counts = (which_BT * loss[:, None].square()).sum(dim=0), which_BT.sum(dim=0)
+        distributed.average([squares, counts])
+        mean = squares / counts.clamp_min(1e-9)
         self.history.copy_(torch.where(counts > 0, 0.9 * self.history + 0.1 * mean, self.history))
         self.drawn += counts * distributed.world()
 

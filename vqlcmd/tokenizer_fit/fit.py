@@ -34,8 +34,6 @@ from vqlcmd.tokenizer_fit.quality import at_once, psnr, reconstructions
 
 RAMP = 0.05
 CLIP = 1.0
-SHOWN = 64
-"""Most images behind the column `psnr`."""
 
 
 def schedule(step: int, steps: int) -> float:
@@ -121,12 +119,12 @@ def fit(
                 average.take_codes()
             if step == settled_from:
                 average.settle()
-            act = settled if step >= settled_from else quantised if step >= quantise_from else continuous
+            phase = settled if step >= settled_from else quantised if step >= quantise_from else continuous
             rate, ramp = schedule(step, settings.steps), adversarial_ramp(step, settings)
             place = torch.arange(settings.batch_size)[part]
             pixels = random_views(order.batch(), size, settings.flip, CounterRNG(seed, "views", place, step))
             x_BCSS = to_float(pixels.to(device))
-            coded = act(vqgan, x_BCSS, settings)
+            coded = phase(vqgan, x_BCSS, settings)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 y_BCSS = vqgan.decode_latents(coded.q).float()
                 loss, terms = objective(x_BCSS, y_BCSS, coded, ramp)
@@ -147,7 +145,7 @@ def fit(
             curves.add(step, named, codes_R)
             done, stopped = step + 1, stopping()
             if done % settings.log_every == 0 or done == settings.steps:
-                decoded = reconstructions(average.kept, shown, quantised=act is not continuous)
+                decoded = reconstructions(average.kept, shown, quantised=phase is not continuous)
                 mse = ((decoded.double() - shown) / 255).square().mean().item()
                 curves.close_row(done, {"learning_rate": settings.learning_rate * rate, "psnr": psnr(mse)})
                 watch(curves.rows, decoded)
