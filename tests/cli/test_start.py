@@ -79,3 +79,19 @@ def test_a_broken_picture_is_no_obstacle(checkout: Path, tmp_path: Path) -> None
     (tmp_path / "cats" / "0.png").write_bytes(b"nothing")
     data.start("mine", source)
     assert load_params(Path("params.yaml")).images.size == 32
+
+
+def test_the_pipeline_of_text_is_refused(checkout: Path, tmp_path: Path) -> None:
+    shutil.copyfile(ROOT / "pipelines" / "text.yaml", "dvc.yaml")
+    with pytest.raises(ConfigError, match=r"dvc\.yaml is not that of images"):
+        data.start("mine", _pictures(tmp_path / "cats", 40))
+    assert not Path("data").exists()
+
+
+def test_pictures_of_which_none_can_be_read_are_not_called_small(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _pictures(tmp_path / "cats", 40, count=1)
+    (tmp_path / "cats" / "0.png").write_bytes(b"nothing")
+    data.start("mine", source)
+    assert "enlarged" not in capsys.readouterr().out

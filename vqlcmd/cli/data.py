@@ -1,5 +1,6 @@
 """Commands that begin with your data: scan lists it, start also writes a params.yaml that suits its size."""
 
+import math
 import os
 import shlex
 import statistics
@@ -80,15 +81,18 @@ def start(
 ) -> None:
     """Scan pictures and write a params.yaml for them: presets/pictures.yaml, scaled to their size and number."""
     require_checkout("start")
-    from vqlcmd.experiments import scaling
+    from vqlcmd.params import scaling
+    from vqlcmd.runtime.yaml_file import read_yaml
 
     if size is not None and size not in scaling.SHAPES:
         raise ConfigError(f"--size {size} has no shape here: choose one of {', '.join(map(str, scaling.SHAPES))}")
+    if "vqgan" not in read_yaml(Path("dvc.yaml"))["stages"]:
+        raise ConfigError("dvc.yaml is not that of images: `git checkout dvc.yaml dvc.lock` brings it back")
     _raise_if_unsaved()
     images = _scan_images(name, source, classes=not no_classes, copies=not no_copies)
     side = _median_side(images)
     chosen = size or scaling.size_for(side)
-    values = {"dataset": name, **scaling.values(len(images), chosen)}
+    values = {"dataset": name, **scaling.values(read_yaml(PRESET), len(images), chosen)}
     changed = scaling.write(PRESET, values, PARAMS)
     print(f"{PARAMS}: {PRESET}, but for {', '.join(f'{key} {value}' for key, value in changed.items())}")
     if side < chosen:
@@ -108,7 +112,9 @@ def _raise_if_unsaved() -> None:
     committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)
     saved = [path.read_bytes() for path in sorted(PRESET.parent.glob("*.yaml"))]
     if here not in [*saved, *([committed.stdout] if committed.returncode == 0 else [])]:
-        raise ConfigError(f"{PARAMS} has values that no commit has, and they would be lost: commit it, or move it away")
+        raise ConfigError(
+            f"{PARAMS} has values that no commit has, and they would be lost: commit it, or `git checkout {PARAMS}`"
+        )
 
 
 def _scan_images(name: str, source: str, *, classes: bool, copies: bool) -> "ImageSource":
@@ -145,7 +151,7 @@ def _scan_images(name: str, source: str, *, classes: bool, copies: bool) -> "Ima
 
 
 def _median_side(images: "ImageSource") -> float:
-    """The median of the shorter sides of up to MEASURED pictures, in pixels; 0 if none can be read."""
+    """The median of the shorter sides of up to MEASURED pictures, in pixels; inf if none can be read."""
     from vqlcmd.images.formats import quiet
 
     sides = []
@@ -157,7 +163,7 @@ def _median_side(images: "ImageSource") -> float:
                     sides.append(min(picture.size))
             except Exception:  # reported when the image is decoded
                 continue
-    return statistics.median(sides) if sides else 0
+    return statistics.median(sides) if sides else math.inf
 
 
 def mount(app: typer.Typer) -> None:

@@ -1,6 +1,8 @@
 """The number and size of pictures -> values of params.yaml for them, and the file itself, with its comments."""
 
+import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,9 @@ CODES = {0: 128, 300: 512, 5_000: 1024, 50_000: 2048}
 NETWORKS = {0: (6, 192), 20_000: (8, 256), 200_000: (12, 512)}
 """{least number of pictures: layers and width of the transformer}."""
 SAMPLES = {0: 500, 5_000: 2_000, 50_000: 10_000}
-TOKENIZER_STEPS, TOKENIZER_PASSES, TOKENIZER_BATCH, TOKENIZER_MOST = 3_000, 2, 16, 100_000
-MODEL_STEPS, MODEL_PASSES, MODEL_BATCH, MODEL_MOST = 4_000, 10, 64, 400_000
-"""Least number of steps, passes over the pictures, batch size, greatest number of steps.
-
-Steps make the passes, within these limits.
-"""
+TOKENIZER_PASSES, TOKENIZER_MOST = 2, 100_000
+MODEL_PASSES, MODEL_MOST = 10, 400_000
+"""At least the preset's steps, more for so many passes over the pictures, and at most these steps."""
 KEPT_PIXELS = 50_000 * 64**2
 """Pixels of the pictures that a stage which trains on them keeps in memory: 0.6 GB."""
 
@@ -30,21 +29,22 @@ def size_for(side: float) -> int:
     return 32 if side >= 32 else 16
 
 
-def values(count: int, size: int) -> dict[str, Any]:
-    """{dotted key of params.yaml: value} for `count` pictures of `size` x `size` pixels, `size` being one of SHAPES.
+def values(preset: Mapping[str, Any], count: int, size: int) -> dict[str, Any]:
+    """Dotted keys of params.yaml for `count` pictures of `size` pixels a side, one of SHAPES, to lay over `preset`.
 
-    Rules of thumb. The values for 300 to 4,999 pictures of 32 pixels are those of presets/pictures.yaml.
+    Rules of thumb. Those for 300 to 4,999 pictures of 32 pixels are the values of presets/pictures.yaml.
     """
+    fit, batch = preset["vqgan"]["fit"], preset["train"]["batch_size"]
     layers, width = _step(NETWORKS, count)
     kept = KEPT_PIXELS // max(size, 64) ** 2
     return {
         "images.size": size,
         "vqgan.ch_mult": SHAPES[size],
         "vqgan.n_embed": _step(CODES, count),
-        "vqgan.fit.steps": _steps(count, TOKENIZER_STEPS, TOKENIZER_PASSES, TOKENIZER_BATCH, TOKENIZER_MOST),
+        "vqgan.fit.steps": _steps(fit["steps"], TOKENIZER_PASSES * count / fit["batch_size"], TOKENIZER_MOST),
         "vqgan.fit.limit": kept,
         "reference.proxy.limit": kept,
-        "train_steps": _steps(count, MODEL_STEPS, MODEL_PASSES, MODEL_BATCH, MODEL_MOST),
+        "train_steps": _steps(preset["train_steps"], MODEL_PASSES * count / batch, MODEL_MOST),
         "network.layers": layers,
         "network.width": width,
         "sample.count": _step(SAMPLES, count),
@@ -81,6 +81,6 @@ def _step(levels: dict[int, Any], count: int) -> Any:
     return list(levels.values())[bisect_right(list(levels), count) - 1]
 
 
-def _steps(count: int, least: int, passes: int, batch: int, most: int) -> int:
-    wanted = -(-passes * count // batch // 100) * 100
-    return min(max(wanted, least), most)
+def _steps(least: int, wanted: float, most: int) -> int:
+    """`wanted` in whole hundreds, within the limits."""
+    return min(max(math.ceil(wanted / 100) * 100, least), most)

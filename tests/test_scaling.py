@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline_imports import ROOT
-from vqlcmd.experiments import scaling
-from vqlcmd.params import load_params
+from vqlcmd.params import load_params, scaling
 from vqlcmd.runtime.yaml_file import read_yaml
 
 PRESET = ROOT / "presets" / "pictures.yaml"
+BASE = read_yaml(PRESET)
 COUNTS = (1, 40, 299, 300, 4_999, 5_000, 60_000, 250_000, 3_000_000)
 
 
@@ -24,7 +24,7 @@ def _at(document: object, dotted: str) -> object:
 @pytest.mark.parametrize("count", [300, 1_000, 4_999])
 def test_a_thousand_pictures_have_the_values_of_the_preset(count: int) -> None:
     preset = read_yaml(PRESET)
-    for key, value in scaling.values(count, 32).items():
+    for key, value in scaling.values(BASE, count, 32).items():
         assert _at(preset, key) == value, key
 
 
@@ -32,7 +32,7 @@ def test_a_thousand_pictures_have_the_values_of_the_preset(count: int) -> None:
 @pytest.mark.parametrize("count", COUNTS)
 def test_what_is_written_is_a_valid_run(tmp_path: Path, count: int, size: int) -> None:
     target = tmp_path / "params.yaml"
-    values = {"dataset": "mine", **scaling.values(count, size)}
+    values = {"dataset": "mine", **scaling.values(BASE, count, size)}
     changed = scaling.write(PRESET, values, target)
     params, document, preset = load_params(target), read_yaml(target), read_yaml(PRESET)
     assert params.dataset == "mine"
@@ -43,7 +43,7 @@ def test_what_is_written_is_a_valid_run(tmp_path: Path, count: int, size: int) -
 
 def test_comments_and_all_other_lines_stay(tmp_path: Path) -> None:
     target = tmp_path / "params.yaml"
-    changed = scaling.write(PRESET, scaling.values(250_000, 128), target)
+    changed = scaling.write(PRESET, scaling.values(BASE, 250_000, 128), target)
     before, after = PRESET.read_text("utf-8").splitlines(), target.read_text("utf-8").splitlines()
     assert len(before) == len(after)
     differing = [line for line, other in zip(before, after, strict=True) if line != other]
@@ -52,7 +52,7 @@ def test_comments_and_all_other_lines_stay(tmp_path: Path) -> None:
 
 
 def test_more_pictures_never_have_less(tmp_path: Path) -> None:
-    rows = [scaling.values(count, 64) for count in COUNTS]
+    rows = [scaling.values(BASE, count, 64) for count in COUNTS]
     for key in ("vqgan.n_embed", "vqgan.fit.steps", "train_steps", "network.layers", "network.width", "sample.count"):
         column = [row[key] for row in rows]
         assert column == sorted(column), key
@@ -62,7 +62,7 @@ def test_more_pictures_never_have_less(tmp_path: Path) -> None:
 
 def test_pictures_in_memory_stay_below_their_share() -> None:
     for size in scaling.SHAPES:
-        kept = scaling.values(10**6, size)["vqgan.fit.limit"]
+        kept = scaling.values(BASE, 10**6, size)["vqgan.fit.limit"]
         assert kept * size**2 <= scaling.KEPT_PIXELS
 
 
