@@ -15,7 +15,7 @@ from vqlcmd.experiments.queue import Queue, experiment_name
 from vqlcmd.experiments.results import ResultsFile
 from vqlcmd.experiments.table import Table, differences, markdown, mean_and_spread, overridden, read_table, runs
 from vqlcmd.params import Params, load_params
-from vqlcmd.runtime.errors import ConfigError
+from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.yaml_file import read_yaml
 
 NAMES = sorted(path.stem for path in (ROOT / "tables").glob("*.yaml"))
@@ -250,6 +250,9 @@ def test_a_table_of_one_stage_has_that_stages_numbers_alone(repository: Path) ->
         lines = runner.show_table("small", None).splitlines()
         assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["row", "psnr", "fid", "seeds"]
         assert [cell.strip() for cell in lines[4].strip("|").split("|")] == ["a", "22.50", "-", "1"]
+        for draw in (lambda: runner.series("small", None), lambda: runner.curves("small", None, 0)):
+            with pytest.raises(DataError, match="small runs vqgan alone and has no curves"):
+                draw()
 
 
 def test_uncommitted_changes_are_refused_since_rows_would_inherit_them(repository: Path) -> None:

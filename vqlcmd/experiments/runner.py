@@ -96,11 +96,12 @@ def curves(name: str, preset: str | None, seed: int) -> dict[str, dict[str, Any]
     A result has the curves of the embeddings under `curves`, and the commit that has the model under `revision`. Raises
     DataError if no row has run.
     """
+    table = _with_curves(name)
     rows = ResultsFile(name, base_values(preset), preset).rows()
     found = {row["row"]: row for row in rows if row["seed"] == seed and row["value"] == rows[0]["value"]}
     if not found:
         raise DataError(f"no row of {name} has run with seed {seed}: `vqlcmd table run {name}`")
-    return {row: found[row] for row in load(name).rows if row in found}
+    return {row: found[row] for row in table.rows if row in found}
 
 
 def series(name: str, preset: str | None) -> dict[str, dict[str, list[Line]]]:
@@ -109,7 +110,7 @@ def series(name: str, preset: str | None) -> dict[str, dict[str, list[Line]]]:
     Columns are those of training and, if the table sweeps `weights`, its metrics at the steps of the snapshots. Raises
     DataError if no row has run.
     """
-    table = load(name)
+    table = _with_curves(name)
     results = ResultsFile(name, base_values(preset), preset).rows()
     found: dict[str, dict[str, list[Line]]] = {}
     for row in table.rows:
@@ -128,6 +129,16 @@ def series(name: str, preset: str | None) -> dict[str, dict[str, list[Line]]]:
     if not found:
         raise DataError(f"no row of {name} has run: `vqlcmd table run {name}`")
     return found
+
+
+def _with_curves(name: str) -> Table:
+    """A table by name. Raises DataError if its rows do not train a model."""
+    table = load(name)
+    if table.stages:
+        raise DataError(
+            f"{name} runs {', '.join(table.stages)} alone and has no curves: choose a table of the pipeline"
+        )
+    return table
 
 
 def _on_the_way(result: dict[str, Any]) -> bool:
