@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.conftest import inside
-from tests.experiments.test_table import git, repository  # noqa: F401
+from tests.experiments.test_results import git, repository  # noqa: F401
 from vqlcmd.experiments import runner
 from vqlcmd.experiments.queue import _alive, experiment_name
 from vqlcmd.experiments.results import ResultsFile

@@ -1,7 +1,6 @@
 """Tables: every row is possible, prints beside the paper's numbers, and an experiment is run once."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ import pytest
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import runner
-from vqlcmd.experiments.queue import Queue, experiment_name
-from vqlcmd.experiments.results import ResultsFile
 from vqlcmd.experiments.table import Table, differences, markdown, mean_and_spread, overridden, read_table, runs
 from vqlcmd.params import Params, load_params
-from vqlcmd.runtime.errors import ConfigError, DataError
+from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
 NAMES = sorted(path.stem for path in (ROOT / "tables").glob("*.yaml"))
@@ -169,104 +166,6 @@ def test_no_model_is_trained_by_two_experiments_at_once() -> None:
     assert sorted(second) == ["b0", "b1"]
 
 
-def git(folder: Path, *arguments: str) -> str:
-    author = {f"GIT_{who}_{what}": "tests@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return subprocess.run(
-        ["git", *arguments], cwd=folder, env={**os.environ, **author}, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A Git repository with a small table, and an experiment's commit as DVC leaves one."""
-    for name in ("vqlcmd", "stages", "data/manifests", "dvc.yaml"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path / name)], check=True)
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/small.yaml").write_text(json.dumps(SMALL.model_dump(exclude_defaults=True)), encoding="utf-8")
-    (tmp_path / "params.yaml").write_text((ROOT / "presets/digits_table.yaml").read_text(encoding="utf-8"))
-    git(tmp_path, "init", "--quiet")
-    git(tmp_path, "add", "--all")
-    git(tmp_path, "commit", "--quiet", "--message", "base")
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/evaluate.json").write_text('{"fid_proxy": 8.5, "nfe": 51}', encoding="utf-8")
-    (tmp_path / "metrics/protocol.json").write_text('[{"of": "samples", "device": "cpu"}]', encoding="utf-8")
-    (tmp_path / "metrics/bound.json").write_text('{"nats_per_token": 2.5}', encoding="utf-8")
-    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n", encoding="utf-8")
-    (tmp_path / "metrics/train.tsv").write_text("step\tloss\tembedding_norm\n50\t3\t5.5\n100\t2\t4.5\n")
-    git(tmp_path, "add", "--all")
-    git(tmp_path, "commit", "--quiet", "--message", "experiment")
-    return tmp_path
-
-
-def test_finished_experiments_are_taken_over_once_and_shown(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with inside(repository):
-        table, base = runner.load("small"), runner.base_values(None)
-        run = runs(table, base, [0])[0]
-        identity = runner._identity(run.params)
-        book = ResultsFile("small", base, None)
-        assert not book.collect(run, identity)
-        git(repository, "update-ref", f"refs/exps/12/345/{experiment_name(run, identity)}", "HEAD")
-        git(repository, "reset", "--quiet", "--hard", "HEAD~1")
-        assert book.collect(run, identity)
-        assert book.has(run, identity)
-        assert book.collect(run, identity)
-        assert len(book.rows()) == 1
-        row = book.rows()[0]
-        assert row["metrics"]["embedding_norm"] == 4.5
-        assert row["metrics"]["protocol"] == [{"of": "samples", "device": "cpu"}]
-        assert row["curves"] == {"step": [50, 100], "embedding_norm": [5.5, 4.5]}
-        assert row["commit"] == git(repository, "rev-parse", "HEAD")
-        shown = runner.show_table("small", None)
-        assert "| ours " in shown
-        assert "8.50" in shown
-        assert row["commit"][:8] in shown
-        # Another table with the same experiment takes it over without running it.
-        (repository / "tables/other.yaml").write_text(
-            json.dumps({"title": "O", "metrics": ["fid"], "rows": {"same": {"set": {"drop": 0.3}}}}), encoding="utf-8"
-        )
-        git(repository, "add", "--all")
-        git(repository, "commit", "--quiet", "--message", "other")
-        monkeypatch.setattr(Queue, "run", lambda *_: pytest.fail("nothing is to be run"))
-        assert runner.run_table("other", [0], 1, None, say=lambda _: None)
-        assert "8.50" in runner.show_table("other", None)
-
-
-def test_a_table_of_one_stage_has_that_stages_numbers_alone(repository: Path) -> None:
-    """What the other stages left in metrics/ is of the commit that the experiment started from."""
-    small = {"title": "S", "stages": ["vqgan"], "metrics": ["psnr", "fid"], "rows": {"a": {"set": {"vqgan.ch": 8}}}}
-    with inside(repository):
-        (repository / "tables/small.yaml").write_text(json.dumps(small), encoding="utf-8")
-        (repository / "metrics/vqgan.json").write_text('{"psnr": 22.5}', encoding="utf-8")
-        git(repository, "add", "--all")
-        git(repository, "commit", "--quiet", "--message", "experiment")
-        table, base = runner.load("small"), runner.base_values(None)
-        run = runs(table, base, [0])[0]
-        identity = runner._identity(run.params, table.stages)
-        git(repository, "update-ref", f"refs/exps/12/345/{experiment_name(run, identity)}", "HEAD")
-        book = ResultsFile("small", base, None, table.stages)
-        assert book.collect(run, identity)
-        assert book.rows()[0]["metrics"] == {"psnr": 22.5}
-        lines = runner.show_table("small", None).splitlines()
-        assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["row", "psnr", "fid", "seeds"]
-        assert [cell.strip() for cell in lines[4].strip("|").split("|")] == ["a", "22.50", "-", "1"]
-        for draw in (lambda: runner.series("small", None), lambda: runner.curves("small", None, 0)):
-            with pytest.raises(DataError, match="small runs vqgan alone and has no curves"):
-                draw()
-
-
-def test_uncommitted_changes_are_refused_since_rows_would_inherit_them(repository: Path) -> None:
-    with inside(repository):
-        # What `make demo` leaves on a processor that rounds otherwise.
-        for name in ("metrics/evaluate.json", "dvc.lock"):
-            (repository / name).write_text("{}", encoding="utf-8")
-            assert name in git(repository, "status", "--porcelain", "--untracked-files=no")
-        runner._raise_if_changed()
-        (repository / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
-        with pytest.raises(ConfigError, match=r"dvc\.yaml has changes that are not committed"):
-            runner.run_table("small", [0], 1, None)
-
-
 def test_an_unknown_table_is_refused_with_the_names_of_the_others() -> None:
     with inside(ROOT), pytest.raises(ConfigError, match=r"choose one of .*table1"):
         runner.load("table9")
@@ -275,27 +174,3 @@ def test_an_unknown_table_is_refused_with_the_names_of_the_others() -> None:
 def test_the_table_scale_differs_from_the_demo_in_size_alone() -> None:
     demo = load_params(ROOT / "presets" / "digits.yaml").model_dump()
     assert demo["vqgan"] == Params.model_validate(BASE).model_dump()["vqgan"]
-
-
-def test_a_parameter_that_is_new_does_not_hide_results_and_one_that_changed_does(repository: Path) -> None:
-    with inside(repository):
-        base = runner.base_values(None)
-        run = runs(runner.load("small"), base, [0])[0]
-        old = ResultsFile("small", {**base, "vqgan": {key: base["vqgan"][key] for key in ("ch", "n_embed")}}, None)
-        old._write(run, {"identity": "x", "seed": 0, "metrics": {"fid": 1.0}, "revision": "c" * 40})
-        assert len(ResultsFile("small", base, None).rows()) == 1
-        assert ResultsFile("small", overridden(base, {"vqgan.ch": 64}), None).rows() == []
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "tables" / "results").glob("*.json")), ids=lambda path: path.stem)
-def test_results_name_parameters_and_extractors_as_params_yaml_does(path: Path) -> None:
-    """A scale under an old name is compared with nothing, and would pass for any other."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    stages = read_table(ROOT / "tables" / f"{path.stem}.yaml").stages
-    assert {row["scale"] for row in found["rows"]} <= found["scales"].keys()
-    for scale in found["scales"].values():
-        assert scale.keys() <= differences({}, BASE).keys()
-        assert scale["evaluate.features"] == BASE["evaluate"]["features"]
-    for row in found["rows"]:
-        assert row["overrides"].keys() <= differences({}, BASE).keys()
-        assert stages or f"fid_{BASE['evaluate']['features']}" in row["metrics"]
