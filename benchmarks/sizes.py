@@ -21,7 +21,7 @@ DIGITS = 10
 PAPER = {
     "method": "lcmd",
     "embedding_dim": 256,
-    "network": {"layers": 15, "heads": 8, "width": 512, "dropout": 0.1},
+    "network": {"layers": 15, "heads": 8, "width": 512, "dropout": 0.1, "positions": "sinusoidal"},
     "train": {"ema": 0.9999},
 }
 

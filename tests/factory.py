@@ -43,7 +43,7 @@ TINY: dict[str, Any] = {
             "flow_matching": "linear",
         },
     },
-    "network": {"layers": 1, "heads": 2, "width": 16, "dropout": 0.0},
+    "network": {"layers": 1, "heads": 2, "width": 16, "dropout": 0.0, "positions": "sinusoidal"},
     "train": {
         "batch_size": 4,
         "learning_rate": 1e-2,

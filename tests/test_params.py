@@ -88,6 +88,11 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("too large a seed", {"seed": 2**32}, ["`seed`", str(2**32), "less than 4294967296"]),
     ("codes past 16 bits", {"vqgan.n_embed": 65_537}, ["`vqgan.n_embed`", "65537", "less than or equal to 65536"]),
     ("heads that do not divide", {"network.heads": 3}, ["`network`", "width 128", "multiple of heads 3", "choose"]),
+    (
+        "rotary positions of an odd width",
+        {"network.heads": 128, "network.positions": "rotary"},
+        ["`network`", "128 heads is 1", "even number", "sinusoidal"],
+    ),
     ("ends in the wrong order", {"schedule.log_snr_min": 7.0}, ["`schedule`", "log_snr_min", "below log_snr_max"]),
     ("equal ends", {"schedule.log_snr_min": 6.0}, ["`schedule`", "log_snr_min", "below log_snr_max"]),
     (

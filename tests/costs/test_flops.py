@@ -21,7 +21,7 @@ from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
 
 # A network whose every size is another number.
-SHAPE = {"layers": 3, "heads": 2, "width": 24, "dropout": 0.1}
+SHAPE = {"layers": 3, "heads": 2, "width": 24, "dropout": 0.1, "positions": "sinusoidal"}
 TINY: dict[str, Any] = {
     "images": {"size": 16},
     "vqgan": {"ch_mult": [1, 2, 2], "n_embed": 40, "embed_dim": 7},

@@ -33,11 +33,13 @@ from vqlcmd.tokens import shards
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("classes", [0, 3])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("dropout", "positions"), [(0.0, "sinusoidal"), (0.1, "sinusoidal"), (0.0, "rotary")])
 @pytest.mark.parametrize("name", ["lcmd", "maskgit"])
-def test_activations_are_what_autograd_saves(name: str, dropout: float, classes: int, precision: str) -> None:
+def test_activations_are_what_autograd_saves(
+    name: str, dropout: float, positions: str, classes: int, precision: str
+) -> None:
     """Within 8% in float32, and never less than what bf16 takes; less one block, in which the gradients work."""
-    network = {"layers": 4, "heads": 2, "width": 64, "dropout": dropout}
+    network = {"layers": 4, "heads": 2, "width": 64, "dropout": dropout, "positions": positions}
     changes: dict[str, Any] = {"method": name, "lambda_ce": 0.0, "network": network, "embedding_dim": 16}
     method, teacher = (build(tokens=64, codes=32, classes=classes, **changes) for _ in range(2))
     weights = {parameter.untyped_storage().data_ptr() for parameter in method.parameters()}
@@ -55,7 +57,7 @@ def test_activations_are_what_autograd_saves(name: str, dropout: float, classes:
     held = sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) / BATCH
     sizes = Sizes(tokens=64, codes=32, inputs=16, classes=classes, layers=4, heads=2, width=64)
     students = 2 if name == "lcmd" else 1
-    one_less = activations(dataclasses.replace(sizes, layers=3), students, stored=dropout > 0)
+    one_less = activations(dataclasses.replace(sizes, layers=3), students, dropout > 0, positions == "rotary")
     if precision == "float32":
         assert one_less == pytest.approx(held, rel=0.08)
     else:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from tests.factory import model_params, normal, perturb
 from vqlcmd import methods
 from vqlcmd.diffusion import transformer
-from vqlcmd.diffusion.transformer import AdaLN, Attention, ClassAdaLN, KVCache, Transformer, sinusoid
+from vqlcmd.diffusion.transformer import AdaLN, Attention, ClassAdaLN, KVCache, Rotary, Transformer, sinusoid
 
 T, Z = torch.tensor([0.2, 0.7, 0.9]), normal(3, 5, 6)
 
@@ -101,8 +101,10 @@ def test_a_token_of_a_causal_model_sees_itself_and_those_before_it() -> None:
         assert ((grad[0].abs().sum(dim=1) > 0) == (torch.arange(5) <= token)).all()
 
 
-def test_token_by_token_with_a_memory_a_causal_model_says_what_it_says_at_once() -> None:
-    model, label = made_transformer(causal=True, classes=3, layers=3), torch.tensor([0, 3, 1])
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_token_by_token_with_a_memory_a_causal_model_says_what_it_says_at_once(positions: str) -> None:
+    model = made_transformer(causal=True, classes=3, layers=3, positions=positions)
+    label = torch.tensor([0, 3, 1])
     memory, whole = KVCache(5), model(Z, T, label)
     for token in range(5):
         assert memory.length == token
@@ -186,6 +188,32 @@ def test_positions_are_fixed_sines_and_cosines_and_no_part_of_the_state() -> Non
     assert torch.allclose(model.positions[:, 0], torch.arange(5).sin())
     assert torch.allclose(model.positions[:, 8], torch.arange(5).cos())
     assert torch.allclose(model.positions[:, 15], (torch.arange(5) * 1e-4).cos())
+
+
+def test_rotary_positions_turn_each_pair_of_features_as_a_complex_number() -> None:
+    """(u + iv) e^(i position 10000^(-2j/d)) for the j-th of the d/2 pairs, by complex numbers."""
+    x = normal(2, 3, 5, 8)
+    pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())
+    angles = torch.arange(5).double()[:, None] * 10_000.0 ** (-torch.arange(4).double() / 4)
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)
+    assert torch.allclose(Rotary(5, 8)(x).double(), torch.cat([turned.real, turned.imag], dim=-1), atol=1e-6)
+
+
+def test_rotary_attention_knows_distances_and_nothing_else_of_positions() -> None:
+    """Three tokens at places 0 to 2 have the products that they have at places 4 to 6."""
+    turn, q, k = Rotary(9, 8), normal(1, 2, 3, 8), normal(1, 2, 3, 8, seed=1)
+    products = [turn(q, first) @ turn(k, first).transpose(2, 3) for first in (0, 4)]
+    assert torch.allclose(*products, atol=1e-5)
+    assert (products[0] - q @ k.transpose(2, 3)).abs().max() > 0.1
+
+
+def test_a_network_with_rotary_positions_knows_the_order_and_adds_nothing_to_its_state() -> None:
+    plain, model, order = made_transformer(), made_transformer(positions="rotary"), torch.tensor([3, 0, 4, 1, 2])
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    assert (model(Z[:, order], T) - model(Z, T)[:, order]).abs().max() > 1e-2
+    for block in model.blocks:
+        block.attention.rotary = None
+    assert torch.allclose(model(Z[:, order], T), model(Z, T)[:, order], atol=1e-5)
 
 
 def test_sinusoids_have_length_root_half_the_width_and_tell_nearby_times_apart() -> None:

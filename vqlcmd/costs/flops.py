@@ -91,7 +91,8 @@ class MethodCosts:
         def run(depth: int) -> int:
             shape = vars(replace(self.sizes, layers=depth))
             with META, counting() as counter:
-                network = Transformer(**shape, dropout=self.params.network.dropout)
+                net = self.params.network
+                network = Transformer(**shape, dropout=net.dropout, positions=net.positions)
                 network(torch.empty(1, self.sizes.tokens, self.sizes.inputs), torch.empty(1), self._label())
             return counter.get_total_flops()
 

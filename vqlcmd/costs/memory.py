@@ -64,19 +64,23 @@ def training_memory(costs: MethodCosts, on_cpu: bool) -> TrainingMemory:
     The best state is in the CPU's memory, so it counts only `on_cpu`.
     """
     weights = FLOAT * costs.parameters
-    per_image = activations(costs.sizes, costs.students, stored=on_cpu and costs.params.network.dropout > 0)
+    net = costs.params.network
+    per_image = activations(
+        costs.sizes, costs.students, stored=on_cpu and net.dropout > 0, rotary=net.positions == "rotary"
+    )
     averages = len(costs.params.train.ema) + (costs.params.train.keep_best if on_cpu else 0)
     return TrainingMemory(weights, weights, 2 * weights, averages * weights, per_image)
 
 
-def activations(sizes: Sizes, students: int, stored: bool) -> int:
+def activations(sizes: Sizes, students: int, stored: bool, rotary: bool = False) -> int:
     """Bytes in float32 that gradients for one image need; `stored` adds attention weights, for dropout on a CPU.
 
     A block takes 17 vectors of width W a token (norms, queries, keys, values, their mixture, twice four for the MLP),
-    and one more with classes. One more block is added as working memory of the backward pass.
+    one more with classes, and two, turned queries and keys, if `rotary`. One more block is added as working memory of
+    the backward pass.
     """
     vectors = sizes.tokens * sizes.width
-    block = 17 * vectors + (vectors if sizes.classes else 0)
+    block = vectors * (17 + (sizes.classes > 0) + 2 * rotary)
     block += 3 * sizes.heads * sizes.tokens**2 if stored else 0
     ends = 2 * vectors + sizes.tokens * (2 * sizes.inputs + 3 * sizes.codes)
     return FLOAT * students * ((sizes.layers + 1) * block + ends)

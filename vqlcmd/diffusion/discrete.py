@@ -52,6 +52,7 @@ class Discrete(Method):
             heads=net.heads,
             width=net.width,
             dropout=net.dropout,
+            positions=net.positions,
             causal=causal,
         )
 

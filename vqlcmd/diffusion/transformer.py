@@ -21,6 +21,27 @@ def sinusoid(positions: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+class Rotary(nn.Module):
+    """Turns the pair of features (i, i + d/2) of d by an angle of position times 1e-4^(2i/d) (Su et al. 2021).
+
+    The product of two turned vectors depends on their positions by the difference alone.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, tokens: int, size: int):
+        super().__init__()
+        angles = torch.arange(tokens)[:, None] * 1e-4 ** (torch.arange(size // 2) * (2 / size))
+        self.register_buffer("cos", torch.cat([angles.cos(), angles.cos()], dim=1), persistent=False)
+        self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], dim=1), persistent=False)
+
+    def forward(self, x_BHNd: Tensor, first: int = 0) -> Tensor:
+        """Queries or keys (B, heads, N, d) of the positions from `first` on, turned."""
+        rows = slice(first, first + x_BHNd.shape[2])
+        return torch.addcmul(x_BHNd * self.cos[rows], x_BHNd.roll(x_BHNd.shape[3] // 2, dims=3), self.sin[rows])
+
+
 class AdaLN(nn.Module):
     """(1 + scale) LayerNorm(x) + shift, no affine parameters; [scale, shift] = Linear(SiLU(condition))."""
 
@@ -72,9 +93,9 @@ class KVCache:
 class Attention(nn.Module):
     """Multi-head self-attention with dropout on its weights, over all tokens or, if `causal`, not over later ones."""
 
-    def __init__(self, width: int, heads: int, dropout: float, causal: bool = False):
+    def __init__(self, width: int, heads: int, dropout: float, causal: bool = False, rotary: Rotary | None = None):
         super().__init__()
-        self.heads, self.dropout, self.causal = heads, dropout, causal
+        self.heads, self.dropout, self.causal, self.rotary = heads, dropout, causal, rotary
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -86,6 +107,9 @@ class Attention(nn.Module):
         with autocast(device, enabled=device not in ("cpu", "meta") and torch.is_autocast_enabled(device)):
             if device == "cpu":
                 q, k, v = q.float(), k.float(), v.float()
+            if self.rotary is not None:
+                first = memory[0].length if memory else 0
+                q, k = self.rotary(q, first), self.rotary(k, first)
             if memory is not None:
                 k, v = memory[0].extend(memory[1], k, v)
             mixed = F.scaled_dot_product_attention(
@@ -102,10 +126,12 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """x += Attn(AdaLN_t(x)); x += MLP(LN(x)) without classes, MLP(AdaLN_c(x)) with them."""
 
-    def __init__(self, width: int, heads: int, classes: int, dropout: float, causal: bool):
+    def __init__(
+        self, width: int, heads: int, classes: int, dropout: float, causal: bool, rotary: Rotary | None = None
+    ):
         super().__init__()
         self.time_norm = AdaLN(width)
-        self.attention = Attention(width, heads, dropout, causal)
+        self.attention = Attention(width, heads, dropout, causal, rotary)
         self.class_norm = ClassAdaLN(width, classes) if classes else PlainLN(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
@@ -119,7 +145,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Transformer over N tokens, conditioned on time and, where `classes` > 0, on a class.
 
-    Bidirectional, unless `causal`: then a token attends only to itself and those before it.
+    Bidirectional, unless `causal`: then a token attends only to itself and those before it. Positions are "sinusoidal",
+    added to the first block's input, or "rotary", turns of all queries and keys, which need an even width of a head.
     """
 
     positions: Tensor
@@ -135,15 +162,18 @@ class Transformer(nn.Module):
         heads: int,
         width: int,
         dropout: float,
+        positions: str = "sinusoidal",
         causal: bool = False,
     ):
         super().__init__()
         self.width = width
+        rotary = Rotary(tokens, width // heads) if positions == "rotary" else None
         self.input = nn.Linear(inputs, width)
-        self.blocks = nn.ModuleList(Block(width, heads, classes, dropout, causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, classes, dropout, causal, rotary) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, codes)
-        self.register_buffer("positions", sinusoid(torch.arange(tokens), width), persistent=False)
+        added = sinusoid(torch.arange(tokens), width) if rotary is None else torch.zeros(tokens, width)
+        self.register_buffer("positions", added, persistent=False)
         self.apply(_initialise)
 
     def forward(self, z_BND: Tensor, t: Tensor, label: Tensor | None = None, memory: KVCache | None = None) -> Tensor:

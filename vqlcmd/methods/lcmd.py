@@ -88,6 +88,7 @@ class LCMD(Method):
             heads=net.heads,
             width=net.width,
             dropout=net.dropout,
+            positions=net.positions,
         )
         self.self_conditioning = params.self_conditioning
         # Created last and only where it is used, so that it does not change the initial values of other weights.

@@ -19,7 +19,7 @@ from vqlcmd.runtime.errors import shown, shown_repr
 ALWAYS = ("seed", "method")
 TRAINING = "train"
 """The section that plays no part in building a method."""
-ADDED: dict[str, Any] = {"self_conditioning": 0.0}
+ADDED: dict[str, Any] = {"self_conditioning": 0.0, "network.positions": "sinusoidal"}
 """Keys that build a model and were added later, with the value by which all earlier models were built."""
 UNREAD: dict[str, Any] = {
     "lambda_rec": 0.0,
@@ -52,7 +52,7 @@ def read(values: Mapping[str, Any], built_by: Iterable[str], ignored: Iterable[s
     `ignored` are keys that the file declares to be of training. Raises ValueError, which says why, if this version
     cannot build the model.
     """
-    values, ignored = {**ADDED, **values}, [*ignored, TRAINING]
+    values, ignored = _completed(values), [*ignored, TRAINING]
     unknown = [key for key in _leaves(values) if not _known(key) and not _under(key, ignored)]
     if unknown:
         raise ValueError(f"it has `{shown(unknown[0])}`, which this version does not know")
@@ -67,6 +67,18 @@ def read(values: Mapping[str, Any], built_by: Iterable[str], ignored: Iterable[s
         raise ValueError(f"`{key}` is {shown_repr(problem['input'])}, which here must be {rule(problem)}") from None
     train = Train.model_construct(**_kept(Train, values.get(TRAINING), UNREAD_OF_TRAIN))
     return ModelParams.model_construct(**{**_kept(ModelParams, values, UNREAD), **dict(checked), TRAINING: train})
+
+
+def _completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with those of ADDED that they lack, in sections that they have."""
+    found = dict(values)
+    for key, value in ADDED.items():
+        section, _, name = key.rpartition(".")
+        if not section:
+            found.setdefault(name, value)
+        elif isinstance(found.get(section), Mapping):
+            found[section] = {name: value, **found[section]}
+    return found
 
 
 def part(section: type[Section], keys: Iterable[str]) -> type[Section]:

@@ -46,6 +46,7 @@ class Network(Section):
     heads: Dimension
     width: Dimension
     dropout: Share
+    positions: Literal["sinusoidal", "rotary"]
 
     @model_validator(mode="after")
     def _divisible(self) -> "Network":
@@ -55,6 +56,11 @@ class Network(Section):
             )
         if self.width % 2:
             raise ValueError(f"width {self.width} must be even: half sines, half cosines")
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise ValueError(
+                f"width {self.width} over {self.heads} heads is {self.width // self.heads}, and rotary positions need "
+                "an even number: change one of the two, or take sinusoidal positions"
+            )
         return self
 
 
