@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests.factory import build, integers, made, normal, train_settings
 from tests.methods.test_toy import SHIFT, STATES, TABLE, K, N, P, drawn, exact_tokens, method, total_variation
 from vqlcmd.diffusion import gaussian
-from vqlcmd.diffusion.consistency import STEPS, Noised
+from vqlcmd.diffusion.consistency import NEAR, SEGMENTS, STEPS, TIMES, Noised
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.resume import State
 from vqlcmd.tokens.shards import Split
@@ -117,6 +117,52 @@ def test_the_teacher_sees_the_dropped_tokens_of_the_student_and_no_gradient(name
     assert torch.equal(seen[len(seen) // 2 - 1], seen[-1])
     assert len(seen) == 2 * (1 + STEPS[name].passes)
     assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_the_teachers_time_lies_between_the_clean_end_and_that_of_the_student(name: str) -> None:
+    schedule, u = method().schedule, torch.rand(10_000, dtype=torch.float64)
+    share = torch.rand(10_000, dtype=torch.float64)
+    t = schedule.between(share)
+    way = (TIMES[name](schedule, t, u) - schedule.start) / (schedule.end - schedule.start)
+    assert (way >= 0).all()
+    assert (way <= share + 1e-12).all()
+    if name == "uniform":
+        assert torch.allclose(way, share * u)
+    elif name == "near":
+        assert (way >= (1 - NEAR) * share - 1e-12).all()
+        assert torch.corrcoef(torch.stack([1 - way / share, u]))[0, 1] > 0.999
+    else:
+        assert sorted({round(each * SEGMENTS, 9) for each in way.tolist()}) == list(range(SEGMENTS))
+        assert ((share - way) * SEGMENTS < 1 + 1e-9).all()
+
+
+def test_consistency_matching_reaches_the_table_unless_its_gradient_is_the_networks_alone() -> None:
+    """The loss and the network's gradient are the same: the same z_t, only nothing goes on from there."""
+    found = {}
+    for gradient in ("full", "network"):
+        model = made("lcmd", classes=0, consistency_step="posterior", consistency_gradient=gradient)
+        terms = model(integers(8, 4, 4), None, CounterRNG(7, "test", torch.arange(4)), made("lcmd", classes=0))
+        terms["cm"].sum().backward()
+        found[gradient] = (terms["cm"], model.network.output.weight.grad, model.embedding.weight.grad)
+    assert torch.allclose(found["full"][0], found["network"][0], rtol=1e-5)
+    assert torch.allclose(found["full"][1], found["network"][1], rtol=1e-4, atol=1e-6)
+    assert found["full"][2].abs().max() > 0
+    assert found["network"][2] is None
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_reconstruction_sees_dropped_tokens_or_all_of_them(drops: bool) -> None:
+    """With every token dropped, only a z_start without dropping depends on the tokens; z_t never does."""
+    model = made("lcmd", classes=0, drop_reconstruction=drops)
+    model.drop, seen = 1.1, []
+    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    tokens, teacher = integers(8, 4, 4), made("lcmd", classes=0)
+    for each in (tokens, (tokens + 1) % 8):
+        model(each, None, CounterRNG(7, "test", torch.arange(4)), teacher)
+    (z_t, z_start), (other_t, other_start) = (each.chunk(2) for each in seen)
+    assert torch.equal(z_t, other_t)
+    assert torch.equal(z_start, other_start) == drops
 
 
 def learned(folder: Path, name: str, seed: int) -> tuple[float, float]:

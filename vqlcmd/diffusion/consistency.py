@@ -1,4 +1,4 @@
-"""The steps of consistency matching from z_t to z_s at an earlier time s. Section 4 of docs/method.md, equation 3.
+"""Consistency matching: the earlier time s, and the step from z_t to z_s. Section 4 of docs/method.md, equation 3.
 
 Shapes: B images, N tokens, D embedding size, K codes.
 """
@@ -57,3 +57,32 @@ STEPS = {
     "posterior": Step(along_posterior, passes=0),
 }
 """Valid values of `consistency_step` in params.yaml."""
+
+NEAR = 0.1
+"""The share of the way from the clean end to t in which "near" draws s."""
+SEGMENTS = 8
+"""How many parts of equal length "segments" divides the time into."""
+
+
+def uniform(schedule: Schedule, t: Tensor, u: Tensor) -> Tensor:
+    """s between the clean end and t."""
+    return schedule.start + (t - schedule.start) * u
+
+
+def near(schedule: Schedule, t: Tensor, u: Tensor) -> Tensor:
+    """s in the last tenth of the way to t, as consistency models take neighbouring times."""
+    return t - NEAR * (t - schedule.start) * u
+
+
+def segments(schedule: Schedule, t: Tensor, u: Tensor) -> Tensor:
+    """The beginning of the eighth of the time that t is in (multistep consistency models, Heek et al. 2024)."""
+    length = (schedule.end - schedule.start) / SEGMENTS
+    return schedule.start + length * ((t - schedule.start) / length).floor()
+
+
+TIMES: dict[str, Callable[[Schedule, Tensor, Tensor], Tensor]] = {
+    "uniform": uniform,
+    "near": near,
+    "segments": segments,
+}
+"""Valid values of `consistency_time` in params.yaml: from t (B,) and u in (0, 1) (B,), float64, to s <= t (B,)."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vqlcmd.diffusion import collapse, gaussian, losses
-from vqlcmd.diffusion.consistency import STEPS, Noised
+from vqlcmd.diffusion.consistency import STEPS, TIMES, Noised
 from vqlcmd.diffusion.distillation import Guide, consistency
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
 from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
@@ -77,6 +77,9 @@ class LCMD(Method):
         if self.weighting.learns:
             self.weights["warp"] = 1.0
         self.consistency_step = STEPS[params.consistency_step]
+        self.consistency_time = TIMES[params.consistency_time]
+        self.consistency_reaches_table = params.consistency_gradient == "full"
+        self.drop_reconstruction = params.drop_reconstruction
         self.dropping = DROPPING[params.dropping]
         self.embedding = build_embedding(params.embedding, codebook_KD, params.embedding_dim, params.train.init_std)
         self.network = Transformer(
@@ -110,7 +113,7 @@ class LCMD(Method):
         now = self._noised(psi_BND, t, rng, "")
         terms = {}
         if "rec" in self.weights:
-            z_0 = self._noised(psi_BND, start, rng, "_rec").z
+            z_0 = self._noised(psi_BND, start, rng, "_rec", drops=self.drop_reconstruction).z
             # One pass for z_t and z_0.
             z, times = torch.cat([now.z, z_0]), torch.cat([t, start])
             labels = None if label is None else torch.cat([label, label])
@@ -124,9 +127,12 @@ class LCMD(Method):
             error = losses.squared_error(psi_BND, self.psi_hat(student_t))
             terms["diff"] = self.weighting.weight(t).to(error.dtype) * error
         if "cm" in self.weights:
-            s = self.schedule.start + (t - self.schedule.start) * rng.uniform("earlier_time").double()
+            s = self.consistency_time(self.schedule, t, rng.uniform("earlier_time").double())
             before = None if before is None else before[: len(s)]
-            terms["cm"] = losses.consistency(teacher.teacher_logits(now, s, label, rng, before), student_t)
+            student = student_t
+            if not self.consistency_reaches_table:
+                student = self.network(self._input(now.z.detach(), before), t, label)
+            terms["cm"] = losses.consistency(teacher.teacher_logits(now, s, label, rng, before), student)
         if "ce" in self.weights:
             terms["ce"] = losses.cross_entropy(student_t, tokens_BN)
         if "warp" in self.weights:
@@ -220,10 +226,11 @@ class LCMD(Method):
             counts |= {f"drop_ratio{which}": 1, f"drop{which}": self.tokens, f"eps{which}": self.tokens * dim}
         return counts
 
-    def _noised(self, psi_BND: Tensor, t: Tensor, rng: CounterRNG, which: str) -> Noised:
-        ratio = self.dropping(self.drop, rng.uniform(f"drop_ratio{which}"), t)
-        dropped_BN = rng.uniform(f"drop{which}", self.tokens) < ratio[:, None]
-        psi_BND = self.embedding.masked(psi_BND, dropped_BN)
+    def _noised(self, psi_BND: Tensor, t: Tensor, rng: CounterRNG, which: str, *, drops: bool = True) -> Noised:
+        if drops:
+            ratio = self.dropping(self.drop, rng.uniform(f"drop_ratio{which}"), t)
+            dropped_BN = rng.uniform(f"drop{which}", self.tokens) < ratio[:, None]
+            psi_BND = self.embedding.masked(psi_BND, dropped_BN)
         eps_BND = rng.normal(f"eps{which}", *psi_BND.shape[1:])
         return Noised(gaussian.diffuse(self.schedule, psi_BND, t, eps_BND), psi_BND, eps_BND, t)
 

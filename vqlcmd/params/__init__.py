@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, PlainValidator, SerializeAsAny, ValidationError, create_model, model_validator
 
@@ -71,6 +71,9 @@ class ModelParams(Section):
     lambda_ce: NonNegative
     weighting: Annotated[str, one_of("vqlcmd.diffusion.weighting:WEIGHTINGS")]
     consistency_step: Annotated[str, one_of("vqlcmd.diffusion.consistency:STEPS")]
+    consistency_time: Annotated[str, one_of("vqlcmd.diffusion.consistency:TIMES")]
+    consistency_gradient: Literal["full", "network"]
+    drop_reconstruction: bool
     self_conditioning: Annotated[float, Field(ge=0, le=1)]
     drop: Share
     dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]

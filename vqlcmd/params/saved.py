@@ -27,6 +27,9 @@ UNREAD: dict[str, Any] = {
     "lambda_cm": 0.0,
     "lambda_ce": 0.0,
     "consistency_step": "model",
+    "consistency_time": "uniform",
+    "consistency_gradient": "full",
+    "drop_reconstruction": True,
     "drop": 0.0,
     "dropping": "fixed",
 }
