@@ -59,6 +59,7 @@ class Floor:
         if self.size.params.method == "lcmd":
             self.learn(2 * images)
             self.expect(images, learn=True)
+            assert self.size.params.consistency_gradient == "full", "another gradient takes one more pass"
             for _ in range(STEPS[self.size.params.consistency_step].passes):
                 self.look(images)
                 self.expect(images)

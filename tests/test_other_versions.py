@@ -93,6 +93,24 @@ def test_a_key_that_builds_the_model_is_asked_for_with_the_version(name: str, ke
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize("name", ["lcmd", "mdlm"])
+def test_a_file_from_before_a_key_was_added_is_the_model_that_it_was(name: str, tmp_path: Path) -> None:
+    more = {"network": {"positions": saved.ADDED["network.positions"]}, "self_conditioning": 0.0}
+    write(tmp_path, name, **more)
+    images, bound = shown_by(tmp_path)
+
+    def edit(about: dict[str, Any]) -> None:
+        for key in saved.ADDED:
+            remove(about["params"], key)
+
+    rewrite(tmp_path, edit)
+    other, other_bound = shown_by(tmp_path)
+    assert torch.equal(images, other)
+    assert torch.equal(bound, other_bound)
+    write(tmp_path, name, **{**more, "network": {"positions": "rotary"}})
+    assert not torch.equal(shown_by(tmp_path)[1], bound), "the file's own value counts"
+
+
 @pytest.mark.parametrize(
     ("name", "key"),
     [

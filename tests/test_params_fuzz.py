@@ -22,7 +22,7 @@ ROUNDS = 2000
 SECONDS_EACH = 20.0
 CPU = torch.device("cpu")
 SHAPING = {"method", "embedding", "embedding_dim", "network", "discrete", "schedule", "images", "vqgan", "evaluate"}
-SHAPING |= {"sample_steps", "sampler", "guidance", "dropping", "consistency_step"}
+SHAPING |= {"sample_steps", "sampler", "guidance", "dropping", "consistency_step", "consistency_gradient"}
 """What costs follow from but by a multiplication: only where one of these is another are they counted again."""
 WHOLE = [0, 1, 2, 3, 7, 64, 4096, 65_536, 65_537, 10**6, 10**9, 10**9 + 1, 2**31, 2**63, 10**40, -1, -(10**40)]
 BROKEN = [1e-300, 1e-9, 0.5, 1.0, 1e3, 1e6, 1e38, 1e308, -1e308, float("inf"), float("nan"), 1e16]

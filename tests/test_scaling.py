@@ -53,7 +53,15 @@ def test_comments_and_all_other_lines_stay(tmp_path: Path) -> None:
 
 def test_more_pictures_never_have_less(tmp_path: Path) -> None:
     rows = [scaling.values(BASE, count, 64) for count in COUNTS]
-    for key in ("vqgan.n_embed", "vqgan.fit.steps", "train_steps", "network.layers", "network.width", "sample.count"):
+    for key in (
+        "train.batch_size",
+        "vqgan.n_embed",
+        "vqgan.fit.steps",
+        "train_steps",
+        "network.layers",
+        "network.width",
+        "sample.count",
+    ):
         column = [row[key] for row in rows]
         assert column == sorted(column), key
         assert column[0] < column[-1], key

@@ -57,6 +57,7 @@ def test_a_polynomial_is_found_again_from_as_many_values_as_it_has_coefficients(
 ABLATIONS: list[tuple[dict[str, Any], int]] = [
     *(({"method": name}, 3) for name in METHODS),
     ({"lambda_ce": 0.0}, 0),
+    ({"lambda_ce": 0.0, "consistency_gradient": "network"}, 0),
     ({"lambda_rec": 0.0}, 3),
     ({"self_conditioning": 0.5, "weighting": "warped"}, 3),
     ({"lambda_cm": 0.0, "weighting": "vlb", "drop": 0.0}, 3),
@@ -98,6 +99,7 @@ def test_samples_and_bounds_cost_what_pytorch_counts(name: str, guidance: float)
         # Two of the student with their backward passes, and the teacher's answers: at t to step along, and at s.
         ({"consistency_step": "model"}, 8),
         ({"consistency_step": "posterior"}, 7),
+        ({"consistency_step": "posterior", "consistency_gradient": "network"}, 10),
         *(({"method": name}, 3) for name in METHODS if name != "lcmd"),
     ],
     ids=str,

@@ -18,7 +18,7 @@ T, Z = torch.tensor([0.2, 0.7, 0.9]), normal(3, 5, 6)
 def made_transformer(**overrides: Any) -> Transformer:
     sizes: dict[str, Any] = {"tokens": 5, "inputs": 6, "codes": 7, "classes": 0, "layers": 2, "heads": 2}
     torch.manual_seed(0)
-    model = Transformer(**{**sizes, "width": 16, "dropout": 0.0, **overrides})
+    model = Transformer(**{**sizes, "width": 16, "dropout": 0.0, "positions": "sinusoidal", **overrides})
     perturb(model)
     return model.eval()
 
@@ -72,7 +72,8 @@ def test_the_time_changes_the_logits() -> None:
 
 def test_a_fresh_model_does_not_look_at_time_nor_class_yet() -> None:
     """Modulations start at zero, so that training starts from a plain transformer."""
-    model = Transformer(tokens=5, inputs=6, codes=7, classes=3, layers=2, heads=2, width=16, dropout=0.0)
+    shape: dict[str, Any] = {"tokens": 5, "inputs": 6, "codes": 7, "layers": 2, "heads": 2, "width": 16, "dropout": 0.0}
+    model = Transformer(classes=3, positions="sinusoidal", **shape)
     assert torch.equal(model(Z, T, torch.tensor([0, 1, 2])), model(Z, T + 0.1, torch.tensor([3, 3, 3])))
 
 
@@ -190,19 +191,20 @@ def test_positions_are_fixed_sines_and_cosines_and_no_part_of_the_state() -> Non
     assert torch.allclose(model.positions[:, 15], (torch.arange(5) * 1e-4).cos())
 
 
-def test_rotary_positions_turn_each_pair_of_features_as_a_complex_number() -> None:
+def test_rotary_positions_rotate_each_pair_of_features_as_a_complex_number() -> None:
     """(u + iv) e^(i position 10000^(-2j/d)) for the j-th of the d/2 pairs, by complex numbers."""
     x = normal(2, 3, 5, 8)
     pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())
     angles = torch.arange(5).double()[:, None] * 10_000.0 ** (-torch.arange(4).double() / 4)
-    turned = pairs * torch.polar(torch.ones_like(angles), angles)
-    assert torch.allclose(Rotary(5, 8)(x).double(), torch.cat([turned.real, turned.imag], dim=-1), atol=1e-6)
+    rotated = pairs * torch.polar(torch.ones_like(angles), angles)
+    assert torch.allclose(Rotary(5, 8)(x).double(), torch.cat([rotated.real, rotated.imag], dim=-1), atol=1e-6)
+    assert Rotary(5, 8)(x.bfloat16()).dtype == torch.bfloat16
 
 
-def test_rotary_attention_knows_distances_and_nothing_else_of_positions() -> None:
+def test_rotary_attention_knows_relative_positions_and_no_others() -> None:
     """Three tokens at places 0 to 2 have the products that they have at places 4 to 6."""
-    turn, q, k = Rotary(9, 8), normal(1, 2, 3, 8), normal(1, 2, 3, 8, seed=1)
-    products = [turn(q, first) @ turn(k, first).transpose(2, 3) for first in (0, 4)]
+    rotate, q, k = Rotary(9, 8), normal(1, 2, 3, 8), normal(1, 2, 3, 8, seed=1)
+    products = [rotate(q, first) @ rotate(k, first).transpose(2, 3) for first in (0, 4)]
     assert torch.allclose(*products, atol=1e-5)
     assert (products[0] - q @ k.transpose(2, 3)).abs().max() > 0.1
 
@@ -224,7 +226,8 @@ def test_sinusoids_have_length_root_half_the_width_and_tell_nearby_times_apart()
 
 
 def test_weights_start_by_xavier_with_biases_at_zero() -> None:
-    model = Transformer(tokens=5, inputs=6, codes=7, classes=0, layers=1, heads=2, width=64, dropout=0.0)
+    shape: dict[str, Any] = {"tokens": 5, "inputs": 6, "codes": 7, "layers": 1, "heads": 2, "width": 64, "dropout": 0.0}
+    model = Transformer(classes=0, positions="sinusoidal", **shape)
     linear = model.output
     assert isinstance(linear, nn.Linear)
     assert linear.weight.abs().max().item() <= (6 / (64 + 7)) ** 0.5

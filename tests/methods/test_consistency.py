@@ -11,6 +11,7 @@ from tests.factory import build, integers, made, normal, train_settings
 from tests.methods.test_toy import SHIFT, STATES, TABLE, K, N, P, drawn, exact_tokens, method, total_variation
 from vqlcmd.diffusion import gaussian
 from vqlcmd.diffusion.consistency import NEAR, SEGMENTS, STEPS, TIMES, Noised
+from vqlcmd.diffusion.weighting import WEIGHTINGS
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.resume import State
 from vqlcmd.tokens.shards import Split
@@ -133,6 +134,8 @@ def test_the_teachers_time_lies_between_the_clean_end_and_that_of_the_student(na
         assert (way >= (1 - NEAR) * share - 1e-12).all()
         assert torch.corrcoef(torch.stack([1 - way / share, u]))[0, 1] > 0.999
     else:
+        ends = WEIGHTINGS["vlb"](schedule).time(torch.linspace(0, 1, 8 * SEGMENTS + 1, dtype=torch.float64))
+        assert (TIMES[name](schedule, ends, ends) <= ends).all(), "not even by a rounding error"
         assert sorted({round(each * SEGMENTS, 9) for each in way.tolist()}) == list(range(SEGMENTS))
         assert ((share - way) * SEGMENTS < 1 + 1e-9).all()
 
@@ -141,8 +144,9 @@ def test_consistency_matching_reaches_the_table_unless_its_gradient_is_the_netwo
     """The loss and the network's gradient are the same: the same z_t, only nothing goes on from there."""
     found = {}
     for gradient in ("full", "network"):
-        model = made("lcmd", classes=0, consistency_step="posterior", consistency_gradient=gradient)
-        terms = model(integers(8, 4, 4), None, CounterRNG(7, "test", torch.arange(4)), made("lcmd", classes=0))
+        model = made("lcmd", classes=0, consistency_gradient=gradient)
+        teacher = made("lcmd", classes=0, consistency_step="posterior")
+        terms = model(integers(8, 4, 4), None, CounterRNG(7, "test", torch.arange(4)), teacher)
         terms["cm"].sum().backward()
         found[gradient] = (terms["cm"], model.network.output.weight.grad, model.embedding.weight.grad)
     assert torch.allclose(found["full"][0], found["network"][0], rtol=1e-5)

@@ -72,11 +72,11 @@ def training_memory(costs: MethodCosts, on_cpu: bool) -> TrainingMemory:
     return TrainingMemory(weights, weights, 2 * weights, averages * weights, per_image)
 
 
-def activations(sizes: Sizes, students: int, stored: bool, rotary: bool = False) -> int:
+def activations(sizes: Sizes, students: int, stored: bool, rotary: bool) -> int:
     """Bytes in float32 that gradients for one image need; `stored` adds attention weights, for dropout on a CPU.
 
     A block takes 17 vectors of width W a token (norms, queries, keys, values, their mixture, twice four for the MLP),
-    one more with classes, and two, turned queries and keys, if `rotary`. One more block is added as working memory of
+    one more with classes, and two, rotated queries and keys, if `rotary`. One more block is added as working memory of
     the backward pass.
     """
     vectors = sizes.tokens * sizes.width

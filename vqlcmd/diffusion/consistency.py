@@ -6,6 +6,7 @@ Shapes: B images, N tokens, D embedding size, K codes.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from vqlcmd.diffusion import gaussian
@@ -59,9 +60,9 @@ STEPS = {
 """Valid values of `consistency_step` in params.yaml."""
 
 NEAR = 0.1
-"""The share of the way from the clean end to t in which "near" draws s."""
+"""With "near", s is at least 1 - NEAR of the way from the clean end to t."""
 SEGMENTS = 8
-"""How many parts of equal length "segments" divides the time into."""
+"""How many segments of equal length there are between `start` and `end`."""
 
 
 def uniform(schedule: Schedule, t: Tensor, u: Tensor) -> Tensor:
@@ -75,9 +76,11 @@ def near(schedule: Schedule, t: Tensor, u: Tensor) -> Tensor:
 
 
 def segments(schedule: Schedule, t: Tensor, u: Tensor) -> Tensor:
-    """The beginning of the eighth of the time that t is in (multistep consistency models, Heek et al. 2024)."""
+    """The beginning of the segment that contains t; segments are those of Heek et al. 2024."""
     length = (schedule.end - schedule.start) / SEGMENTS
-    return schedule.start + length * ((t - schedule.start) / length).floor()
+    number = ((t - schedule.start) / length).floor().clamp(0, SEGMENTS - 1)
+    # Rounding may have put t just below the beginning of its segment.
+    return torch.minimum(schedule.start + length * number, t)
 
 
 TIMES: dict[str, Callable[[Schedule, Tensor, Tensor], Tensor]] = {

@@ -22,9 +22,10 @@ def sinusoid(positions: Tensor, width: int) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Turns the pair of features (i, i + d/2) of d by an angle of position times 1e-4^(2i/d) (Su et al. 2021).
+    """Rotary position embedding (Su et al. 2021): rotates features (i, i + d/2) of d by position times 1e-4^(2i/d).
 
-    The product of two turned vectors depends on their positions by the difference alone.
+    The dot product of two rotated vectors depends on their relative position alone. The pairing is GPT-NeoX's; Su et
+    al. rotate neighbouring features.
     """
 
     cos: Tensor
@@ -37,9 +38,10 @@ class Rotary(nn.Module):
         self.register_buffer("sin", torch.cat([-angles.sin(), angles.sin()], dim=1), persistent=False)
 
     def forward(self, x_BHNd: Tensor, first: int = 0) -> Tensor:
-        """Queries or keys (B, heads, N, d) of the positions from `first` on, turned."""
+        """Queries or keys (B, heads, N, d) of the positions from `first` on, rotated, in their own precision."""
         rows = slice(first, first + x_BHNd.shape[2])
-        return torch.addcmul(x_BHNd * self.cos[rows], x_BHNd.roll(x_BHNd.shape[3] // 2, dims=3), self.sin[rows])
+        swapped = x_BHNd.roll(x_BHNd.shape[3] // 2, dims=3)
+        return torch.addcmul(x_BHNd * self.cos[rows], swapped, self.sin[rows]).to(x_BHNd.dtype)
 
 
 class AdaLN(nn.Module):
@@ -146,7 +148,7 @@ class Transformer(nn.Module):
     """Transformer over N tokens, conditioned on time and, where `classes` > 0, on a class.
 
     Bidirectional, unless `causal`: then a token attends only to itself and those before it. Positions are "sinusoidal",
-    added to the first block's input, or "rotary", turns of all queries and keys, which need an even width of a head.
+    added to the first block's input, or "rotary", rotations of all queries and keys, for an even head dimension.
     """
 
     positions: Tensor
@@ -162,7 +164,7 @@ class Transformer(nn.Module):
         heads: int,
         width: int,
         dropout: float,
-        positions: str = "sinusoidal",
+        positions: str,
         causal: bool = False,
     ):
         super().__init__()

@@ -14,11 +14,11 @@ SHAPES = {16: [1, 2], 32: [1, 2, 2], 64: [1, 1, 2, 2], 128: [1, 1, 2, 2]}
 """{side in pixels: vqgan.ch_mult}: 8 x 8 tokens, at 128 pixels 16 x 16."""
 CODES = {0: 128, 300: 512, 5_000: 1024, 50_000: 2048}
 """{least number of pictures: vqgan.n_embed}."""
-NETWORKS = {0: (4, 128), 5_000: (6, 192), 20_000: (8, 256), 200_000: (12, 512)}
-"""{least number of pictures: layers and width of the transformer}."""
+MODELS = {0: (4, 128, 32, 2e-3), 5_000: (6, 192, 64, 1e-3), 20_000: (8, 256, 64, 1e-3), 200_000: (12, 512, 64, 1e-3)}
+"""{least number of pictures: layers and width of the transformer, batch size and learning rate}."""
 SAMPLES = {0: 500, 5_000: 2_000, 50_000: 10_000}
 TOKENIZER_PASSES, TOKENIZER_MOST = 2, 100_000
-MODEL_PASSES, MODEL_MOST = 16, 400_000
+MODEL_PASSES, MODEL_MOST = {0: 16, 5_000: 40}, 400_000
 """At least the preset's steps, more for so many passes over the pictures, and at most these steps."""
 KEPT_PIXELS = 50_000 * 64**2
 """Pixels of the pictures that a stage which trains on them keeps in memory: 0.6 GB."""
@@ -34,8 +34,9 @@ def values(preset: Mapping[str, Any], count: int, size: int) -> dict[str, Any]:
 
     Rules of thumb. Those for 300 to 4,999 pictures of 32 pixels are the values of presets/pictures.yaml.
     """
-    fit, batch = preset["vqgan"]["fit"], preset["train"]["batch_size"]
-    layers, width = _step(NETWORKS, count)
+    fit = preset["vqgan"]["fit"]
+    layers, width, batch, learning_rate = _step(MODELS, count)
+    passes = _step(MODEL_PASSES, count)
     kept = KEPT_PIXELS // max(size, 64) ** 2
     return {
         "images.size": size,
@@ -44,9 +45,11 @@ def values(preset: Mapping[str, Any], count: int, size: int) -> dict[str, Any]:
         "vqgan.fit.steps": _steps(fit["steps"], TOKENIZER_PASSES * count / fit["batch_size"], TOKENIZER_MOST),
         "vqgan.fit.limit": kept,
         "reference.proxy.limit": kept,
-        "train_steps": _steps(preset["train_steps"], MODEL_PASSES * count / batch, MODEL_MOST),
+        "train_steps": _steps(preset["train_steps"], passes * count / batch, MODEL_MOST),
         "network.layers": layers,
         "network.width": width,
+        "train.batch_size": batch,
+        "train.learning_rate": learning_rate,
         "sample.count": _step(SAMPLES, count),
     }
 
