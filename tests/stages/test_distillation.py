@@ -47,7 +47,11 @@ def test_a_student_is_trained_sampled_and_evaluated_and_names_its_teacher(copy: 
         ({"teacher": "data/model"}, {}, "which this stage writes: name a copy elsewhere"),
         ({"sha256": "0" * 64}, {}, "but distill.sha256 is 0000"),
         ({}, {"embedding_dim": 4}, "embedding_dim is 4, and 8 of the teacher"),
-        ({}, {"network": {"layers": 1}}, "network is {'layers': 1, 'heads': 2, 'width': 32, 'dropout': 0.0}, and {"),
+        (
+            {},
+            {"network": {"layers": 1}},
+            "network is {'layers': 1, 'heads': 2, 'width': 32, 'dropout': 0.0, 'positions': 'sinusoidal'}, and {",
+        ),
         ({}, {"method": "mdlm", "sampler": "ancestral"}, "method is mdlm, and lcmd of the teacher"),
         ({}, {"train": {"use_classes": False}}, "has 10 classes, and train.use_classes makes it 0: change that"),
     ],
