@@ -11,6 +11,7 @@ from tests.factory import build, integers, made, normal, train_settings
 from tests.methods.test_toy import SHIFT, STATES, TABLE, K, N, P, drawn, exact_tokens, method, total_variation
 from vqlcmd.diffusion import gaussian
 from vqlcmd.diffusion.consistency import NEAR, SEGMENTS, STEPS, TIMES, Noised
+from vqlcmd.diffusion.schedule import build_schedule
 from vqlcmd.diffusion.weighting import WEIGHTINGS
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.resume import State
@@ -134,10 +135,20 @@ def test_the_teachers_time_lies_between_the_clean_end_and_that_of_the_student(na
         assert (way >= (1 - NEAR) * share - 1e-12).all()
         assert torch.corrcoef(torch.stack([1 - way / share, u]))[0, 1] > 0.999
     else:
-        ends = WEIGHTINGS["vlb"](schedule).time(torch.linspace(0, 1, 8 * SEGMENTS + 1, dtype=torch.float64))
-        assert (TIMES[name](schedule, ends, ends) <= ends).all(), "not even by a rounding error"
         assert sorted({round(each * SEGMENTS, 9) for each in way.tolist()}) == list(range(SEGMENTS))
         assert ((share - way) * SEGMENTS < 1 + 1e-9).all()
+
+
+@pytest.mark.parametrize(("shift", "clean"), [(0, 2), (0, 6), (-2, 4), (-4, 2), (2, 4)])
+def test_segments_begin_no_later_than_their_times_not_even_by_a_rounding_error(shift: float, clean: float) -> None:
+    """The last time of all may be the end, or one bit before it, and belongs to the last segment."""
+    schedule = build_schedule(name="cosine", shift=shift, log_snr_min=-12.0, log_snr_max=clean)
+    t = WEIGHTINGS["vlb"](schedule).time(torch.linspace(0, 1, 8 * SEGMENTS + 1, dtype=torch.float64))
+    edges = schedule.between(torch.arange(1, SEGMENTS + 1).double() / SEGMENTS)
+    for times in (t, edges, torch.nextafter(edges, torch.zeros_like(edges))):
+        s = TIMES["segments"](schedule, times, times)
+        assert (s <= times).all()
+        assert float(s[-1]) == pytest.approx(schedule.end - (schedule.end - schedule.start) / SEGMENTS)
 
 
 def test_consistency_matching_reaches_the_table_unless_its_gradient_is_the_networks_alone() -> None:
