@@ -74,6 +74,7 @@ def test_every_command_explains_itself(command: str) -> None:
         (["gallery", "x.png", "--temperature", "warm"], "--temperature is warm, but must be a number"),
         (["gallery", "x.png", "--temperature"], "--temperature needs a value"),
         (["gallery", "x.png", "--stepz", "3"], "--stepz is no option, nor a knob of a method: did you mean --steps?"),
+        (["gallery", "--out", "x.png"], "--out is no option, nor a knob of a method: write OUT alone, without --out"),
         (["gallery", "x.png", "--guidance", "0,-1"], "--guidance -1 must be a number from 0"),
         (["gallery", "x.png", "--state", "newest"], ".state/train holds no saved state"),
         (["report", "--html", "x.pdf"], "x.pdf does not end in .html"),

@@ -87,6 +87,8 @@ def _checked(knobs: dict[str, str], own: list[str]) -> dict[str, Any]:
         if not fields:
             close = difflib.get_close_matches(option, known, n=1)
             remedy = f"did you mean {close[0]}?" if close else "--help lists the options"
+            if (argument := option.removeprefix("--")) in own:
+                remedy = f"write {argument.upper()} alone, without --{argument}"
             raise ConfigError(f"{option} is no option, nor a knob of a method: {remedy}")
         problems = []
         for field in fields:
