@@ -203,6 +203,22 @@ def test_the_same_values_give_the_same_page(repository: Path) -> None:
     assert Path("one.html").read_bytes() == Path("two.html").read_bytes()
 
 
+def test_a_run_of_text_shows_its_samples_and_no_pictures_that_a_run_of_images_left(repository: Path) -> None:
+    (repository / "metrics" / "samples.json").write_text('["the quick brown fox"]', encoding="utf-8")
+    assert revision.read().samples == []
+    leave(repository, {"domain": "text"}, 8.0)
+    found = {"words_known": 0.5, "heldout": {"words_known": 0.9}, "compressed_bits_per_character": {"xz": 2.5}}
+    (repository / "metrics" / "evaluate.json").write_text(json.dumps(found), encoding="utf-8")
+    run = revision.read()
+    assert not run.pictures
+    made = compare([run, run])
+    assert made.numbers["bits per character by xz of held-out text"] == ["2.5", "2.5"]
+    assert "bits per character by xz" not in made.numbers
+    page.write_comparison(made, Path("text.html"))
+    assert "the quick brown fox" in Page(Path("text.html")).text
+    assert revision.PICTURES["grid.png"] not in Page(Path("text.html")).text
+
+
 def test_a_column_without_numbers_is_no_curve() -> None:
     assert curves("heldout_loss", {"a": ([1, 2], [float("nan")] * 2)}) is None
     drawn = curves("loss", {"a": ([1, 2], [3.0, 4.0]), "none": ([1, 2], [float("nan")] * 2)})

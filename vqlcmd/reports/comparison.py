@@ -101,7 +101,8 @@ def _numbers(runs: Sequence[Revision]) -> dict[str, list[str]]:
     ]
     columns = [first | other | second for first, other, second in zip(generated, others, targets, strict=True)]
     names = dict.fromkeys(name for column in columns for name in column)
-    return {name: [column.get(name, "") for column in columns] for name in names}
+    rows = {name: [column.get(name, "") for column in columns] for name in names}
+    return {name: values for name, values in rows.items() if any(values)}
 
 
 def _remarks(runs: Sequence[Revision]) -> list[str]:

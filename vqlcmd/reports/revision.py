@@ -97,16 +97,19 @@ def read(name: str = WORKSPACE) -> Revision:
     metrics.
     """
     fetch = _here if name == WORKSPACE else _committed(name)
+    params = differences({}, _yaml(fetch, Path("params.yaml"), name))
+    # A repository may hold files of the other domain's pipeline, which were made by another run.
+    text = params.get("domain") == "text"
     found = Revision(
         name=name,
-        params=differences({}, _yaml(fetch, Path("params.yaml"), name)),
-        vqgan=_object(fetch, paths.METRICS / "vqgan.json", name),
+        params=params,
+        vqgan={} if text else _object(fetch, paths.METRICS / "vqgan.json", name),
         evaluate=_object(fetch, paths.METRICS / "evaluate.json", name),
         bound=_object(fetch, paths.METRICS / "bound.json", name),
         protocol=_list(fetch, paths.METRICS / "protocol.json", name),
         curves=_curves(fetch(paths.METRICS / "train.tsv") or b""),
-        pictures={file: png for file in PICTURES if (png := fetch(paths.METRICS / file))},
-        samples=[str(each) for each in _values(fetch, paths.METRICS / "samples.json", name)],
+        pictures={} if text else {file: png for file in PICTURES if (png := fetch(paths.METRICS / file))},
+        samples=[str(each) for each in _values(fetch, paths.METRICS / "samples.json", name)] if text else [],
     )
     if not (found.evaluate or found.bound or found.curves):
         raise DataError(f"{shown(name)} has no metrics: `dvc repro` makes them, or name another revision")
