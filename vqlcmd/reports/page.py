@@ -34,6 +34,10 @@ CAUTION = {
     "another text or number of blocks, do not compare. Held-out text is about what a perfect model would reach.",
 }
 """{`domain` in params.yaml: what a reader of the numbers has to know}."""
+SAME_NOISE = {
+    "images": "The same place in two grids has the same class and the same random numbers.",
+    "text": "The same line of two lists has the same random numbers.",
+}
 
 
 def check_ending(html: Path | None) -> None:
@@ -91,7 +95,7 @@ def write_comparison(made: Comparison, path: Path) -> None:
         samples={label: run.samples[:TEXTS] for label, run in lines.items() if run.samples},
         names=[run.name for run in made.runs],
         varied=made.varied,
-        same_noise="The same place in two grids has the same class and the same random numbers." if same else "",
+        same_noise=SAME_NOISE.get(made.runs[0].domain, "") if same else "",
     )
 
 
