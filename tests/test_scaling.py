@@ -28,6 +28,12 @@ def test_a_thousand_pictures_have_the_values_of_the_preset(count: int) -> None:
         assert _at(preset, key) == value, key
 
 
+@pytest.mark.parametrize(("classes", "guidance"), [(0, BASE["guidance"]), (1, BASE["guidance"]), (2, scaling.GUIDANCE)])
+def test_samples_are_guided_where_there_are_classes_to_tell_apart(classes: int, guidance: float) -> None:
+    assert scaling.values(BASE, 1_000, 32, classes)["guidance"] == guidance
+    assert BASE["guidance"] < scaling.GUIDANCE
+
+
 @pytest.mark.parametrize("size", scaling.SHAPES)
 @pytest.mark.parametrize("count", COUNTS)
 def test_what_is_written_is_a_valid_run(tmp_path: Path, count: int, size: int) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.pipeline_imports import ROOT
 from vqlcmd.cli import data
 from vqlcmd.images import manifest
-from vqlcmd.params import load_params
+from vqlcmd.params import load_params, scaling
 from vqlcmd.runtime.errors import ConfigError
 
 CHECKOUT = ("dvc.yaml", "params.yaml")
@@ -43,6 +43,18 @@ def test_a_folder_becomes_a_run(checkout: Path, tmp_path: Path, capsys: pytest.C
     assert "vqgan.n_embed 128" in said
     assert f"export VQLCMD_IMAGES={tmp_path}" in said
     assert "enlarged" not in said
+
+
+def test_sub_folders_are_classes_and_samples_are_guided_to_them(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    for name in ("cats", "dogs"):
+        _pictures(tmp_path / "pets" / name, 50)
+    data.start("mine", str(tmp_path / "pets"))
+    assert load_params(Path("params.yaml")).guidance == scaling.GUIDANCE
+    subprocess.run(["git", "init", "-q"], check=True)
+    shutil.copyfile("presets/digits.yaml", "params.yaml")
+    data.start("mine", str(tmp_path / "pets"), no_classes=True)
+    assert load_params(Path("params.yaml")).guidance == 0
 
 
 @pytest.mark.parametrize(("side", "asked", "becomes"), [(20, None, 16), (20, 64, 64), (300, None, 32), (300, 128, 128)])

@@ -92,7 +92,7 @@ def start(
     images = _scan_images(name, source, classes=not no_classes, copies=not no_copies)
     side = _median_side(images)
     chosen = size or scaling.size_for(side)
-    values = {"dataset": name, **scaling.values(read_yaml(PRESET), len(images), chosen)}
+    values = {"dataset": name, **scaling.values(read_yaml(PRESET), len(images), chosen, len(images.classes))}
     changed = scaling.write(PRESET, values, PARAMS)
     print(f"{PARAMS}: {PRESET}, but for {', '.join(f'{key} {value}' for key, value in changed.items())}")
     if side < chosen:
