@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     "consistency_time": "uniform",
     "consistency_gradient": "full",
     "drop_reconstruction": True,
+    "likelihood": False,
     "self_conditioning": 0.0,
     "drop": 0.2,
     "dropping": "fixed",

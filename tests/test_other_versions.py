@@ -64,7 +64,7 @@ def test_keys_of_training_may_be_missing_new_or_other(name: str, tmp_path: Path)
     def edit(about: dict[str, Any]) -> None:
         for key in about["of_training"]:
             remove(about["params"], key)
-        about["params"] |= {"train": {"optimizer": "muon", "batch_size": "many"}, "drop": "none"}
+        about["params"] |= {"train": {"optimizer": "muon", "batch_size": "many"}, "lambda_cm": "none"}
         about["vqlcmd"] = "9.1.0"
 
     rewrite(tmp_path, edit)

@@ -17,6 +17,7 @@ from vqlcmd.diffusion.consistency import STEPS, TIMES, Noised
 from vqlcmd.diffusion.distillation import Guide, consistency
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
 from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
+from vqlcmd.diffusion.likelihood import log_likelihood
 from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.diffusion.transformer import Transformer
@@ -55,7 +56,10 @@ class LCMD(Method):
     """VQ-LCMD on images of N = `tokens` tokens from a VQGAN with codebook `codebook_KD`; `classes` is 0 for none."""
 
     samplers = tuple(SAMPLERS)
-    built_by = ("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network")
+    built_by = (
+        *("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network"),
+        *("likelihood", "drop", "dropping"),
+    )
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         super().__init__()
@@ -93,6 +97,7 @@ class LCMD(Method):
             dropout=net.dropout,
             positions=net.positions,
         )
+        self.likelihood = params.likelihood
         self.self_conditioning = params.self_conditioning
         # Created last and only where it is used, so that it does not change the initial values of other weights.
         self.previous = _no_effect(params.embedding_dim) if params.self_conditioning else None
@@ -103,7 +108,7 @@ class LCMD(Method):
         if self.guide is not None:
             label = self.drop_classes(label, rng)
             u = rng.stratified("time", self.batch_size)
-            return {"cd": consistency(self.guide, self.network, teacher.network, tokens_BN, label, u, rng)}
+            return {"cd": consistency(self.guide, self.logits, teacher.logits, tokens_BN, label, u, rng)}
         psi_BND = self.embedding(tokens_BN)
         rng = rng.prefetch(**self._draws(psi_BND.shape[2]))
         label = self.drop_classes(label, rng)
@@ -118,11 +123,11 @@ class LCMD(Method):
             z, times = torch.cat([now.z, z_0]), torch.cat([t, start])
             labels = None if label is None else torch.cat([label, label])
             before = self._first_look(z, times, labels, rng)
-            student_t, student_0 = self.network(self._input(z, before), times, labels).chunk(2)
+            student_t, student_0 = self.logits(z, times, labels, before).chunk(2)
             terms["rec"] = losses.cross_entropy(student_0, tokens_BN)
         else:
             before = self._first_look(now.z, t, label, rng)
-            student_t = self.network(self._input(now.z, before), t, label)
+            student_t = self.logits(now.z, t, label, before)
         if "diff" in self.weights:
             error = losses.squared_error(psi_BND, self.psi_hat(student_t))
             terms["diff"] = self.weighting.weight(t).to(error.dtype) * error
@@ -131,7 +136,7 @@ class LCMD(Method):
             before = None if before is None else before[: len(s)]
             student = student_t
             if not self.consistency_reaches_table:
-                student = self.network(self._input(now.z.detach(), before), t, label)
+                student = self.logits(now.z.detach(), t, label, before)
             terms["cm"] = losses.consistency(teacher.teacher_logits(now, s, label, rng, before), student)
         if "ce" in self.weights:
             terms["ce"] = losses.cross_entropy(student_t, tokens_BN)
@@ -151,7 +156,7 @@ class LCMD(Method):
             fixed.requires_grad_(False)
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=self.table.device)
         times = teacher.weighting.steps(u)
-        self.guide = Guide(teacher.network, teacher.embedding, teacher.psi_hat, teacher.schedule, times)
+        self.guide = Guide(teacher.logits, teacher.embedding, teacher.psi_hat, teacher.schedule, times)
         self.weights = {"cd": 1.0}
 
     @torch.no_grad()
@@ -165,25 +170,29 @@ class LCMD(Method):
         """
 
         def guess(z_BND: Tensor, t: Tensor) -> Tensor:
-            return self.psi_hat(self.network(self._input(z_BND, before), t, label))
+            return self.psi_hat(self.logits(z_BND, t, label, before))
 
         z_s = self.consistency_step.move(self.schedule, now, s, guess, rng)
-        return self.network(self._input(z_s, before), s, label)
+        return self.logits(z_s, s, label, before)
 
     @torch.no_grad()
     def sample(self, label: Tensor | None, rng: CounterRNG, how: Sampling, known: Tensor | None = None) -> Tensor:
         """Tokens (B, N) int64 for classes (B,): the most probable ones in the last prediction."""
         self.check(how)
-        predict = with_known_tokens(guided(precise(self.network, how), how.guidance, null=self.classes), known)
+        z, before = rng.normal("prior", self.tokens, self.table.shape[1]), None
+
+        def look(z_BND: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+            return self.logits(z_BND, t, label, before)
+
+        predict = with_known_tokens(guided(precise(look, how), how.guidance, null=self.classes), known)
         sampler, size = SAMPLERS[how.sampler], len(rng.rows)
         u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=rng.rows.device)
         times = self.weighting.steps(u)
         times_SB = times[: self._looks(how), None].expand(-1, size)
-        z, before = rng.normal("prior", self.tokens, self.table.shape[1]), None
         for index, (t, s) in enumerate(pairwise(times_SB)):
-            psi_hat = self.psi_hat(predict(self._input(z, before), t, label))
+            psi_hat = self.psi_hat(predict(z, t, label))
             z, before = sampler.step(self.schedule, z, psi_hat, s, t, rng.with_step(index)), psi_hat
-        return predict(self._input(z, before), times_SB[-1], label).argmax(dim=2)
+        return predict(z, times_SB[-1], label).argmax(dim=2)
 
     def nfe(self, how: Sampling) -> int:
         """Passes through the network that one image costs."""
@@ -234,6 +243,18 @@ class LCMD(Method):
         eps_BND = rng.normal(f"eps{which}", *psi_BND.shape[1:])
         return Noised(gaussian.diffuse(self.schedule, psi_BND, t, eps_BND), psi_BND, eps_BND, t)
 
+    def logits(self, z_BND: Tensor, t: Tensor, label: Tensor | None, before_BND: Tensor | None = None) -> Tensor:
+        """Logits of P(x_i = k | z_t): the network's, plus log q(z_t | x) with `likelihood`: float32 (B, N, K).
+
+        `before_BND` is the previous prediction, for self-conditioning.
+        """
+        logits_BNK = self.network(self._input(z_BND, before_BND), t, label)
+        if not self.likelihood:
+            return logits_BNK
+        # The mean share of dropped tokens: `random` draws it anew for each image.
+        dropped_B = self.dropping(self.drop, torch.full_like(t, 0.5), t)
+        return logits_BNK + log_likelihood(self.schedule, self.embedding, z_BND, t, dropped_B)
+
     def _input(self, z_BND: Tensor, before_BND: Tensor | None) -> Tensor:
         """The network's input: z, plus a linear map of its previous prediction with self-conditioning: (B, N, D)."""
         return z_BND if self.previous is None or before_BND is None else z_BND + self.previous(before_BND)
@@ -244,13 +265,13 @@ class LCMD(Method):
         if self.previous is None:
             return None
         chosen = rng.uniform("self_conditioning") < self.self_conditioning
-        psi_hat = self.psi_hat(self.network(z_BND, t, label))
+        psi_hat = self.psi_hat(self.logits(z_BND, t, label))
         return torch.where(chosen.repeat(len(z_BND) // len(chosen))[:, None, None], psi_hat, 0.0)
 
     def _look(self, z_BND: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """Logits at z; with self-conditioning those of a second pass, which gets the first one's prediction."""
-        first = None if self.previous is None else self.psi_hat(self.network(z_BND, t, label))
-        return self.network(self._input(z_BND, first), t, label)
+        first = None if self.previous is None else self.psi_hat(self.logits(z_BND, t, label))
+        return self.logits(z_BND, t, label, first)
 
     def _looks(self, how: Sampling) -> int:
         """Number of times at which a sampler makes a prediction."""

@@ -74,6 +74,7 @@ class ModelParams(Section):
     consistency_time: Annotated[str, one_of("vqlcmd.diffusion.consistency:TIMES")]
     consistency_gradient: Literal["full", "network"]
     drop_reconstruction: bool
+    likelihood: bool
     self_conditioning: Annotated[float, Field(ge=0, le=1)]
     drop: Share
     dropping: Annotated[str, one_of("vqlcmd.diffusion.embedding:DROPPING")]

@@ -19,7 +19,7 @@ from vqlcmd.runtime.errors import shown, shown_repr
 ALWAYS = ("seed", "method")
 TRAINING = "train"
 """The section that plays no part in building a method."""
-ADDED: dict[str, Any] = {"self_conditioning": 0.0, "network.positions": "sinusoidal"}
+ADDED: dict[str, Any] = {"likelihood": False, "self_conditioning": 0.0, "network.positions": "sinusoidal"}
 """Keys that build a model and were added later, with the value by which all earlier models were built."""
 UNREAD: dict[str, Any] = {
     "lambda_rec": 0.0,
