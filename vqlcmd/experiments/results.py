@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vqlcmd.experiments.table import Run, differences
+from vqlcmd.runtime import pipeline
 from vqlcmd.runtime.artefacts.json_file import parse_json, read_json
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import write_json
@@ -24,12 +25,13 @@ class ResultsFile:
     """tables/results/NAME.json: finished experiments, with all that printing them takes, and the scales they ran at.
 
     A scale is all parameters but the seed, before a row overrides them. Two scales are the same if they agree on the
-    parameters that both have.
+    parameters that both have. If only `stages` are run, the others' parameters are no part of it.
     """
 
     def __init__(self, name: str, base: dict[str, Any], preset: str | None, stages: Sequence[str] = ()):
         self.path, self.preset, self.stages = RESULTS / f"{name}.json", preset, stages
-        self.scale = {key: value for key, value in differences({}, base).items() if key != "seed"}
+        read = pipeline.parameters(base, Path(), pipeline.with_needed(stages, Path())) if stages else base
+        self.scale = {key: value for key, value in differences({}, read).items() if key != "seed"}
 
     def rows(self) -> list[dict[str, Any]]:
         """The stored experiments at this scale."""

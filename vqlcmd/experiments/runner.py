@@ -81,7 +81,7 @@ def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: C
 def show_table(name: str, preset: str | None) -> str:
     """The table as Markdown, from tables/results/NAME.json."""
     table, base = load(name), base_values(preset)
-    rows = ResultsFile(name, base, preset).rows()
+    rows = ResultsFile(name, base, preset, table.stages).rows()
     found: dict[tuple[str, Any], list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["row"], row["value"]), []).append(row["metrics"])
