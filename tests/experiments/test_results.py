@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import inside
-from tests.experiments.test_table import BASE, SMALL
+from tests.experiments.test_table import SMALL
 from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import runner
 from vqlcmd.experiments.queue import Queue, experiment_name
