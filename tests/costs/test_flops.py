@@ -59,6 +59,7 @@ ABLATIONS: list[tuple[dict[str, Any], int]] = [
     ({"lambda_ce": 0.0}, 0),
     ({"lambda_ce": 0.0, "consistency_gradient": "network"}, 0),
     ({"lambda_rec": 0.0}, 3),
+    ({"likelihood": True}, 3),
     ({"self_conditioning": 0.5, "weighting": "warped"}, 3),
     ({"lambda_cm": 0.0, "weighting": "vlb", "drop": 0.0}, 3),
     ({"lambda_rec": 0.0, "lambda_diff": 0.0, "lambda_cm": 0.0, "embedding": "unit"}, 0),

@@ -74,7 +74,9 @@ def test_a_sampler_hands_each_step_what_the_one_before_expected() -> None:
     assert all(torch.equal(before, answer) for before, answer in zip(given, answers[:3], strict=True))
 
 
-@pytest.mark.parametrize("changes", [{"self_conditioning": 0.5}, {"weighting": "warped"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"self_conditioning": 0.5}, {"weighting": "warped"}, {"likelihood": True}], ids=str
+)
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 def test_terms_and_samples_do_not_depend_on_the_images_beside_them(changes: dict[str, Any], sampler: str) -> None:
     model, teacher = (made("lcmd", **changes, train={"batch_size": 6}) for _ in range(2))

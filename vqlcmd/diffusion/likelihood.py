@@ -25,6 +25,7 @@ def log_likelihood(schedule: Schedule, embedding: Embedding, z_BND: Tensor, t: T
         kept_BNK = along * (z_BND @ embedding.table.T) - own * embedding.table.square().sum(dim=1)
         mask_BN1 = along * (z_BND @ embedding.mask)[..., None] - own * embedding.mask.square().sum()
         share = dropped_B.float()[:, None, None]
-        mixed_BNK = torch.logaddexp(kept_BNK + torch.log1p(-share), mask_BN1 + share.log())
         # Where nothing is dropped, log 0 would make the gradient of [mask] NaN.
-        return torch.where(share > 0, mixed_BNK, kept_BNK) if bool((share > 0).any()) else kept_BNK
+        inside = torch.where(share > 0, share, 0.5)
+        mixed_BNK = torch.logaddexp(kept_BNK + torch.log1p(-inside), mask_BN1 + inside.log())
+        return torch.where(share > 0, mixed_BNK, kept_BNK)
