@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from tests.factory import build, made
 from tests.methods.test_toy import STATES, TABLE, K, N, P
-from vqlcmd.diffusion.likelihood import log_likelihood
+from vqlcmd.diffusion.gaussian import log_likelihood
 from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.rng import CounterRNG
 
@@ -64,10 +64,10 @@ def test_at_the_clean_end_a_token_is_read_off_without_a_network_and_mask_says_no
     t = torch.full((1,), model.schedule.start, dtype=torch.float64)
     alpha = model.schedule.alpha(t).float()
     z_1KD = alpha * model.table[None]
-    found = log_likelihood(model.schedule, model.embedding, z_1KD, t, torch.tensor([0.2]))
+    found = log_likelihood(model.schedule, model.table, model.embedding.mask, z_1KD, t, torch.tensor([0.2]))
     assert torch.equal(found.argmax(dim=2), torch.arange(len(model.table))[None])
     z_11D = alpha * model.embedding.mask[None, None]
-    beside = log_likelihood(model.schedule, model.embedding, z_11D, t, torch.tensor([0.2]))
+    beside = log_likelihood(model.schedule, model.table, model.embedding.mask, z_11D, t, torch.tensor([0.2]))
     assert float(beside.max() - beside.min()) < 0.01
 
 

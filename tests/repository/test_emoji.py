@@ -42,10 +42,10 @@ def test_the_pages_python_sorts_pictures_into_categories(tmp_path: Path, monkeyp
 
 
 def test_the_page_tells_the_presets_numbers() -> None:
-    params = load_params(ROOT / "presets" / "emoji.yaml")
+    params, page = load_params(ROOT / "presets" / "emoji.yaml"), " ".join(PAGE.split())
     side = params.images.size // 2 ** (len(params.vqgan.ch_mult) - 1)
-    assert f"{side} x {side} tokens of {params.vqgan.n_embed} codes" in PAGE
-    assert f"pictures of {params.images.size} pixels" in PAGE
-    assert f"{params.train_steps:,} steps of {params.train.batch_size}" in PAGE
-    assert f"{params.vqgan.fit.steps:,} steps of {params.vqgan.fit.batch_size}" in PAGE
-    assert f"{params.sample.count:,} samples" in PAGE
+    assert f"{side} x {side} tokens of {params.vqgan.n_embed} codes" in page
+    assert f"pictures of {params.images.size} pixels" in page
+    assert f"{params.train_steps:,} steps of {params.train.batch_size}" in page
+    assert f"{params.vqgan.fit.steps:,} steps of {params.vqgan.fit.batch_size}" in page
+    assert f"{params.sample.count:,} samples" in page

@@ -1,12 +1,13 @@
 """Gaussian diffusion of token embeddings: pure functions, noise is an argument. Section 2 of docs/method.md.
 
-Shapes: B images, N tokens, D embedding size. Times t and s are (B,) with s < t.
+Shapes: B images, N tokens, D embedding size, K codes. Times t and s are (B,) with s < t.
 """
 
 import torch
 from torch import Tensor
 
 from vqlcmd.diffusion.schedule import Schedule
+from vqlcmd.runtime.machine import autocast
 
 
 def diffuse(schedule: Schedule, psi_BND: Tensor, t: Tensor, eps_BND: Tensor) -> Tensor:
@@ -36,6 +37,27 @@ def ddim_step(schedule: Schedule, z_BND: Tensor, psi_hat_BND: Tensor, s: Tensor,
     """z_s = alpha_s psi_hat + sigma_s (z_t - alpha_t psi_hat) / sigma_t: (B, N, D)."""
     ratio = schedule.sigma(s) / schedule.sigma(t)
     return _wide(ratio, z_BND) * z_BND + _wide(schedule.alpha(s) - ratio * schedule.alpha(t), z_BND) * psi_hat_BND
+
+
+def log_likelihood(
+    schedule: Schedule, e_KD: Tensor, mask_D: Tensor, z_BND: Tensor, t: Tensor, dropped_B: Tensor
+) -> Tensor:
+    """log q(z_t | x_i = k) of each token, up to a constant in k: float32 (B, N, K). Section 3.
+
+    A token's embedding is [mask] with probability `dropped_B`, so q is a mixture of two Gaussians. Where z_i is near
+    [mask], all codes have the same likelihood.
+    """
+    log_snr = schedule.log_snr(t)
+    # log N(z; alpha e, sigma^2 I) = (alpha z.e - alpha^2 |e|^2 / 2) / sigma^2 + a constant.
+    along, own = _wide(log_snr.exp() / schedule.alpha(t), z_BND), _wide(log_snr.exp() / 2, z_BND)
+    with autocast(z_BND.device.type, enabled=False):
+        kept_BNK = along * (z_BND @ e_KD.T) - own * e_KD.square().sum(dim=1)
+        mask_BN1 = along * (z_BND @ mask_D)[..., None] - own * mask_D.square().sum()
+        share = dropped_B.float()[:, None, None]
+        # Where nothing is dropped, log 0 would make the gradient of [mask] NaN.
+        inside = torch.where(share > 0, share, 0.5)
+        mixed_BNK = torch.logaddexp(kept_BNK + torch.log1p(-inside), mask_BN1 + inside.log())
+        return torch.where(share > 0, mixed_BNK, kept_BNK)
 
 
 def prior_kl(schedule: Schedule, psi_BND: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from vqlcmd.diffusion.consistency import STEPS, TIMES, Noised
 from vqlcmd.diffusion.distillation import Guide, consistency
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
 from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
-from vqlcmd.diffusion.likelihood import log_likelihood
 from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.diffusion.transformer import Transformer
@@ -253,7 +252,8 @@ class LCMD(Method):
             return logits_BNK
         # The mean share of dropped tokens: `random` draws it anew for each image.
         dropped_B = self.dropping(self.drop, torch.full_like(t, 0.5), t)
-        return logits_BNK + log_likelihood(self.schedule, self.embedding, z_BND, t, dropped_B)
+        mask_D = self.embedding.mask
+        return logits_BNK + gaussian.log_likelihood(self.schedule, self.table, mask_D, z_BND, t, dropped_B)
 
     def _input(self, z_BND: Tensor, before_BND: Tensor | None) -> Tensor:
         """The network's input: z, plus a linear map of its previous prediction with self-conditioning: (B, N, D)."""
