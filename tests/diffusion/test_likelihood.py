@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.factory import build, made
+from tests.factory import build, made, sampling
 from tests.methods.test_toy import STATES, TABLE, K, N, P
 from vqlcmd.diffusion.gaussian import log_likelihood
+from vqlcmd.diffusion.guidance import watching
 from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.rng import CounterRNG
 
@@ -69,6 +70,21 @@ def test_at_the_clean_end_a_token_is_read_off_without_a_network_and_mask_says_no
     z_11D = alpha * model.embedding.mask[None, None]
     beside = log_likelihood(model.schedule, model.table, model.embedding.mask, z_11D, t, torch.tensor([0.2]))
     assert float(beside.max() - beside.min()) < 0.01
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_a_sampler_adds_the_likelihood_once_whatever_the_guidance(guidance: float) -> None:
+    model, seen = made("lcmd", likelihood=True, drop=0.2), list[tuple[Tensor, Tensor]]()
+    model.network.forward = lambda z, t, label: z.new_zeros(*z.shape[:2], len(model.table))
+    with watching(lambda z, logits: seen.append((z, logits))):
+        tokens = model.sample(
+            torch.zeros(4, dtype=torch.int64), CounterRNG(7, "t", torch.arange(4)), sampling(3, guidance=guidance)
+        )
+    z, logits = seen[-1]
+    t = torch.full((4,), model.schedule.start, dtype=torch.float64)
+    own = log_likelihood(model.schedule, model.table, model.embedding.mask, z, t, torch.full((4,), 0.2))
+    torch.testing.assert_close(logits, own)
+    assert torch.equal(tokens, own.argmax(dim=2))
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.2])
