@@ -253,6 +253,7 @@ def test_a_sampler_of_another_method_is_refused_in_one_line(name: str) -> None:
 
 def test_the_knobs_of_sampling_are_those_of_the_parameters_and_of_the_chosen_method_alone() -> None:
     own = {
+        "lcmd": {"score_temperature": 0.7},
         "maskgit": {"temperature": 2.5, "eta": 0.3},
         "mdlm": {"temperature": 1.5, "eta": 0.2},
         "flow_matching": {"corrector": 1.5},

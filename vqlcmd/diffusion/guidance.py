@@ -1,4 +1,4 @@
-"""Wrappers around a network's prediction: classifier-free guidance, precision, tokens held fixed, and a callback.
+"""Wrappers around a network's prediction: guidance, temperature, precision, tokens held fixed, and a callback.
 
 Equation 4 of docs/method.md.
 """
@@ -73,6 +73,16 @@ def _guided(predict: Predict, weight: float, null: int) -> Predict:
         return (1 + weight) * conditional - weight * unconditional
 
     return predict_guided
+
+
+def tempered(predict: Predict, temperature: float) -> Predict:
+    """`predict` with P^(1 / T), normalised, of each token: what is probable becomes more so where T is below 1.
+
+    T = 1 changes nothing. Section 5 of docs/method.md.
+    """
+    if temperature == 1:
+        return predict
+    return lambda z, t, label: predict(z, t, label) / temperature
 
 
 def with_known_tokens(predict: Predict, known_BN: Tensor | None) -> Predict:

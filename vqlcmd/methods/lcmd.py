@@ -6,22 +6,25 @@ Shapes: B images, N tokens, D embedding size, K codes. Sections 3 to 6 of docs/m
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from vqlcmd.diffusion import collapse, gaussian, losses
 from vqlcmd.diffusion.consistency import STEPS, TIMES, Noised
 from vqlcmd.diffusion.distillation import Guide, consistency
 from vqlcmd.diffusion.embedding import DROPPING, build_embedding
-from vqlcmd.diffusion.guidance import guided, precise, with_known_tokens
+from vqlcmd.diffusion.guidance import guided, precise, tempered, with_known_tokens
 from vqlcmd.diffusion.method import Method
 from vqlcmd.diffusion.schedule import Schedule, build_schedule
 from vqlcmd.diffusion.transformer import Transformer
 from vqlcmd.diffusion.weighting import WEIGHTINGS
 from vqlcmd.params import ModelParams, Sampling
+from vqlcmd.params.types import Positive, Section
 from vqlcmd.rng import CounterRNG
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.machine import autocast
@@ -31,50 +34,37 @@ from vqlcmd.runtime.machine import autocast
 class Sampler:
     """The step from z_t to z_s, and whether tokens are predicted at the clean end or already one step before it."""
 
-    step: Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, CounterRNG], Tensor]
+    step: Callable[[Schedule, Tensor, Tensor, Tensor, Tensor, Callable[[], Tensor]], Tensor]
     looks_at_the_end: bool = True
 
 
 SAMPLERS = {
-    "ancestral": Sampler(
-        lambda schedule, z, psi_hat, s, t, rng: gaussian.ancestral_step(
-            schedule, z, psi_hat, s, t, rng.normal("step", *z.shape[1:])
-        )
-    ),
-    "ddim": Sampler(lambda schedule, z, psi_hat, s, t, rng: gaussian.ddim_step(schedule, z, psi_hat, s, t)),
-    "consistency": Sampler(
-        lambda schedule, z, psi_hat, s, t, rng: gaussian.diffuse(
-            schedule, psi_hat, s, rng.normal("step", *z.shape[1:])
-        ),
-        looks_at_the_end=False,
-    ),
+    "ancestral": Sampler(lambda schedule, z, psi, s, t, eps: gaussian.ancestral_step(schedule, z, psi, s, t, eps())),
+    "ddim": Sampler(lambda schedule, z, psi, s, t, eps: gaussian.ddim_step(schedule, z, psi, s, t)),
+    "consistency": Sampler(lambda schedule, z, psi, s, t, eps: gaussian.diffuse(schedule, psi, s, eps()), False),
 }
+
+
+class Knobs(Section):
+    """The sampling parameters of VQ-LCMD."""
+
+    score_temperature: Annotated[Positive, Field(description="Of the predictions; below 1, samples are more typical.")]
 
 
 class LCMD(Method):
     """VQ-LCMD on images of N = `tokens` tokens from a VQGAN with codebook `codebook_KD`; `classes` is 0 for none."""
 
-    samplers = tuple(SAMPLERS)
-    built_by = (
-        *("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network"),
-        *("likelihood", "drop", "dropping"),
-    )
+    knobs, samplers = Knobs, tuple(SAMPLERS)
+    built_by = ("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network")
+    built_by = (*built_by, "likelihood", "drop", "dropping")
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         super().__init__()
         net = params.network
         self.tokens, self.classes, self.drop, self.class_drop = tokens, classes, params.drop, params.train.class_drop
         self.batch_size = params.train.batch_size
-        self.weights = {
-            name: weight
-            for name, weight in {
-                "rec": params.lambda_rec,
-                "diff": params.lambda_diff,
-                "cm": params.lambda_cm,
-                "ce": params.lambda_ce,
-            }.items()
-            if weight > 0
-        }
+        weights = {"rec": params.lambda_rec, "diff": params.lambda_diff, "cm": params.lambda_cm, "ce": params.lambda_ce}
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.schedule = build_schedule(shift=params.s, **params.schedule.model_dump())
         self.weighting = WEIGHTINGS[params.weighting](self.schedule)
         if self.weighting.learns:
@@ -183,14 +173,17 @@ class LCMD(Method):
         def look(z_BND: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
             return self.logits(z_BND, t, label, before)
 
-        predict = with_known_tokens(guided(precise(look, how), how.guidance, null=self.classes), known)
+        predict = guided(precise(look, how), how.guidance, null=self.classes)
+        # Models that were saved before there was a temperature have none.
+        predict = with_known_tokens(tempered(predict, how.own.get("score_temperature", 1.0)), known)
         sampler, size = SAMPLERS[how.sampler], len(rng.rows)
         u = torch.linspace(1, 0, how.steps + 1, dtype=torch.float64, device=rng.rows.device)
         times = self.weighting.steps(u)
         times_SB = times[: self._looks(how), None].expand(-1, size)
         for index, (t, s) in enumerate(pairwise(times_SB)):
             psi_hat = self.psi_hat(predict(z, t, label))
-            z, before = sampler.step(self.schedule, z, psi_hat, s, t, rng.with_step(index)), psi_hat
+            noise = partial(rng.with_step(index).normal, "step", *z.shape[1:])
+            z, before = sampler.step(self.schedule, z, psi_hat, s, t, noise), psi_hat
         return predict(z, times_SB[-1], label).argmax(dim=2)
 
     def nfe(self, how: Sampling) -> int:
