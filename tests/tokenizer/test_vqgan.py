@@ -269,3 +269,19 @@ def test_missing_and_damaged_files_are_named_in_one_line(tmp_path):
         with pytest.raises(DataError, match=r"a\.safetensors") as caught:
             load(path)
         assert "\n" not in str(caught.value)
+
+
+def test_weights_in_half_precision_are_their_rounding_in_float32(tmp_path: Path):
+    """A published tokenizer can be half as large: it computes in float32 all the same."""
+    vqgan, halved = seeded(TINY), tmp_path / "half.safetensors"
+    save(vqgan, tmp_path / "vqgan.safetensors", {})
+    with safetensors.safe_open(tmp_path / "vqgan.safetensors", "pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    half = {name: each.half() if each.is_floating_point() else each for name, each in tensors.items()}
+    safetensors.torch.save_file(half, halved, about)
+    assert halved.stat().st_size < 0.6 * (tmp_path / "vqgan.safetensors").stat().st_size
+    found = load(halved)
+    for name, tensor in vqgan.state_dict().items():
+        assert found.state_dict()[name].dtype == tensor.dtype
+        assert torch.allclose(found.state_dict()[name], tensor, rtol=2**-11, atol=1e-7), name
+    assert found.decode(found.encode(normal(2, 3, 16, 16).clamp(-1, 1))).dtype == torch.float32

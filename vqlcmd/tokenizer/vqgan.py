@@ -187,8 +187,12 @@ def save(vqgan: VQGAN, path: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> VQGAN:
-    """The VQGAN in a file by `save`, in eval mode and without gradients. DataError where it is missing or damaged."""
+    """The VQGAN in a file by `save`, in eval mode and without gradients. DataError where it is missing or damaged.
+
+    Weights in half precision, as in `presets/emoji_tokenizer.safetensors`, are converted to float32.
+    """
     tensors, about = load_weights(path, "VQGAN", device)
+    tensors = {name: each.float() if each.dtype == torch.float16 else each for name, each in tensors.items()}
     try:
         described = dict(about["architecture"])
         variant = Variant(**described.pop("variant", {}))
