@@ -10,9 +10,9 @@ from ruamel.yaml import YAML
 
 from vqlcmd.runtime.files import atomic_write
 
-SHAPES = {16: [1, 2], 32: [1, 2, 2], 64: [1, 1, 2, 2], 128: [1, 1, 2, 2]}
+SHAPES = {16: [1, 2], 32: [1, 1, 2], 64: [1, 1, 2, 2], 128: [1, 1, 2, 2]}
 """{side in pixels: vqgan.ch_mult}: 8 x 8 tokens, at 128 pixels 16 x 16."""
-CODES = {0: 128, 300: 512, 5_000: 1024, 50_000: 2048}
+CODES = {0: 128, 300: 256, 5_000: 1024, 50_000: 2048}
 """{least number of pictures: vqgan.n_embed}."""
 MODELS = {0: (4, 128, 32, 2e-3), 5_000: (6, 192, 64, 1e-3), 20_000: (8, 256, 64, 1e-3), 200_000: (12, 512, 64, 1e-3)}
 """{least number of pictures: layers and width of the transformer, batch size and learning rate}."""
@@ -20,7 +20,7 @@ GUIDANCE = 1.0
 """Where there are classes: on a thousand pictures it halved the FID, docs/log.md."""
 SAMPLES = {0: 500, 5_000: 2_000, 50_000: 10_000}
 TOKENIZER_PASSES, TOKENIZER_MOST = 2, 100_000
-MODEL_PASSES, MODEL_MOST = {0: 16, 5_000: 40}, 400_000
+MODEL_PASSES, MODEL_MOST = {0: 5, 5_000: 40}, 400_000
 """At least the preset's steps, more for so many passes over the pictures, and at most these steps."""
 KEPT_PIXELS = 50_000 * 64**2
 """Pixels of the pictures that a stage which trains on them keeps in memory: 0.6 GB."""
