@@ -54,10 +54,7 @@ def log_likelihood(
         kept_BNK = along * (z_BND @ e_KD.T) - own * e_KD.square().sum(dim=1)
         mask_BN1 = along * (z_BND @ mask_D)[..., None] - own * mask_D.square().sum()
         share = dropped_B.float()[:, None, None]
-        # Where nothing is dropped, log 0 would make the gradient of [mask] NaN.
-        inside = torch.where(share > 0, share, 0.5)
-        mixed_BNK = torch.logaddexp(kept_BNK + torch.log1p(-inside), mask_BN1 + inside.log())
-        return torch.where(share > 0, mixed_BNK, kept_BNK)
+        return torch.logaddexp(kept_BNK + torch.log1p(-share), mask_BN1 + share.log())
 
 
 def prior_kl(schedule: Schedule, psi_BND: Tensor) -> Tensor:
