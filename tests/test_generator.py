@@ -76,7 +76,7 @@ def test_an_option_takes_the_place_of_what_was_trained_with(saved: Make, name: s
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("lcmd", {"temperature": 2.0}, "temperature is not a knob of lcmd, which has none"),
+        ("lcmd", {"temperature": 2.0}, "temperature is not a knob of lcmd, which has score_temperature"),
         ("maskgit", {"truncation": 0.5}, "truncation is not a knob of maskgit, which has "),
         ("maskgit", {"temperature": -1.0}, "temperature is -1.0, but must be greater than or equal to 0"),
         ("maskgit", {"sampler": "ddim"}, "sampler ddim is not one of MaskGIT's"),

@@ -175,7 +175,7 @@ def test_help_lists_the_knobs_that_the_methods_declare(command: str) -> None:
     text = " ".join(CliRunner().invoke(app, [command, "--help"], terminal_width=200).output.split())
     for method, model in methods.knobs().items():
         for name, field in model.model_fields.items():
-            assert f"--{name} {method} {field.description}" in text
+            assert f"--{name.replace('_', '-')} {method} {field.description}" in text
 
 
 @pytest.mark.parametrize("command", [["sample", "--out"], ["gallery"]])

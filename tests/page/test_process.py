@@ -91,7 +91,8 @@ def test_the_page_knows_of_a_model_what_its_file_says(there: tuple[Models, Gener
     with started([str(folder)]) as models:
         (found,) = models.loaded().values()
     assert found.class_names == model.class_names
-    assert {each.name: each.usual for each in found.settings} == {"steps": 10, "sampler": "ancestral", "guidance": 0.0}
+    usual = {"steps": 10, "sampler": "ancestral", "guidance": 0.0, "score_temperature": 1.0}
+    assert {each.name: each.usual for each in found.settings} == usual
     assert (found.method, found.codes, found.tables) == ("lcmd", 32, ("embeddings", "codebook"))
     assert found.summary.endswith("M parameters · 3 classes · 4 x 4 tokens of 32 codes")
 
