@@ -13,7 +13,7 @@ from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import runner
 from vqlcmd.experiments.queue import Queue, experiment_name
 from vqlcmd.experiments.results import ResultsFile
-from vqlcmd.experiments.table import differences, overridden, read_table, runs
+from vqlcmd.experiments.table import Run, differences, overridden, read_table, runs
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -79,6 +79,25 @@ def test_finished_experiments_are_taken_over_once_and_shown(repository: Path, mo
         monkeypatch.setattr(Queue, "run", lambda *_: pytest.fail("nothing is to be run"))
         assert runner.run_table("other", [0], 1, None, say=lambda _: None)
         assert "8.50" in runner.show_table("other", None)
+
+
+def test_rows_and_seeds_can_be_chosen(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def run(_: Queue, wave: dict[str, Run], __: ResultsFile) -> list[str]:
+        asked.extend((each.row, each.seed) for each in wave.values())
+        return []
+
+    monkeypatch.setattr(Queue, "run", run)
+    with inside(repository):
+        for seeds, rows in (([2], ["also ours"]), ([0, 3, 0], [])):
+            asked.clear()
+            runner.run_table("small", seeds, 1, None, rows, say=lambda _: None)
+            expected = [(row, seed) for seed in dict.fromkeys(seeds) for row in rows or ("ours", "also ours")]
+            assert sorted(asked) == sorted(expected)
+        for wrong in ("our", "theirs"):
+            with pytest.raises(ConfigError, match=f"no row '{wrong}' that runs: choose of ours; also ours"):
+                runner.run_table("small", [0], 1, None, ["ours", wrong])
 
 
 def test_a_table_of_one_stage_has_that_stages_numbers_alone(repository: Path) -> None:

@@ -47,6 +47,7 @@ def test_a_tables_rows_run_once_and_those_that_differ_in_sampling_share_a_model(
     assert "3 experiments, 0 of them done" in printed
     assert run(small, "git", "status", "--porcelain", "--untracked-files=no") == dirty
     assert "3 of them done" in table(small, "run", "small")
+    assert "1 experiments, 1 of them done" in table(small, "run", "small", "--row", "guided", "--seed", "0")
     shown = table(small, "show", "small")
     assert "1.50" in shown
     assert shown.count(" 4 ") + shown.count(" 8 ") >= 3, "network calls, twice as many with guidance"

@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,6 +64,23 @@ def wait_until(ready: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def interrupt(folder: Path, stage: str, stop: "Callable[[subprocess.Popen[str]], None]", **environment: str) -> None:
+    """Stops a stage in the midst of its batches; later and later, since a slow machine takes long to begin."""
+    text = ""
+    for seconds in (1, 3, 9, 27):
+        shutil.rmtree(folder / ".state" / stage, ignore_errors=True)
+        process = start(folder, stage, **environment)
+        wait_until(lambda: bool(list(folder.glob(f".state/{stage}/*/lock"))))
+        time.sleep(seconds)
+        stop(process)
+        text, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, text
+        assert "Traceback" not in text
+        if list(folder.glob(f".state/{stage}/*/[0-9]*.pt")):
+            return
+    pytest.fail(f"no state was left: {text}")
+
+
 def wait_for_shards(folder: Path) -> None:
     wait_until(lambda: bool(list(folder.glob(".state/tokenize/*/[0-9]*.pt"))))
 
@@ -112,15 +130,8 @@ def test_interrupted_tokens_end_as_uninterrupted_ones(
 def test_a_signal_to_all_processes_at_once_leaves_a_state_and_no_traceback(fresh: Path, stage: str) -> None:
     """A batch system's: the processes that decode images ended with it, and the one that saves fell over them."""
     write_params(fresh, merge(merge(TINY, SLOW), {"reference": {"batch_size": 1}, "tokenize": {"batch_size": 1}}))
-    process = start(fresh, stage, VQLCMD_NPROC="2", VQLCMD_WORKERS="1")
-    assert process.stdout is not None
-    wait_until(lambda: bool(list(fresh.glob(f".state/{stage}/*/lock"))))
-    time.sleep(3)
-    os.killpg(process.pid, signal.SIGTERM)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, text
-    assert "Traceback" not in text
-    assert list(fresh.glob(f".state/{stage}/*/[0-9]*.pt"))
+    together = {"VQLCMD_NPROC": "2", "VQLCMD_WORKERS": "1"}
+    interrupt(fresh, stage, lambda process: os.killpg(process.pid, signal.SIGTERM), **together)
 
 
 @pytest.mark.slow
@@ -144,13 +155,7 @@ def test_an_interrupted_reference_ends_as_the_uninterrupted_one(copy: Path, proc
     write_params(copy, merge(TINY, {"reference": {"batch_size": 1, "limit": 900}}))
     finish(copy, "reference", VQLCMD_NPROC="2")
     whole, expected = reference(copy), sha256(copy / "data/reference/features.safetensors")
-    process = start(copy, "reference", VQLCMD_NPROC="2")
-    wait_until(lambda: bool(list(copy.glob(".state/reference/*/lock"))))
-    time.sleep(2)
-    process.terminate()
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, text
-    assert list(copy.glob(".state/reference/*/[0-9]*.pt")), text
+    interrupt(copy, "reference", lambda process: process.terminate(), VQLCMD_NPROC="2")
     finish(copy, "reference", VQLCMD_NPROC=processes)
     for name, values in reference(copy).items():
         torch.testing.assert_close(values, whole[name], rtol=1e-6, atol=1e-6)

@@ -28,6 +28,8 @@ def table_list() -> None:
 def table_run(
     name: Name,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")] = 1,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="This seed alone; can be repeated.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="This row alone; can be repeated.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Experiments at a time.")] = 1,
     preset: Preset = None,
 ) -> None:
@@ -35,7 +37,7 @@ def table_run(
     require_checkout("table run")
     from vqlcmd.experiments.runner import run_table
 
-    if not run_table(name, list(range(seeds)), jobs, preset):
+    if not run_table(name, seed or list(range(seeds)), jobs, preset, row or []):
         raise typer.Exit(1)
 
 

@@ -43,13 +43,21 @@ def base_values(preset: str | None) -> dict[str, Any]:
     return read_yaml(path)
 
 
-def run_table(name: str, seeds: list[int], jobs: int, preset: str | None, say: Callable[[str], None] = print) -> bool:
-    """Runs the experiments of a table that are missing; returns whether all rows ended well.
+def run_table(
+    name: str,
+    seeds: Sequence[int],
+    jobs: int,
+    preset: str | None,
+    rows: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Runs the experiments of a table that are missing, of all `rows` or of these; returns whether all ended well.
 
-    Raises ConfigError if Git has uncommitted changes.
+    Raises ConfigError for a row that the table does not have, and if Git has uncommitted changes.
     """
     table, base = load(name), base_values(preset)
-    wanted = [(_identity(run.params, table.stages), run) for run in runs(table, base, seeds)]
+    chosen = runs(table.only(rows), base, list(dict.fromkeys(seeds)))
+    wanted = [(_identity(run.params, table.stages), run) for run in chosen]
     _raise_if_changed()
     book = ResultsFile(name, base, preset, table.stages)
     missing = {

@@ -66,6 +66,15 @@ class Table(BaseModel):
         """The values of the swept parameter; [None] if nothing is swept."""
         return next(iter(self.sweep.values()), [None])
 
+    def only(self, rows: Sequence[str]) -> "Table":
+        """The table of these rows, in its own order; of all if none is named. Raises ConfigError for an unknown one."""
+        measured = [name for name, row in self.rows.items() if not row.cited]
+        for name in rows:
+            if name not in measured:
+                raise ConfigError(f"{self.title!r} has no row {name!r} that runs: choose of {'; '.join(measured)}")
+        kept = {name: row for name, row in self.rows.items() if name in rows or not rows}
+        return self.model_copy(update={"rows": kept})
+
 
 @dataclass(frozen=True)
 class Run:
