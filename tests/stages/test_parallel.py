@@ -64,7 +64,7 @@ def wait_until(ready: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def interrupt(folder: Path, stage: str, stop: "Callable[[subprocess.Popen[str]], None]", **environment: str) -> None:
+def interrupt(folder: Path, stage: str, stop: Callable[[subprocess.Popen[str]], None], **environment: str) -> None:
     """Stops a stage in the midst of its batches; later and later, since a slow machine takes long to begin."""
     text = ""
     for seconds in (1, 3, 9, 27):
