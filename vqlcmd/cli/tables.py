@@ -28,7 +28,7 @@ def table_list() -> None:
 def table_run(
     name: Name,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")] = 1,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="This seed alone, in place of --seeds; can be repeated.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="This seed alone; can be repeated.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="This row alone; can be repeated.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Experiments at a time.")] = 1,
     preset: Preset = None,
