@@ -71,6 +71,8 @@ def run() -> None:
                 codebook_KD=tokenizers.codebook_table(tokenizer),
                 previews=_previews(params, source),
             )
+            if broken := found.broken:
+                print(f"tokenize: {len(broken)} images cannot be read and are left out: {loader.named(broken)}")
         barrier()
         state.finish()
 

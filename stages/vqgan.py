@@ -25,7 +25,7 @@ from vqlcmd.runtime.files import atomic_write, write_json, write_tsv
 from vqlcmd.tokenizer import vqgan
 from vqlcmd.tokenizer_fit.fit import build, fit
 from vqlcmd.tokenizer_fit.perceptual import NETWORKS
-from vqlcmd.tokenizer_fit.pictures import Pictures, open_pictures
+from vqlcmd.tokenizer_fit.pictures import InMemory, Pictures, open_pictures
 from vqlcmd.tokenizer_fit.quality import at_once, reconstructions, statistics
 from vqlcmd.tokenizer_fit.recipe import described
 from vqlcmd.tokens import shards
@@ -129,7 +129,7 @@ def _fit(params: Params) -> None:
         def watch(rows: list[dict[str, float]], reconstructed: Tensor) -> None:
             if rank() == 0:
                 write_tsv(paths.METRICS / "tokenizer.tsv", rows)
-                above_and_below = torch.stack([judged[:PICTURES], reconstructed[:PICTURES].cpu()])
+                above_and_below = torch.stack([judged.images[:PICTURES], reconstructed[:PICTURES].cpu()])
                 pixels = above_and_below.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
                 step = int(rows[-1]["step"])
                 path = album / f"{step:07}.png"
@@ -142,7 +142,7 @@ def _fit(params: Params) -> None:
         kept, rows = fit(
             tokenizer.to(device()),
             training,
-            judged[:SHOWN].to(device()),
+            judged.images[:SHOWN].to(device()),
             settings.fit,
             seed=settings.seed,
             state=state,
@@ -152,9 +152,11 @@ def _fit(params: Params) -> None:
             watch=watch,
         )
         if rank() == 0:
-            numbers = statistics(kept, judged.to(device()), perceptual)
+            numbers = statistics(kept, judged.images.to(device()), perceptual)
             distance = (
-                {f"fid_{FEATURES}": _distance(kept, judged)} if settings.fit.perceptual_network == FEATURES else {}
+                {f"fid_{FEATURES}": _distance(kept, judged.images)}
+                if settings.fit.perceptual_network == FEATURES
+                else {}
             )
             provenance = {
                 "dataset": listed.name,
@@ -166,8 +168,17 @@ def _fit(params: Params) -> None:
             }
             vqgan.save(kept, paths.VQGAN, provenance)
             write_tsv(paths.METRICS / "tokenizer.tsv", rows)
-            about = {"fitted": True, "images": len(training), "judged": len(judged), "held_out": apart}
+            skipped = training.broken | judged.broken
+            about = {
+                "fitted": True,
+                "images": training.readable(),
+                "judged": len(judged),
+                "held_out": apart,
+                "skipped": len(skipped),
+            }
             write_json(paths.METRICS / "vqgan.json", about | numbers | distance)
+            if skipped:
+                print(f"vqgan: {len(skipped)} images cannot be read and are left out: {loader.named(skipped)}")
             print(f"vqgan: reconstructions at every row of metrics/tokenizer.tsv are in {album}")
         barrier()
         state.finish()
@@ -181,7 +192,7 @@ def _distance(tokenizer: vqgan.VQGAN, images: Tensor) -> float | None:
     return reconstruction_distance(pairs, lambda part: network(part)[0])
 
 
-def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, Tensor, bool]:
+def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource) -> tuple[Pictures, InMemory, bool]:
     """The images to train on, those to evaluate on, and whether the latter are held out.
 
     They are held out if `vqgan.fit.use_heldout` is false and there are held-out images; otherwise all images serve for
@@ -212,7 +223,7 @@ def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource
     chosen = others[torch.from_numpy(loader.subsample(len(others), settings.limit, params.vqgan.seed, "judged"))]
     # Images of every class come first, since the first ones are shown.
     judged = opened(chosen[torch.from_numpy(loader.over_classes(source.labels[chosen.numpy()]))], params.images.size)
-    return training, judged.read(torch.arange(len(judged))), apart
+    return training, InMemory(judged.read(torch.arange(len(judged))), judged.broken), apart
 
 
 def main() -> int:

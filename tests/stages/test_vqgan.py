@@ -1,10 +1,14 @@
 """The stage that trains a tokenizer: what it reports, what it starts from, and as processes."""
 
 import csv
+import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.checkpoints import tamings
+from tests.conftest import TINY as TINY_STAGES
 from tests.conftest import merge, prepare, run_stages, write_params
-from tests.runtime.test_launcher import finish, start
+from tests.runtime.test_launcher import alive, children, finish, start
 from tests.stages.test_parallel import wait_until
 from tests.tokenizers import TINY, seeded
 from vqlcmd.images import manifest
@@ -98,6 +104,30 @@ def test_an_interrupted_run_ends_with_the_same_file(trained: Path, tmp_path: Pat
         assert (folder / "metrics" / name).read_text() == (trained / "metrics" / name).read_text()
 
 
+@pytest.mark.parametrize("limit", [2000, 3])
+def test_images_that_cannot_be_read_are_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: int
+) -> None:
+    monkeypatch.setenv("VQLCMD_IMAGES", str(tmp_path))
+    (tmp_path / "few").mkdir()
+    for number in range(20):
+        Image.new("RGB", (8, 8), (10 * number, 0, 0)).save(tmp_path / "few" / f"{number:02}.png")
+    for broken in ("07.png", "11.png"):
+        (tmp_path / "few" / broken).write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    folder = prepare(tmp_path / "run", {})
+    manifest.write(manifest.scan("few", tmp_path / "few"), folder / "data" / "manifests" / "few.json")
+    few = {"dataset": "few", "images": {"skip_broken": True}, "tokenize": {"holdout": 0.3}}
+    write_params(folder, merge(merge(TINY_STAGES, changes(steps=8, limit=limit)), few))
+    run_stages(folder, "vqgan", "tokenize")
+    found, said = numbers(folder), capsys.readouterr().out
+    assert found["skipped"] == 2
+    assert limit < 20 or found["images"] + found["judged"] == 18
+    for stage in ("vqgan", "tokenize"):
+        assert re.search(
+            rf"^{stage}: 2 images cannot be read and are left out: .*\b07\.png.*\b11\.png", said, re.MULTILINE
+        )
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_up_to_rounding(trained: Path, tmp_path: Path) -> None:
     folder = prepare(tmp_path / "run", changes())
@@ -109,28 +139,50 @@ def test_two_processes_train_as_one_up_to_rounding(trained: Path, tmp_path: Path
     assert (one - two).abs().max() < 0.1 * one.abs().max()
 
 
+def terminated(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+
+
+def worker_killed(process: subprocess.Popen[str]) -> None:
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+
+
+def launcher_killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+
+
 @pytest.mark.slow
-def test_two_processes_that_were_killed_end_as_two_that_were_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "code"), [(terminated, 130), (worker_killed, 1), (launcher_killed, -9)])
+def test_two_processes_that_were_killed_end_as_two_that_were_not(
+    tmp_path: Path, end: Callable[[subprocess.Popen[str]], None], code: int
+) -> None:
     folders = [prepare(tmp_path / name, changes()) for name in ("whole", "killed")]
     finish(folders[0], "vqgan", VQLCMD_NPROC="2")
     process = start(folders[1], "vqgan", VQLCMD_NPROC="2")
     wait_until(lambda: bool(list(folders[1].glob(".state/vqgan/*/[0-9]*.pt"))))
-    process.terminate()
+    workers = children(process.pid)
+    end(process)
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, text
-    finish(folders[1], "vqgan", VQLCMD_NPROC="2")
+    assert process.returncode == code, text
+    wait_until(lambda: not any(alive(worker) for worker in workers))
+    assert "vqgan: goes on from step" in finish(folders[1], "vqgan", VQLCMD_NPROC="2")
     assert len({sha256(folder / "data/vqgan.safetensors") for folder in folders}) == 1
 
 
+@pytest.mark.parametrize("layout", ["ours", "taming"])
 def test_a_published_tokenizer_is_trained_further_with_the_architecture_of_its_file(
-    trained: Path, tmp_path: Path
+    trained: Path, tmp_path: Path, layout: str
 ) -> None:
-    begun = tmp_path / "begun.safetensors"
-    shutil.copy(trained / "data" / "vqgan.safetensors", begun)
+    if layout == "ours":
+        begun = tmp_path / "begun.safetensors"
+        shutil.copy(trained / "data" / "vqgan.safetensors", begun)
+    else:
+        begun = tamings(tmp_path, made(trained).state_dict())
     other = merge(changes(steps=3), {"vqgan": {"init": str(begun), "n_embed": 64, "ch_mult": [1, 2, 2]}})
     run_stages(prepare(tmp_path / "run", other), "vqgan")
     before, after = made(trained), made(tmp_path / "run")
-    assert after.architecture == before.architecture
+    # A file of taming-transformers' does not say its resolution, and no layer here depends on it.
+    assert dataclasses.replace(after.architecture, resolution=before.architecture.resolution) == before.architecture
     assert not torch.equal(before.codebook, after.codebook)
     assert (before.codebook - after.codebook).abs().max() < 0.5 * before.codebook.abs().max()
 

@@ -91,7 +91,16 @@ def test_a_broken_picture_is_an_error_or_its_neighbour_stands_twice(tmp_path: Pa
     found = batches(opened(tmp_path, 1, skip_broken=True), 1)[0]
     assert len(found) == 4
     assert set(found) == {0, 1, 3}
-    assert len(opened(tmp_path, 4, skip_broken=True)) == 3
+    for limit in (1, 4):
+        pictures = opened(tmp_path, limit, skip_broken=True)
+        order = Order(pictures, 4, slice(None), torch.Generator().manual_seed(0))
+        order.batch()
+        assert pictures.readable() == 3
+        assert list(pictures.broken) == ["2.png"]
+        # A run that goes on does not meet again what was met before.
+        resumed = opened(tmp_path, limit, skip_broken=True)
+        Order(resumed, 4, slice(None), torch.Generator()).load_state_dict(order.state_dict())
+        assert resumed.broken == pictures.broken
 
 
 def test_views_are_squares_of_the_picture_that_place_and_step_decide_on():

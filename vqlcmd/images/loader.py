@@ -130,9 +130,13 @@ def raise_if_broken(broken: dict[str, str], total: int, skip_broken: bool) -> No
     With `skip_broken`, only if none of the `total` images could be read.
     """
     if broken and (not skip_broken or len(broken) == total):
-        listed = shortened([f"{shown(name)} ({why})" for name, why in broken.items()], NAMED_AT_MOST)
         remedy = "repair or remove them and scan again" + ("" if skip_broken else ", or set images.skip_broken: true")
-        raise DataError(f"{len(broken)} of {total} images cannot be read: {listed}; {remedy}")
+        raise DataError(f"{len(broken)} of {total} images cannot be read: {named(broken)}; {remedy}")
+
+
+def named(broken: dict[str, str]) -> str:
+    """The images in `broken` {name: reason} in one line, by name, the first ones of many."""
+    return shortened([f"{shown(name)} ({why})" for name, why in sorted(broken.items())], NAMED_AT_MOST)
 
 
 def subsample(count: int, limit: int | None, seed: int, purpose: str) -> np.ndarray:

@@ -18,7 +18,16 @@ from vqlcmd.runtime.errors import DataError
 class Pictures(Protocol):
     """Images numbered from 0, all of one size, uint8."""
 
+    @property
+    def broken(self) -> dict[str, str]:
+        """{file: reason} of those that could not be read so far."""
+        ...
+
     def __len__(self) -> int: ...
+
+    def readable(self) -> int:
+        """How many are left without those."""
+        ...
 
     def read(self, rows: Tensor) -> Tensor:
         """The images `rows` (n,) except unreadable ones: [B, 3, T, T]."""
@@ -31,11 +40,15 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """Images [n, 3, T, T] in memory."""
+    """Images [n, 3, T, T] in memory; `broken` are no part of them."""
 
     images: Tensor
+    broken: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
+        return len(self.images)
+
+    def readable(self) -> int:
         return len(self.images)
 
     def read(self, rows: Tensor) -> Tensor:
@@ -47,7 +60,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """The images of a source at `positions` (n,), decoded by `workers` processes during training."""
+    """The images of a source at `positions` (n,), `broken` ones included; `workers` processes decode in training."""
 
     source: loader.ImageSource
     recipe: loader.Recipe
@@ -58,6 +71,9 @@ class OnDisk:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def readable(self) -> int:
+        return len(self.positions) - len(self.broken)
 
     def read(self, rows: Tensor) -> Tensor:
         batches = loader.stream(
@@ -108,7 +124,7 @@ def open_pictures(
     DataError where images cannot be read and `skip_broken` is false.
     """
     disk = OnDisk(source, recipe, positions, workers, skip_broken)
-    return disk if len(disk) > limit else InMemory(disk.read(torch.arange(len(disk))))
+    return disk if len(disk) > limit else InMemory(disk.read(torch.arange(len(disk))), disk.broken)
 
 
 class Order:
@@ -134,11 +150,15 @@ class Order:
         return next(self._stream)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is left of the permutation; the generator's state is saved by its owner."""
-        return {"left": self._left}
+        """What is left of the permutation, and the images that could not be read.
+
+        The generator's state is saved by its owner.
+        """
+        return {"left": self._left, "broken": dict(self._pictures.broken)}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self._left, self._stream = saved["left"], None
+        self._pictures.broken.update(saved["broken"])
 
 
 def random_views(images_BCTT: Tensor, size: int, flip: bool, rng: CounterRNG) -> Tensor:
