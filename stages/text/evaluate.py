@@ -64,6 +64,7 @@ def run() -> None:
         {
             **_bits(heldout.tokens.numpy(), symbols),
             **found["samples"],
+            **_measured_by_itself(params.method, header["seed"], about["made_from"]["reference"]["seed"]),
             "heldout": found["heldout"],
             "compressed_bits_per_character": about["compressed_bits_per_character"],
             "heldout_perplexity_proxy_all": _exp(about["heldout_nats_per_token"]),
@@ -118,6 +119,14 @@ def _perplexity(model: Autoregressive, tokens_BN: torch.Tensor, batch_size: int)
             nats.append(model.bound(part, None, CounterRNG(0, "bound", rows), 1).cpu())
             progress.update(int(rows[-1]) + 1, len(rows))
     return _exp(float(torch.cat(nats).double().mean())) if nats else None
+
+
+def _measured_by_itself(method: str, seed: int, reference_seed: int) -> dict[str, str | None]:
+    """No perplexity where the samples may be those of the very model that measures them: its method, and its seed."""
+    if method != "autoregressive" or seed != reference_seed:
+        return {}
+    reason = f"seed is {seed}, as reference.seed, so the model would measure its own samples: choose another seed"
+    return {"perplexity_proxy": None, "perplexity_proxy_null": reason}
 
 
 def _exp(nats: float | None) -> float | None:

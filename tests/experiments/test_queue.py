@@ -10,8 +10,8 @@ import pytest
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import queue
-from vqlcmd.experiments.queue import Queue, experiment_name, last_line
-from vqlcmd.experiments.table import Run, Table, runs
+from vqlcmd.experiments.queue import SHARED, Queue, last_line
+from vqlcmd.experiments.table import Run, Table, experiment_name, runs
 from vqlcmd.runtime.yaml_file import read_yaml
 
 TASK = "3f2a9c1"
@@ -107,3 +107,25 @@ def test_the_last_line_of_a_running_row_is_repeated(row: Run, tmp_path: Path, mo
         assert last_line("another") == ""
         log.write_bytes(b"")
         assert last_line(TASK) == ""
+
+
+@pytest.mark.parametrize(("end", "failed"), [("Success", []), ("Failed", ["tokenize, which all rows share, failed"])])
+def test_what_rows_share_is_waited_for(
+    row: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str, failed: list[str]
+) -> None:
+    told, asked = iter(["", "", "", "Queued", "Running", end]), list[list[str]]()
+
+    def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        state = next(told) if command[:3] == ["dvc", "queue", "status"] else ""
+        return subprocess.CompletedProcess(command, 0, f"{TASK}  {SHARED}  10:00 PM  {state}" if state else "", "")
+
+    monkeypatch.setattr(queue, "call", call)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command))
+    waiting = Queue(TABLE, {}, 2, print)
+    with inside(tmp_path):
+        found = waiting.prepare(["tokenize"], row)
+    assert [problem.partition(";")[0] for problem in found] == failed
+    assert next(told, None) is None
+    assert ["dvc", "exp", "run", "--queue", "--name", SHARED, "-S", "seed=0", "tokenize"] in asked
+    assert asked[-1] == (["dvc", "queue", "status"] if failed else ["dvc", "exp", "remove", SHARED])

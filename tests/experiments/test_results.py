@@ -11,9 +11,9 @@ from tests.conftest import inside
 from tests.experiments.test_table import SMALL
 from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import runner
-from vqlcmd.experiments.queue import Queue, experiment_name
+from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile
-from vqlcmd.experiments.table import Run, differences, overridden, read_table, runs
+from vqlcmd.experiments.table import Run, differences, experiment_name, overridden, read_table, runs
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.yaml_file import read_yaml
 

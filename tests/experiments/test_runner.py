@@ -19,12 +19,20 @@ from tests.repository.test_dvc import (  # noqa: F401
     run,
     wait_for_state,
 )
+from vqlcmd.runtime.files import sha256
+from vqlcmd.runtime.safetensors_file import read_about
 
 pytestmark = pytest.mark.slow
 TABLE = {
     "title": "Tiny",
     "metrics": ["fid"],
     "rows": {"plain": {"paper": [1.5]}, "dropped": {"set": {"drop": 0.3}}, "guided": {"set": {"guidance": 1}}},
+}
+TAUGHT = {
+    "title": "Taught",
+    "metrics": ["fid"],
+    "sweep": {"sample_steps": [1, 2]},
+    "rows": {"plain": {}, "student": {"teacher": "plain", "set": {"sampler": "consistency", "train.ema": 0.5}}},
 }
 
 
@@ -98,3 +106,23 @@ def test_a_table_whose_machine_went_down_goes_on(small: Path) -> None:
     table(small, "run", "small")
     assert not list(small.glob(".state/train/*/[0-9]*.pt"))
     assert "3 of them done" in table(small, "run", "small")
+
+
+def test_a_student_learns_from_the_model_of_its_teachers_row_and_rows_side_by_side_share_what_is_alike(
+    small: Path,
+) -> None:
+    """In a fresh clone two rows at a time wanted one state of `tokenize`, and all but one failed."""
+    (small / "tables" / "taught.yaml").write_text(json.dumps(TAUGHT), encoding="utf-8")
+    # Another tokenizer, so that nothing is in DVC's cache.
+    write_params(small, merge(TINY, {"vqgan": {"seed": 5}}))
+    run(small, "git", "add", "--all")
+    run(small, "git", "commit", "--quiet", "--message", "taught")
+    table(small, "run", "taught", "--row", "student", "--jobs", "2")
+    rows = json.loads((small / "tables/results/taught.json").read_text(encoding="utf-8"))["rows"]
+    assert sorted((row["row"], row["value"]) for row in rows) == [("plain", 1), ("student", 1), ("student", 2)]
+    student = next(row for row in rows if row["row"] == "student")
+    (copied,) = (small / "data" / "teachers").glob("plain-s0-*/model.safetensors")
+    run(small, "dvc", "get", ".", "data/model/model.safetensors", "--rev", student["revision"], "-o", "student.st")
+    assert read_about(small / "student.st")["teacher_digest"] == sha256(copied)
+    assert "shared-stages" not in run(small, "dvc", "exp", "list")
+    assert "4 experiments, 3 of them done" in table(small, "run", "taught")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import inside, merge
 from tests.pipeline_imports import ROOT
-from vqlcmd.cli.report import print_comparison
+from vqlcmd.cli.report import print_comparison, print_report
 from vqlcmd.reports import page, revision
 from vqlcmd.reports.charts import curves
 from vqlcmd.reports.comparison import compare
@@ -27,10 +27,15 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(["git", *WHO, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def leave_params(folder: Path, changes: dict[str, Any] | None = None) -> None:
+    """The demo's parameters, with changes."""
+    values = merge(read_yaml(ROOT / "presets" / "digits.yaml"), changes or {})
+    (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
+
+
 def leave(folder: Path, changes: dict[str, Any], fid: float, **protocol: Any) -> None:
     """Parameters and metrics as a run leaves them: the demo's, with changes."""
-    values = merge(read_yaml(ROOT / "presets" / "digits.yaml"), changes)
-    (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    leave_params(folder, changes)
     found = json.loads((ROOT / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
     (folder / "metrics" / "evaluate.json").write_text(json.dumps({**found, "fid_proxy": fid}), encoding="utf-8")
     made = json.loads((ROOT / "metrics" / "protocol.json").read_text(encoding="utf-8"))
@@ -240,3 +245,29 @@ def test_where_reconstructions_have_most_of_the_fid_a_line_names_the_tokenizer_a
 def test_the_first_numbers_of_a_report_are_those_of_the_tokenizer(repository: Path) -> None:
     psnr = json.loads((repository / "metrics" / "vqgan.json").read_text(encoding="utf-8"))["psnr"]
     assert revision.read().numbers()[0] == ("psnr", "", f"{psnr:.4g}")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"psnr": 14.8, "codes_used": 1.0}, ["smears, so samples will be: psnr is 14.8 dB", "vqgan.n_embed"]),
+        ({"psnr": 23.2, "codes_used": 0.25}, ["uses 25% of its codes", "vqgan.fit.restart"]),
+        ({"psnr": 23.2, "codes_used": 0.9}, []),
+    ],
+)
+def test_after_the_tokenizer_alone_the_report_is_the_tokenizers_and_says_if_it_is_bad(
+    repository: Path, capsys: pytest.CaptureFixture[str], found: dict[str, float], words: list[str]
+) -> None:
+    for path in (repository / "metrics").glob("*.json"):
+        path.unlink()
+    for path in (repository / "metrics").glob("train.*"):
+        path.unlink()
+    about = found | {"perplexity": 50.0, "fid_efficientnet": 61.5, "skipped": 3}
+    (repository / "metrics" / "vqgan.json").write_text(json.dumps(about), encoding="utf-8")
+    leave_params(repository)
+    print_report(Path("tokenizer.html"))
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(word in text for word in ("perplexity", "tokenizer: fid_efficientnet", "61.5", "skipped", *words))
+    assert ("docs/training_a_tokenizer.md" in text) == bool(words)
+    assert "bound" not in text
+    assert all(word in Page(Path("tokenizer.html")).text for word in words)

@@ -94,6 +94,17 @@ def test_samples_are_measured_beside_heldout_text(written: Path) -> None:
     assert all(len(text) == LENGTH and set(text) <= set(" " + "".join(WORDS)) for text in samples)
 
 
+def test_a_model_does_not_measure_its_own_samples(copy: Path) -> None:
+    """Its seed is reference.seed: the same weights, and a perplexity as low as none can be."""
+    for method, measured in (("autoregressive", False), ("mdlm", True)):
+        write_params(copy, {"method": method, "reference": {"seed": 0}})
+        run(copy, *(STAGES[2:4] if measured else ()), "text.reference", "text.evaluate")
+        found = metrics(copy)
+        assert (found["perplexity_proxy"] is not None) == measured
+        assert ("choose another seed" in found.get("perplexity_proxy_null", "")) != measured
+        assert found["heldout"]["perplexity_proxy"] > 1
+
+
 def test_copied_runs_stand_where_it_says(written: Path) -> None:
     for copied in metrics(written, "copied"):
         text = " ".join((written / "texts" / "tiny" / copied["file"]).read_text(encoding="utf-8").split())

@@ -18,12 +18,13 @@ from vqlcmd.runtime.errors import ConfigError, DataError
 def print_report(html: Path | None = None) -> None:
     """Prints the metrics, the pictures, and what was not made from the present parameters and data.
 
-    `html`: also writes all of that as a page.
+    After the stage `vqgan` alone the metrics are the tokenizer's. `html`: also writes all of that as a page. Raises
+    DataError if evaluate.json or bound.json is missing, but for both after `vqgan` alone.
     """
     page.check_ending(html)
-    for name in ("evaluate.json", "bound.json"):
-        if not (paths.METRICS / name).is_file():
-            raise DataError(f"{paths.METRICS / name} is missing: `dvc repro` makes it")
+    missing = [name for name in ("evaluate.json", "bound.json") if not (paths.METRICS / name).is_file()]
+    if len(missing) == 1 or (missing and not (paths.METRICS / "vqgan.json").is_file()):
+        raise DataError(f"{paths.METRICS / missing[0]} is missing: `dvc repro` makes it")
     run = revision.read()
     table = Table(title="Generated images, and the VQGAN's reconstructions as the target")
     for column in ("metric", "generated", "reconstructed"):

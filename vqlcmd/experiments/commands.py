@@ -9,7 +9,7 @@ from vqlcmd.experiments.table import Number, Table, runs
 def commands(name: str, table: Table, base: dict[str, Any]) -> str:
     """A table in Markdown: its own command, then for each row the paper's numbers and the row's command over `base`.
 
-    In a sweep, a row's command has the first value.
+    In a sweep, a row's command has the first value. That of a row with a teacher runs the teacher's row before it.
     """
     first: dict[str, dict[str, Any]] = {}
     for run in runs(table, base, [0]):
@@ -24,9 +24,9 @@ def commands(name: str, table: Table, base: dict[str, Any]) -> str:
     lines += [_line(heads), "|" + "---|" * len(heads)]
     for row, entry in table.rows.items():
         numbers = [_number(value) for value in entry.paper] if entry.paper else [""] * len(columns)
-        lines.append(
-            _line([row, *(numbers if papers else []), "cited" if entry.cited else _command(first[row], table.stages)])
-        )
+        command = f"`vqlcmd table run {name} --row {shlex.quote(row)}`" if entry.teacher else None
+        command = "cited" if entry.cited else command or _command(first[row], table.stages)
+        lines.append(_line([row, *(numbers if papers else []), command]))
     return "\n".join(lines)
 
 

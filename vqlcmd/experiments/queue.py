@@ -2,15 +2,14 @@
 
 import json
 import os
-import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from vqlcmd.experiments.results import ResultsFile, call, experiments
-from vqlcmd.experiments.table import Run, Table, mean_and_spread
+from vqlcmd.experiments.table import Run, Table, experiment_name, mean_and_spread
 from vqlcmd.runtime.artefacts.json_file import read_json
 from vqlcmd.runtime.errors import DataError, shown
 
@@ -23,6 +22,8 @@ RECORDS = Path(".dvc/tmp/exps/run")
 LOG_BYTES = 4096
 TOLD = 3
 """How many numbers of a finished row are printed: the first ones of its table."""
+SHARED = "shared-stages"
+"""The experiment that runs what all rows share."""
 STATES = ("Queued", "Running", "Failed", "Success")
 
 
@@ -35,6 +36,7 @@ class Queue:
     def __init__(self, table: Table, preset: dict[str, Any], jobs: int, say: Callable[[str], None]):
         self.table, self.preset = table, preset
         self.jobs, self.say, self.waiting = jobs, say, dict[str, Run]()
+        self.preparing = False
 
     def run(self, wave: dict[str, Run], book: ResultsFile) -> list[str]:
         """Queues experiments and waits for them; returns a message for each one that failed."""
@@ -81,18 +83,40 @@ class Queue:
         ]
         return failed
 
+    def prepare(self, stages: Sequence[str], run: Run) -> list[str]:
+        """Runs `stages`, which come out alike in all rows, once, so that rows side by side find them in DVC's cache.
+
+        Rows that began them at the same time would want the same state in .state/, and all but one would fail. Returns
+        a message if they failed.
+        """
+        self.preparing = True
+        self.fail_stale({SHARED})
+        self._remove(self._tasks("Failed", "Success") & {SHARED})
+        if SHARED not in self._tasks("Queued", "Running"):
+            call(["dvc", "exp", "remove", SHARED], check=False)
+            self._enqueue(SHARED, run, stages)
+        self._start()
+        while (state := self._status().get(SHARED)) in ("Queued", "Running"):
+            time.sleep(SECONDS_BETWEEN_POLLS)
+        self.preparing = False
+        if state == "Failed":
+            return [f"{', '.join(stages)}, which all rows share, failed; `dvc queue logs {SHARED}` says why"]
+        call(["dvc", "exp", "remove", SHARED], check=False)
+        return []
+
     def cancel(self) -> None:
         """Removes waiting experiments from the queue and stops running ones; the saved state of a training stays."""
         self.say("stopping: the same command goes on from here")
         ours = {experiment_name(run, identity) for identity, run in self.waiting.items()}
+        ours |= {SHARED} if self.preparing else set()
         # In this order: a worker whose experiment is stopped takes the next one.
         self._remove(self._tasks("Queued") & ours)
         self._kill(self._tasks("Running") & ours)
 
-    def _enqueue(self, name: str, run: Run) -> None:
+    def _enqueue(self, name: str, run: Run, stages: Sequence[str] = ()) -> None:
         overrides = {**self.preset, **run.overrides}
         options = [part for key, value in overrides.items() for part in ("-S", f"{key}={_hydra(value)}")]
-        call(["dvc", "exp", "run", "--queue", "--name", name, *options, *self.table.stages])
+        call(["dvc", "exp", "run", "--queue", "--name", name, *options, *(stages or self.table.stages)])
 
     def _start(self) -> None:
         threads = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // self.jobs, 1))
@@ -183,10 +207,6 @@ def _alive(record: Path) -> bool:
     except (psutil.Error, DataError, ValueError, KeyError, TypeError):
         return False
     return record.stem in " ".join(command)
-
-
-def experiment_name(run: Run, identity: str) -> str:
-    return f"{re.sub('[^a-z0-9]+', '-', run.row.lower()).strip('-')}-s{run.seed}-{identity}"
 
 
 def _hydra(value: Any) -> str:

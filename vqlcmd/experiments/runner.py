@@ -12,6 +12,7 @@ from typing import Any
 from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile, call
 from vqlcmd.experiments.table import Run, Table, differences, markdown, metric_of, read_table, runs
+from vqlcmd.experiments.teachers import placed, taught_by, teacher_of
 from vqlcmd.params import RunParams
 from vqlcmd.runtime import paths, pipeline
 from vqlcmd.runtime.errors import ConfigError, DataError
@@ -56,8 +57,13 @@ def run_table(
     Raises ConfigError for a row that the table does not have, and if Git has uncommitted changes.
     """
     table, base = load(name), base_values(preset)
-    chosen = runs(table.only(rows), base, list(dict.fromkeys(seeds)))
-    wanted = [(_identity(run.params, table.stages), run) for run in chosen]
+    wanted, lessons = list[tuple[str, Run]](), dict[str, tuple[str, Run]]()
+    for run in runs(table.only(rows), base, list(dict.fromkeys(seeds))):
+        if teacher := teacher_of(table, base, run):
+            its = _identity(teacher.params, table.stages)
+            run = taught_by(run, base, teacher, its)
+            lessons[_identity(run.params, table.stages)] = (its, teacher)
+        wanted.append((_identity(run.params, table.stages), run))
     _raise_if_changed()
     book = ResultsFile(name, base, preset, table.stages)
     missing = {
@@ -70,10 +76,20 @@ def run_table(
     queue = Queue(table, shared, jobs, say)
     # Background processes of a shell ignore SIGINT, and batch systems send SIGTERM: it counts as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    students = {identity: run for identity, run in missing.items() if identity in lessons}
+    teachers = dict(lessons[identity] for identity in students)
+    others = {identity: run for identity, run in missing.items() if identity not in lessons}
+    others |= {identity: run for identity, run in teachers.items() if not placed(run, identity)}
     failed: list[str] = []
     try:
-        for wave in _waves(missing):
-            failed += queue.run(wave, book)
+        failed += _run(queue, others, book)
+        absent = {identity for identity, run in teachers.items() if not placed(run, identity)}
+        failed += [
+            f"{run.row}, seed {run.seed} has not run: the model of {lessons[identity][1].row}, its teacher, is not here"
+            for identity, run in students.items()
+            if lessons[identity][0] in absent
+        ]
+        failed += _run(queue, {i: run for i, run in students.items() if lessons[i][0] not in absent}, book)
     except KeyboardInterrupt:
         queue.cancel()
         raise
@@ -186,6 +202,27 @@ def _identity(params: RunParams, stages: Sequence[str] = ()) -> str:
 def _training(params: RunParams) -> str:
     """A digest of what decides a model, apart from its tokens."""
     return fingerprint(params.model_part().model_dump(mode="json"))
+
+
+def _run(queue: Queue, missing: dict[str, Run], book: ResultsFile) -> list[str]:
+    """Runs experiments that learn from no other one among them; returns a message for each one that failed."""
+    if queue.jobs > 1 and len(missing) > 1:
+        shared = _shared(queue.table, list(missing.values()))
+        failed = queue.prepare(shared, next(iter(missing.values()))) if shared else []
+        if failed:
+            return failed
+    return [problem for wave in _waves(missing) for problem in queue.run(wave, book)]
+
+
+def _shared(table: Table, runs: Sequence[Run]) -> list[str]:
+    """The stages of dvc.yaml that come out alike in all of `runs`."""
+    every, root = read_yaml(Path("dvc.yaml"))["stages"], Path()
+
+    def kinds(stage: str) -> set[str]:
+        needed = pipeline.with_needed([stage], root)
+        return {fingerprint(pipeline.parameters(run.params.model_dump(mode="json"), root, needed)) for run in runs}
+
+    return [stage for stage in pipeline.with_needed(table.stages or every, root) if len(kinds(stage)) == 1]
 
 
 def _waves(missing: dict[str, Run]) -> list[dict[str, Run]]:

@@ -1,5 +1,6 @@
 """tables/NAME.yaml: the rows of a table as overrides of params.yaml, with the paper's numbers; and its Markdown."""
 
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +15,20 @@ from vqlcmd.runtime.errors import ConfigError, shown
 from vqlcmd.runtime.yaml_file import read_yaml
 
 Number = int | float | str | None
+TEACHERS = Path("data/teachers")
+"""Where students find the models of their teachers, a folder each."""
 
 
 class Row(BaseModel):
-    """One row: its overrides and the paper's numbers, one per metric or per swept value; or only cited numbers."""
+    """One row: its overrides and the paper's numbers, one per metric or per swept value; or only cited numbers.
+
+    With `teacher`, its model is distilled from that of another row at the same seed, at the first swept value.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     set: dict[str, Any] = {}
+    teacher: str | None = None
     paper: list[Number] | None = None
     cited: bool = False
 
@@ -52,8 +59,11 @@ class Table(BaseModel):
         for name, row in self.rows.items():
             if row.paper is not None and len(row.paper) != width:
                 raise ValueError(f"row {name!r} has {len(row.paper)} numbers of the paper for {width} columns")
-            if row.cited and (row.set or row.paper is None):
+            if row.cited and (row.set or row.teacher or row.paper is None):
                 raise ValueError(f"row {name!r} is cited: it has numbers of the paper and sets nothing")
+            teacher = self.rows.get(row.teacher or name)
+            if teacher is None or (row.teacher and (teacher.cited or teacher.teacher)):
+                raise ValueError(f"row {name!r} has the teacher {row.teacher!r}, which is no row that learns by itself")
         return self
 
     @property
@@ -109,10 +119,22 @@ def runs(table: Table, base: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
                 continue
             for value in table.values:
                 overrides = {**row.set, **({table.knob: value} if table.knob else {})}
+                if row.teacher:
+                    overrides["distill.teacher"] = (TEACHERS / slug(row.teacher)).as_posix()
                 overrides = {key: _resolved(new, base) for key, new in overrides.items()} | {"seed": seed}
                 params = check_run(overridden(base, overrides), f"row {name!r}")
                 found.append(Run(name, value, seed, overrides, params))
     return found
+
+
+def slug(row: str) -> str:
+    """The name of a row in lower case, with hyphens in place of everything but letters and digits."""
+    return re.sub("[^a-z0-9]+", "-", row.lower()).strip("-")
+
+
+def experiment_name(run: Run, identity: str) -> str:
+    """What DVC calls the experiment of a run."""
+    return f"{slug(run.row)}-s{run.seed}-{identity}"
 
 
 def overridden(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

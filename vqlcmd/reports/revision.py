@@ -26,10 +26,14 @@ PICTURES = {
 }
 MEASURES = ("fid", "kid", "is_", "precision", "recall", "class_accuracy", "nearest")
 """Prefixes of the numbers in metrics/evaluate.json that samples and reconstructions have."""
-TOKENIZER = ("psnr", "ssim", "perceptual", "codes_used")
+TOKENIZER = ("psnr", "ssim", "perceptual", "fid_efficientnet", "codes_used", "perplexity", "skipped")
 """Numbers of metrics/vqgan.json, which it has if the tokenizer was trained here."""
 LIMIT = 0.5
 """The tokenizer is the limit if the FID of reconstructions is more than this fraction of the samples'."""
+SMEARED = 18.0
+"""PSNR in dB below which reconstructions are smears. Our choice: docs/training_a_tokenizer.md shows 15 and 24 dB."""
+UNUSED = 0.5
+"""With a smaller share of its codes in use, a codebook has collapsed. Our choice."""
 
 Fetch = Callable[[Path], bytes | None]
 
@@ -66,14 +70,37 @@ class Revision:
         """(metric, value of the samples, value of what they are compared with) for each metric, as text."""
         if self.domain == "text":
             return list(_text_numbers(self.evaluate, self.bound))
-        tokenizer = [(name, "", as_text(self.vqgan[name])) for name in TOKENIZER if name in self.vqgan]
-        return [*tokenizer, *_numbers(self.evaluate, self.bound)]
+        named = [(f"tokenizer: {name}" if name.startswith("fid") else name, name) for name in TOKENIZER]
+        tokenizer = [
+            (shown, "", as_text(self.vqgan[name])) for shown, name in named if self.vqgan.get(name) is not None
+        ]
+        return [*tokenizer, *(_numbers(self.evaluate, self.bound) if self.evaluate or self.bound else [])]
 
     def limits(self) -> list[str]:
-        """A line for each FID of which the tokenizer alone makes more than `LIMIT`, with what to change."""
+        """What is bad about the tokenizer, a line each, with what to change.
+
+        Its PSNR if it is below `SMEARED`, its codebook if less than `UNUSED` of it is used, and each FID of which it
+        alone makes more than `LIMIT`.
+        """
         knobs = "another `vqgan.checkpoint`, or train on from it with `vqgan.init`"
         if self.params.get("vqgan.checkpoint") is None:
             knobs = "more tokens (one entry of `vqgan.ch_mult` less), `vqgan.n_embed` or `vqgan.fit.steps`"
+        return [*self._poor(knobs), *self._shares(knobs)]
+
+    def _poor(self, knobs: str) -> Iterator[str]:
+        psnr, used = self.vqgan.get("psnr", math.inf), self.vqgan.get("codes_used", 1.0)
+        if psnr < SMEARED:
+            yield (
+                f"the tokenizer's reconstructions are smears, so samples will be: psnr is {as_text(psnr)} dB, below "
+                f"{SMEARED:g}. Turn {knobs}: docs/training_a_tokenizer.md"
+            )
+        if used < UNUSED:
+            yield (
+                f"the tokenizer uses {used:.0%} of its codes, less than {UNUSED:.0%}: lower `vqgan.n_embed`, or raise "
+                "`vqgan.fit.restart`: docs/training_a_tokenizer.md"
+            )
+
+    def _shares(self, knobs: str) -> list[str]:
         targets = self.evaluate.get("reconstruction", {})
         pairs = {name: (value, targets.get(name)) for name, value in self.evaluate.items() if name.startswith("fid_")}
         return [
@@ -94,7 +121,7 @@ def read(name: str = WORKSPACE) -> Revision:
     """What a commit, branch, tag or experiment left, by its name; by default, what is in the working tree.
 
     Raises ConfigError if the repository has nothing of this name, and DataError if a file is damaged or there are no
-    metrics.
+    metrics, not even the tokenizer's.
     """
     fetch = _here if name == WORKSPACE else _committed(name)
     params = differences({}, _yaml(fetch, Path("params.yaml"), name))
@@ -111,7 +138,7 @@ def read(name: str = WORKSPACE) -> Revision:
         pictures={} if text else {file: png for file in PICTURES if (png := fetch(paths.METRICS / file))},
         samples=[str(each) for each in _values(fetch, paths.METRICS / "samples.json", name)] if text else [],
     )
-    if not (found.evaluate or found.bound or found.curves):
+    if not (found.evaluate or found.bound or found.curves or found.vqgan):
         raise DataError(f"{shown(name)} has no metrics: `dvc repro` makes them, or name another revision")
     return found
 
