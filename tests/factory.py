@@ -14,6 +14,14 @@ CODES, TOKENS, DIM = 8, 4, 6
 METHODS = tuple(methods.METHODS)
 """Every one that params.yaml can name: a new one is tested by being listed there."""
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lcmd, self-conditioning": {"method": "lcmd", "self_conditioning": 0.5},
+    "lcmd, warped times": {"method": "lcmd", "weighting": "warped"},
+    "lcmd, likelihood": {"method": "lcmd", "likelihood": True},
+    "flow_matching, uniform": {"method": "flow_matching", "discrete": {"source": "uniform"}},
+}
+"""Methods with a parameter that changes what is computed: they keep the same contracts."""
+
 Module = TypeVar("Module", bound=nn.Module)
 
 # Everything the tests lean on, so that an edit of the preset does not change what they state.
@@ -81,7 +89,7 @@ def params(**overrides: Any) -> Params:
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`values` with `changes` laid over it, section by section."""
-    laid = {key: merge(values[key], new) if isinstance(new, dict) else new for key, new in changes.items()}
+    laid = {key: merge(values.get(key, {}), new) if isinstance(new, dict) else new for key, new in changes.items()}
     return values | laid
 
 
@@ -120,8 +128,12 @@ def build(*, tokens: int = TOKENS, codes: int = CODES, classes: int = 0, seed: i
 
 
 def made(name: str, **overrides: Any) -> Any:
-    """A method with 3 classes away from its initial weights, so that classes and times count; in eval mode."""
-    return perturb(build(method=name, **{"classes": 3, **overrides})).eval()
+    """A method, or one of VARIANTS, with 3 classes, in eval mode.
+
+    Away from its initial weights, so that classes and times count.
+    """
+    changes = merge(VARIANTS.get(name, {"method": name}), overrides)
+    return perturb(build(**{"classes": 3, **changes})).eval()
 
 
 def codebook(codes: int = CODES, dim: int = DIM) -> Tensor:
@@ -142,6 +154,8 @@ def integers(high: int, *shape: int, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def perturb(module: Module, scale: float = 0.3, seed: int = 0) -> Module:
     """The same module away from its initial weights, where zeroed modulations hide what they modulate."""
-    for number, parameter in enumerate(module.parameters()):
+    # A weighting that learns comes last, so that the network is the one without it.
+    named = sorted(module.named_parameters(), key=lambda each: each[0].startswith("weighting"))
+    for number, (_, parameter) in enumerate(named):
         parameter += scale * normal(*parameter.shape, seed=seed * 1000 + number)
     return module

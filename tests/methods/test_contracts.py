@@ -1,4 +1,4 @@
-"""Contracts of every method that params.yaml can name: a new one is tested by being listed there."""
+"""Contracts of every method that params.yaml can name, and of variants: a new one is tested by being listed."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.factory import CODES, METHODS, TOKENS, integers, made, params, sampling
+from tests.factory import CODES, METHODS, TOKENS, VARIANTS, integers, made, params, sampling
 from vqlcmd import methods
 from vqlcmd.diffusion import collapse
 from vqlcmd.params import Sampling
@@ -17,9 +17,16 @@ B = 4
 X, LABEL = integers(CODES, B, TOKENS), integers(3, B, seed=1)
 NOISE = CounterRNG(7, "test", torch.arange(B))
 
-every = pytest.mark.parametrize("name", METHODS)
+NAMES = (*METHODS, *VARIANTS)
+
+every = pytest.mark.parametrize("name", NAMES)
 ways = pytest.mark.parametrize(
-    ("name", "sampler"), [(name, each) for name in METHODS for each in methods.method_class(name).samplers]
+    ("name", "sampler"),
+    [
+        (name, each)
+        for name in NAMES
+        for each in methods.method_class(VARIANTS.get(name, {}).get("method", name)).samplers
+    ],
 )
 
 

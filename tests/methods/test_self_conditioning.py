@@ -111,10 +111,21 @@ class Second(Posterior):
         return torch.where(told[:, None, None], super().forward(z_BND[..., :2], t), 0.0)
 
 
-def test_the_bound_is_that_of_a_second_look() -> None:
+def exact() -> Any:
+    """The exact posterior, for those who hand on what it said."""
     model = method(self_conditioning=0.5)
     model.network = Second(model.schedule)
     model._input = lambda z, before: torch.cat([z, torch.zeros_like(z) if before is None else before], dim=2)
+    return model
+
+
+def test_with_the_exact_posterior_sampling_by_second_looks_reproduces_the_distribution() -> None:
+    """Of a hundred steps all but the first are told what the one before said."""
+    assert total_variation(drawn(exact(), 6000)) < 0.036
+
+
+def test_the_bound_is_that_of_a_second_look() -> None:
+    model = exact()
     tokens = exact_tokens(1000)
     means = [model.bound(tokens, None, CounterRNG(seed, "toy", torch.arange(1000)), 64).mean() for seed in range(4)]
     assert float(torch.stack(means).mean()) == pytest.approx(ENTROPY, abs=0.03)

@@ -55,8 +55,10 @@ class LCMD(Method):
     """VQ-LCMD on images of N = `tokens` tokens from a VQGAN with codebook `codebook_KD`; `classes` is 0 for none."""
 
     knobs, samplers = Knobs, tuple(SAMPLERS)
-    built_by = ("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network")
-    built_by = (*built_by, "likelihood", "drop", "dropping")
+    built_by = (
+        *("s", "schedule", "weighting", "self_conditioning", "embedding", "embedding_dim", "network"),
+        *("likelihood", "drop", "dropping"),
+    )
 
     def __init__(self, params: ModelParams, codebook_KD: Tensor, tokens: int, classes: int):
         super().__init__()
@@ -171,7 +173,8 @@ class LCMD(Method):
         z, before = rng.normal("prior", self.tokens, self.table.shape[1]), None
 
         def look(z_BND: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-            return self.logits(z_BND, t, label, before)
+            # Guidance asks about every image twice.
+            return self.logits(z_BND, t, label, None if before is None else before.repeat(len(z_BND) // size, 1, 1))
 
         predict = guided(precise(look, how), how.guidance, null=self.classes)
         # Models that were saved before there was a temperature have none.
