@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import inside, run_stages
+from tests.factory import METHODS, VARIANTS
 from tests.texts import LENGTH, WORDS, prepare, write_params
+from vqlcmd import methods
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.text import blocks, corpus, vocabulary
 from vqlcmd.tokens import shards
@@ -188,8 +190,32 @@ def test_stages_of_images_and_of_text_say_whose_they_are(written: Path, stage: s
         run(tmp_path, f"text.{stage}" if stage != "vqgan" else "text.vocabulary")
 
 
+@pytest.mark.parametrize("name", [*METHODS, *VARIANTS])
+def test_every_method_and_sampler_runs_on_text(name: str, copy: Path) -> None:
+    changes = {"train_steps": 10, **VARIANTS.get(name, {"method": name})}
+    run_by = methods.method_class(changes["method"]).samplers
+    for sampler in run_by:
+        write_params(copy, {**changes, "sampler": sampler})
+        run(copy, *(["train"] if sampler == run_by[0] else []), "sample")
+        drawn = shards.read_split(copy / "data" / "samples", "samples").tokens
+        assert drawn.shape == (40, LENGTH)
+        assert len(drawn.unique(dim=0)) > 1
+    run(copy, "bound")
+    assert 0 < metrics(copy, "bound")["nats_per_token"] < math.inf
+
+
+def test_a_student_of_text_learns_from_its_teacher(copy: Path) -> None:
+    write_params(copy, {"train_steps": 10})
+    run(copy, "train")
+    shutil.copytree(copy / "data" / "model", copy / "data" / "teacher")
+    distilled = {"distill": {"teacher": "data/teacher", "steps": 4}, "sampler": "consistency", "sample_steps": 1}
+    write_params(copy, {"train_steps": 10, **distilled})
+    run(copy, "train", "sample", "text.evaluate")
+    assert metrics(copy)["nfe"] == 1
+
+
 @pytest.mark.parametrize(("kind", "method"), [("bytes", "lcmd"), ("characters", "maskgit")])
-def test_any_text_and_any_method_run_through(kind: str, method: str, tmp_path: Path) -> None:
+def test_any_text_runs_through(kind: str, method: str, tmp_path: Path) -> None:
     folder = prepare(tmp_path, {"method": method, "text": {"reduce": "none", "vocabulary": kind}})
     path = folder / "texts" / "tiny" / "f0.txt"
     path.write_text(path.read_text(encoding="utf-8").replace("cat", "Kätzchen"), encoding="utf-8")
