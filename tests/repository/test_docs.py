@@ -122,6 +122,9 @@ def test_the_command_of_a_row_sets_what_the_row_sets(name: str) -> None:
     for row, (*_, command) in listed.items():
         if table.rows[row].cited:
             assert command == "cited"
+        elif table.rows[row].teacher:
+            # Its teacher's row has to run before it.
+            assert shlex.split(command.strip("`")) == ["vqlcmd", "table", "run", name, "--row", row]
         else:
             found = {key: yaml.safe_load(value) for key, value in overrides(command.strip("`")).items()}
             assert found | {"seed": 0} == first[row].overrides, f"{row}: {command}"
