@@ -19,7 +19,7 @@ from vqlcmd.params import Params, load_params
 from vqlcmd.pretrained import convert, download
 from vqlcmd.pretrained.described import architecture
 from vqlcmd.runtime import launcher, paths, pipeline, resume
-from vqlcmd.runtime.distributed import barrier, device, rank
+from vqlcmd.runtime.distributed import barrier, device, gather, rank
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.files import atomic_write, write_json, write_tsv
 from vqlcmd.tokenizer import vqgan
@@ -151,6 +151,9 @@ def _fit(params: Params) -> None:
             stop=stop,
             watch=watch,
         )
+        # Of a set that is not kept in memory each process reads a part.
+        for unreadable in gather(training.broken):
+            training.broken.update(unreadable)
         if rank() == 0:
             numbers = statistics(kept, judged.images.to(device()), perceptual)
             distance = (
@@ -223,7 +226,8 @@ def _split(params: Params, listed: manifest.Manifest, source: loader.ImageSource
     chosen = others[torch.from_numpy(loader.subsample(len(others), settings.limit, params.vqgan.seed, "judged"))]
     # Images of every class come first, since the first ones are shown.
     judged = opened(chosen[torch.from_numpy(loader.over_classes(source.labels[chosen.numpy()]))], params.images.size)
-    return training, InMemory(judged.read(torch.arange(len(judged))), judged.broken), apart
+    assert isinstance(judged, InMemory), "as many as the limit at most"
+    return training, judged, apart
 
 
 def main() -> int:

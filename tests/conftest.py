@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from tests.factory import merge as merge
 from tests.pipeline_imports import ROOT
 from tests.tokenizers import SMALL, seeded
 from vqlcmd.runtime.yaml_file import read_yaml
@@ -35,12 +36,6 @@ TINY: dict[str, Any] = {
     "bound": {"levels": 4, "batch_size": 100},
     "reference": {"proxy": {"steps": 20}},
 }
-
-
-def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `changes` laid over it, section by section."""
-    laid = {key: merge(values.get(key, {}), new) if isinstance(new, dict) else new for key, new in changes.items()}
-    return values | laid
 
 
 def write_params(folder: Path, changes: dict[str, Any]) -> None:

@@ -127,12 +127,17 @@ def build(*, tokens: int = TOKENS, codes: int = CODES, classes: int = 0, seed: i
         return methods.build(model_params(**overrides), codebook(codes), tokens, classes)
 
 
+def changes_of(name: str) -> dict[str, Any]:
+    """The parameters of a method, or of one of VARIANTS."""
+    return VARIANTS.get(name, {"method": name})
+
+
 def made(name: str, **overrides: Any) -> Any:
     """A method, or one of VARIANTS, with 3 classes, in eval mode.
 
     Away from its initial weights, so that classes and times count.
     """
-    changes = merge(VARIANTS.get(name, {"method": name}), overrides)
+    changes = merge(changes_of(name), overrides)
     return perturb(build(**{"classes": 3, **changes})).eval()
 
 

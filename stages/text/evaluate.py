@@ -122,10 +122,13 @@ def _perplexity(model: Autoregressive, tokens_BN: torch.Tensor, batch_size: int)
 
 
 def _measured_by_itself(method: str, seed: int, reference_seed: int) -> dict[str, str | None]:
-    """No perplexity where the samples may be those of the very model that measures them: its method, and its seed."""
+    """No perplexity where the samples may be of the model that measures them: its method and its seed.
+
+    Its other parameters may differ, which is not looked at.
+    """
     if method != "autoregressive" or seed != reference_seed:
         return {}
-    reason = f"seed is {seed}, as reference.seed, so the model would measure its own samples: choose another seed"
+    reason = f"seed is {seed}, as reference.seed, so a model might measure its own samples: choose another seed"
     return {"perplexity_proxy": None, "perplexity_proxy_null": reason}
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import queue
-from vqlcmd.experiments.queue import SHARED, Queue, last_line
+from vqlcmd.experiments.queue import Queue, last_line
 from vqlcmd.experiments.table import Run, Table, experiment_name, runs
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -85,7 +85,7 @@ def test_the_stages_of_a_table_are_what_dvc_is_asked_for(row: Run, monkeypatch: 
     asked: list[list[str]] = []
     monkeypatch.setattr(queue, "call", lambda command, check=True: asked.append(command))
     table = TABLE.model_copy(update={"stages": ["vqgan"]})
-    Queue(table, {"drop": 0.1}, 1, print)._enqueue("a", row)
+    Queue(table, {"drop": 0.1}, 1, print)._enqueue("a", row, ())
     assert asked == [["dvc", "exp", "run", "--queue", "--name", "a", "-S", "drop=0.1", "-S", "seed=0", "vqgan"]]
 
 
@@ -109,23 +109,89 @@ def test_the_last_line_of_a_running_row_is_repeated(row: Run, tmp_path: Path, mo
         assert last_line(TASK) == ""
 
 
-@pytest.mark.parametrize(("end", "failed"), [("Success", []), ("Failed", ["tokenize, which all rows share, failed"])])
+SHARED = "shared-0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("states", "starts", "failed"),
+    [
+        (["Queued", "Running", "Success"], 2, []),
+        # DVC looks at running tasks before queued ones: a task on its way from one to the other is in neither.
+        (["Queued", "", "Running", "Success"], 2, []),
+        (["Running", "Failed"], 1, [f"what all rows share failed; `dvc queue logs {SHARED}` says why"]),
+        (
+            ["Running", "", ""],
+            1,
+            ["what all rows share is neither done nor in DVC's queue: the same command queues it"],
+        ),
+    ],
+)
 def test_what_rows_share_is_waited_for(
-    row: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str, failed: list[str]
+    row: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, states: list[str], starts: int, failed: list[str]
 ) -> None:
-    told, asked = iter(["", "", "", "Queued", "Running", end]), list[list[str]]()
+    told, asked, state = iter([*[""] * 5, *states]), list[list[str]](), ""
 
     def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        nonlocal state
         asked.append(command)
-        state = next(told) if command[:3] == ["dvc", "queue", "status"] else ""
-        return subprocess.CompletedProcess(command, 0, f"{TASK}  {SHARED}  10:00 PM  {state}" if state else "", "")
+        text = ""
+        if command[:3] == ["dvc", "queue", "status"]:
+            state = next(told, state)
+            text = f"{TASK}  {SHARED}  10:00 PM  {state}" if state else ""
+        return subprocess.CompletedProcess(command, 0, text, "")
 
     monkeypatch.setattr(queue, "call", call)
     monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command))
-    waiting = Queue(TABLE, {}, 2, print)
+    said: list[str] = []
     with inside(tmp_path):
-        found = waiting.prepare(["tokenize"], row)
-    assert [problem.partition(";")[0] for problem in found] == failed
+        found = Queue(TABLE, {}, 2, said.append).prepare(SHARED, ["tokenize", "reference"], row)
     assert next(told, None) is None
-    assert ["dvc", "exp", "run", "--queue", "--name", SHARED, "-S", "seed=0", "tokenize"] in asked
-    assert asked[-1] == (["dvc", "queue", "status"] if failed else ["dvc", "exp", "remove", SHARED])
+    assert [problem.startswith(text) for problem, text in zip(found, failed, strict=True)] == [True] * len(failed)
+    assert said[0] == "tokenize, reference: once for all rows"
+    assert [command[:3] for command in asked].count(["dvc", "queue", "start"]) == starts
+    assert ["dvc", "exp", "run", "--queue", "--name", SHARED, "-S", "seed=0", "tokenize", "reference"] in asked
+    assert asked[-1] == ["dvc", "exp", "remove", SHARED]
+
+
+def test_what_an_interrupted_command_left_does_not_count_as_done(
+    row: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left, asked = {"x": "Success"}, list[list[str]]()
+
+    def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        if command[:3] == ["dvc", "queue", "remove"]:
+            left.clear()
+        if command[:4] == ["dvc", "exp", "run", "--queue"]:
+            assert not left, "DVC has two of one name"
+            left["x"] = "Success"
+        text = "".join(f"{TASK}  {name}  10:00 PM  {state}" for name, state in left.items())
+        return subprocess.CompletedProcess(command, 0, text, "")
+
+    monkeypatch.setattr(queue, "call", call)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: None)
+    with inside(tmp_path):
+        assert Queue(TABLE, {}, 2, lambda _: None).prepare("x", ["tokenize"], row) == []
+    assert [command[:4] for command in asked].count(["dvc", "exp", "run", "--queue"]) == 1
+
+
+def test_an_interruption_stops_what_rows_share(row: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = list[list[str]]()
+
+    def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        text = f"{TASK}  {SHARED}  10:00 PM  Running" if ["dvc", "queue", "start"] in asked else ""
+        return subprocess.CompletedProcess(command, 0, text, "")
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue, "call", call)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command[:3]))
+    monkeypatch.setattr(time, "sleep", interrupted)
+    waiting = Queue(TABLE, {}, 2, lambda _: None)
+    with inside(tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            waiting.prepare(SHARED, ["tokenize"], row)
+        waiting.cancel()
+    assert asked[-1] == ["dvc", "queue", "kill", SHARED]

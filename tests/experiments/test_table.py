@@ -81,6 +81,11 @@ def test_an_impossible_row_is_refused_by_name(changes: dict[str, Any], message: 
         ({"rows": {"a": {"cited": True}}}, "is cited"),
         ({"rows": {"a": {"sett": {}}}}, "rows.a.sett"),
         ({"rows": {}, "sweep": {"s": [1], "drop": [0]}}, "more than one knob"),
+        (
+            {"rows": {"a": {"teacher": "b"}, "b": {}}, "stages": ["vqgan"]},
+            "'a' has a teacher: the table runs all stages",
+        ),
+        ({"rows": {"a": {"teacher": "b", "set": {"distill.teacher": "c"}}, "b": {}}}, "sets no distill.teacher"),
         ({"rows": {"a": {"teacher": "b"}}}, "row 'a' has the teacher 'b', which is no row that learns by itself"),
         ({"rows": {"a": {"teacher": "b"}, "b": {"teacher": "a"}}}, "the teacher 'b', which is no row that learns"),
         ({"rows": {"a": {"teacher": "b"}, "b": {"cited": True, "paper": [1]}}}, "the teacher 'b', which is no row"),

@@ -1,6 +1,7 @@
 """Rows that learn from the model of another row: in which order, from which model, and what if that is missing."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import pytest
 
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
-from vqlcmd.experiments import runner
+from vqlcmd.experiments import results, runner, teachers
 from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile
-from vqlcmd.experiments.table import Run, Table, experiment_name, overridden, runs
+from vqlcmd.experiments.table import Run, Table, overridden, runs
 from vqlcmd.experiments.teachers import taught_by, teacher_of
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -29,24 +30,52 @@ TABLE = Table.model_validate(VALUES)
 
 
 def lesson(base: dict[str, Any], seed: int = 0) -> tuple[Run, Run, str]:
-    """The student's first run, its teacher's, and the identity of that."""
+    """The student's first run, its teacher's, and the digest of what decides the teacher's model."""
     student = next(run for run in runs(TABLE, base, [seed]) if run.row == "Student, short")
     teacher = teacher_of(TABLE, base, student)
     assert teacher is not None
-    identity = runner._identity(teacher.params)
-    return taught_by(student, base, teacher, identity), teacher, identity
+    model = runner._identity(teacher.params, ["train"])
+    return taught_by(student, base, model), teacher, model
 
 
-def test_a_students_folder_is_its_teachers_name_with_all_that_decides_the_teacher() -> None:
+def test_a_teachers_folder_is_named_by_what_decides_its_model_and_by_nothing_else() -> None:
     with inside(ROOT):
-        student, teacher, identity = lesson(BASE)
+        student, teacher, model = lesson(BASE)
         assert (teacher.row, teacher.value, teacher.seed) == ("long, DDIM", 1, 0)
-        folder = f"data/teachers/long-ddim-s0-{identity}"
-        assert student.params.distill.teacher == student.overrides["distill.teacher"] == folder
-        assert folder.endswith(experiment_name(teacher, identity))
+        assert student.params.distill.teacher == student.overrides["distill.teacher"] == f"data/teachers/{model}"
+        alike = lesson(overridden(BASE, {"sample_steps": 7, "evaluate.batch_size": 7}))[0]
+        assert alike.params.distill.teacher == student.params.distill.teacher
         others = [lesson(overridden(BASE, {"lambda_cm": 0.5}))[0], lesson(BASE, seed=1)[0]]
         found = {run.params.distill.teacher for run in (student, *others)}
         assert len(found) == len({runner._identity(run.params) for run in (student, *others)}) == 3
+
+
+def test_a_model_that_dvc_no_longer_has_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC refuses to queue an experiment whose name it lists, although `dvc gc` has removed its files."""
+    teacher, asked = runs(TABLE, BASE, [0])[2], list[list[str]]()
+
+    def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        there = command[1] == "get" and cached
+        if there:
+            Path(command[-1]).write_text("weights", encoding="utf-8")
+        return subprocess.CompletedProcess(command, 0 if there else 1, "", "")
+
+    for module in (teachers, results):
+        monkeypatch.setattr(module, "call", call)
+    monkeypatch.setattr(teachers, "experiments", lambda: {"i": "c" * 40})
+    with inside(tmp_path):
+        cached = False
+        assert not teachers.placed(teacher, "other", "m")
+        assert asked == []
+        assert not teachers.placed(teacher, "i", "m")
+        assert asked[-1] == ["dvc", "exp", "remove", "long-ddim-s0-i"]
+        cached = True
+        assert teachers.placed(teacher, "i", "m")
+        assert [path.name for path in Path("data/teachers/m").iterdir()] == ["model.safetensors"]
+        asked.clear()
+        assert teachers.placed(teacher, "i", "m")
+        assert asked == []
 
 
 def test_a_row_without_a_teacher_has_none() -> None:
@@ -83,22 +112,35 @@ def test_teachers_run_first_and_a_student_does_not_run_without_its_teachers_mode
         well = runner.run_table("t", [0], 1, None, ["Student, short"], say=said.append)
     assert asked == order
     assert well == made
-    missing = [line for line in said if "the model of long, DDIM, its teacher, is not here" in line]
-    assert len(missing) == (0 if made else 2)
+    missing = "Student, short, seed 0 has not run, for want of the model of long, DDIM, its teacher: the same command"
+    assert [line.startswith(missing) for line in said[1:]] == ([] if made else [True])
 
 
 def test_what_rows_share_are_the_stages_whose_parameters_are_alike() -> None:
-    rows = {
-        "method": ({"a": {}, "b": {"set": {"method": "mdlm"}}}, ["vqgan", "tokenize", "reference"]),
-        "sampler": ({"a": {}, "b": {"set": {"sampler": "ddim"}}}, ["train", "bound"]),
-        "tokenizer": ({"a": {}, "b": {"set": {"vqgan.n_embed": 32}}}, []),
-    }
+    alike = ["vqgan", "tokenize", "reference"]
+    rows = [
+        ({"a": {}, "b": {"set": {"method": "mdlm"}}}, alike),
+        ({"a": {}, "b": {"set": {"sampler": "ddim"}}}, ["vqgan", "tokenize", "method", "train", "bound", "reference"]),
+        ({"a": {}, "b": {"set": {"vqgan.n_embed": 32}}}, ["method"]),
+        ({"a": {}, "b": {"teacher": "a", "set": {"sampler": "consistency"}}}, [*alike[:2], "method", "reference"]),
+    ]
     with inside(ROOT):
-        for several, expected in rows.values():
+        for several, expected in rows:
             table = Table.model_validate({"title": "T", "metrics": ["fid"], "rows": several})
-            found = runner._shared(table, runs(table, BASE, [0]))
-            assert set(expected) <= set(found)
-            assert not {"sample", "evaluate"} & set(found)
-            assert found or not expected
-            assert ("train" in found) == ("train" in expected)
-            assert ("vqgan" in found) == bool(expected)
+            assert runner._shared(table, runs(table, BASE, [0])) == expected
+
+
+def test_rows_are_prepared_only_where_several_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[tuple[str, list[str]]]()
+    monkeypatch.setattr(Queue, "prepare", lambda _, name, stages, run: asked.append((name, stages)) or ["no"])
+    table = Table.model_validate({"title": "T", "metrics": ["fid"], "rows": {"a": {}, "b": {"set": {"drop": 0.3}}}})
+    several = {run.row: run for run in runs(table, BASE, [0])}
+    with inside(ROOT):
+        for jobs, missing in ((1, several), (2, {"a": several["a"]})):
+            assert runner._prepare(Queue(table, {}, jobs, print), missing) == []
+        assert asked == []
+        assert runner._prepare(Queue(table, {}, 2, print), several) == ["no"]
+        (name, stages), *rest = asked
+        assert not rest
+        assert stages == ["vqgan", "tokenize", "method", "reference"]
+        assert name == f"shared-{runner._identity(several['b'].params, stages)}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.factory import CODES, METHODS, TOKENS, VARIANTS, integers, made, params, sampling
+from tests.factory import CODES, METHODS, TOKENS, VARIANTS, changes_of, integers, made, params, sampling
 from vqlcmd import methods
 from vqlcmd.diffusion import collapse
 from vqlcmd.params import Sampling
@@ -22,11 +22,7 @@ NAMES = (*METHODS, *VARIANTS)
 every = pytest.mark.parametrize("name", NAMES)
 ways = pytest.mark.parametrize(
     ("name", "sampler"),
-    [
-        (name, each)
-        for name in NAMES
-        for each in methods.method_class(VARIANTS.get(name, {}).get("method", name)).samplers
-    ],
+    [(name, each) for name in NAMES for each in methods.method_class(changes_of(name)["method"]).samplers],
 )
 
 

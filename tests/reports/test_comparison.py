@@ -244,7 +244,7 @@ def test_where_reconstructions_have_most_of_the_fid_a_line_names_the_tokenizer_a
 
 def test_the_first_numbers_of_a_report_are_those_of_the_tokenizer(repository: Path) -> None:
     psnr = json.loads((repository / "metrics" / "vqgan.json").read_text(encoding="utf-8"))["psnr"]
-    assert revision.read().numbers()[0] == ("psnr", "", f"{psnr:.4g}")
+    assert revision.read().numbers()[0] == ("tokenizer: psnr", "", f"{psnr:.4g}")
 
 
 @pytest.mark.parametrize(
@@ -253,10 +253,11 @@ def test_the_first_numbers_of_a_report_are_those_of_the_tokenizer(repository: Pa
         ({"psnr": 14.8, "codes_used": 1.0}, ["smears, so samples will be: psnr is 14.8 dB", "vqgan.n_embed"]),
         ({"psnr": 23.2, "codes_used": 0.25}, ["uses 25% of its codes", "vqgan.fit.restart"]),
         ({"psnr": 23.2, "codes_used": 0.9}, []),
+        ({"psnr": None}, []),
     ],
 )
 def test_after_the_tokenizer_alone_the_report_is_the_tokenizers_and_says_if_it_is_bad(
-    repository: Path, capsys: pytest.CaptureFixture[str], found: dict[str, float], words: list[str]
+    repository: Path, capsys: pytest.CaptureFixture[str], found: dict[str, float | None], words: list[str]
 ) -> None:
     for path in (repository / "metrics").glob("*.json"):
         path.unlink()
@@ -267,7 +268,17 @@ def test_after_the_tokenizer_alone_the_report_is_the_tokenizers_and_says_if_it_i
     leave_params(repository)
     print_report(Path("tokenizer.html"))
     text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("The tokenizer's reconstructions")
     assert all(word in text for word in ("perplexity", "tokenizer: fid_efficientnet", "61.5", "skipped", *words))
     assert ("docs/training_a_tokenizer.md" in text) == bool(words)
     assert "bound" not in text
     assert all(word in Page(Path("tokenizer.html")).text for word in words)
+
+
+def test_a_given_tokenizer_alone_has_nothing_to_report(repository: Path) -> None:
+    for path in (repository / "metrics").iterdir():
+        if path.is_file():
+            path.unlink()
+    (repository / "metrics" / "vqgan.json").write_text('{"fitted": false, "assumed": {}}', encoding="utf-8")
+    with pytest.raises(DataError, match="no samples were measured, and a given tokenizer has no metrics of its own"):
+        print_report()

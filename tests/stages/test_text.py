@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import inside, run_stages
-from tests.factory import METHODS, VARIANTS
+from tests.factory import METHODS, VARIANTS, changes_of
 from tests.texts import LENGTH, WORDS, prepare, write_params
 from vqlcmd import methods
 from vqlcmd.runtime.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ def test_samples_are_measured_beside_heldout_text(written: Path) -> None:
 
 
 def test_a_model_does_not_measure_its_own_samples(copy: Path) -> None:
-    """Its seed is reference.seed: the same weights, and a perplexity as low as none can be."""
+    """With the method and the seed of the model that measures it may be that model, and its perplexity the lowest."""
     for method, measured in (("autoregressive", False), ("mdlm", True)):
         write_params(copy, {"method": method, "reference": {"seed": 0}})
         run(copy, *(STAGES[2:4] if measured else ()), "text.reference", "text.evaluate")
@@ -192,7 +192,7 @@ def test_stages_of_images_and_of_text_say_whose_they_are(written: Path, stage: s
 
 @pytest.mark.parametrize("name", [*METHODS, *VARIANTS])
 def test_every_method_and_sampler_runs_on_text(name: str, copy: Path) -> None:
-    changes = {"train_steps": 10, **VARIANTS.get(name, {"method": name})}
+    changes = {"train_steps": 10, **changes_of(name)}
     run_by = methods.method_class(changes["method"]).samplers
     for sampler in run_by:
         write_params(copy, {**changes, "sampler": sampler})

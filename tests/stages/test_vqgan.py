@@ -104,9 +104,9 @@ def test_an_interrupted_run_ends_with_the_same_file(trained: Path, tmp_path: Pat
         assert (folder / "metrics" / name).read_text() == (trained / "metrics" / name).read_text()
 
 
-@pytest.mark.parametrize("limit", [2000, 3])
+@pytest.mark.parametrize(("limit", "processes"), [(2000, 1), (3, 1), pytest.param(3, 2, marks=pytest.mark.slow)])
 def test_images_that_cannot_be_read_are_counted_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: int, processes: int
 ) -> None:
     monkeypatch.setenv("VQLCMD_IMAGES", str(tmp_path))
     (tmp_path / "few").mkdir()
@@ -118,8 +118,12 @@ def test_images_that_cannot_be_read_are_counted_and_named(
     manifest.write(manifest.scan("few", tmp_path / "few"), folder / "data" / "manifests" / "few.json")
     few = {"dataset": "few", "images": {"skip_broken": True}, "tokenize": {"holdout": 0.3}}
     write_params(folder, merge(merge(TINY_STAGES, changes(steps=8, limit=limit)), few))
-    run_stages(folder, "vqgan", "tokenize")
-    found, said = numbers(folder), capsys.readouterr().out
+    if processes > 1:
+        said = finish(folder, "vqgan", VQLCMD_NPROC=str(processes)) + finish(folder, "tokenize")
+    else:
+        run_stages(folder, "vqgan", "tokenize")
+        said = capsys.readouterr().out
+    found = numbers(folder)
     assert found["skipped"] == 2
     assert limit < 20 or found["images"] + found["judged"] == 18
     for stage in ("vqgan", "tokenize"):

@@ -18,18 +18,22 @@ from vqlcmd.runtime.errors import ConfigError, DataError
 def print_report(html: Path | None = None) -> None:
     """Prints the metrics, the pictures, and what was not made from the present parameters and data.
 
-    After the stage `vqgan` alone the metrics are the tokenizer's. `html`: also writes all of that as a page. Raises
-    DataError if evaluate.json or bound.json is missing, but for both after `vqgan` alone.
+    If only `vqgan` has run, the metrics are the tokenizer's. `html`: also writes all of that as a page. Raises
+    DataError if evaluate.json or bound.json is missing, unless both are and `vqgan` has trained a tokenizer.
     """
     page.check_ending(html)
     missing = [name for name in ("evaluate.json", "bound.json") if not (paths.METRICS / name).is_file()]
     if len(missing) == 1 or (missing and not (paths.METRICS / "vqgan.json").is_file()):
         raise DataError(f"{paths.METRICS / missing[0]} is missing: `dvc repro` makes it")
     run = revision.read()
-    table = Table(title="Generated images, and the VQGAN's reconstructions as the target")
+    rows = run.numbers()
+    if not rows:
+        raise DataError("no samples were measured, and a given tokenizer has no metrics of its own: `dvc repro`")
+    both = "Generated images, and the VQGAN's reconstructions as the target"
+    table = Table(title="The tokenizer's reconstructions" if missing else both)
     for column in ("metric", "generated", "reconstructed"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    for row in run.numbers():
+    for row in rows:
         table.add_row(*row)
     console = Console()
     console.print(table)

@@ -20,7 +20,8 @@ def commands(name: str, table: Table, base: dict[str, Any]) -> str:
     lines = ["```bash", f"vqlcmd table run {name}", "```", ""]
     if table.sweep:
         values = ", ".join(map(str, table.values))
-        lines += [f"The values of `{table.knob}` are {values}; each command has the first.", ""]
+        taught = "; those of rows with a teacher run all" if any(row.teacher for row in table.rows.values()) else ""
+        lines += [f"The values of `{table.knob}` are {values}; each command has the first{taught}.", ""]
     lines += [_line(heads), "|" + "---|" * len(heads)]
     for row, entry in table.rows.items():
         numbers = [_number(value) for value in entry.paper] if entry.paper else [""] * len(columns)

@@ -22,8 +22,6 @@ RECORDS = Path(".dvc/tmp/exps/run")
 LOG_BYTES = 4096
 TOLD = 3
 """How many numbers of a finished row are printed: the first ones of its table."""
-SHARED = "shared-stages"
-"""The experiment that runs what all rows share."""
 STATES = ("Queued", "Running", "Failed", "Success")
 
 
@@ -35,21 +33,58 @@ class Queue:
 
     def __init__(self, table: Table, preset: dict[str, Any], jobs: int, say: Callable[[str], None]):
         self.table, self.preset = table, preset
-        self.jobs, self.say, self.waiting = jobs, say, dict[str, Run]()
-        self.preparing = False
+        self.jobs, self.say, self.waiting = jobs, say, set[str]()
 
     def run(self, wave: dict[str, Run], book: ResultsFile) -> list[str]:
         """Queues experiments and waits for them; returns a message for each one that failed."""
-        ours = {experiment_name(run, identity) for identity, run in wave.items()}
-        self.fail_stale(ours)
-        self._remove(self._tasks("Failed") & ours)
+        names = {experiment_name(run, identity): identity for identity, run in wave.items()}
+        started = time.monotonic()
+
+        def collect(_: dict[str, str]) -> set[str]:
+            ended = {name for name, identity in names.items() if identity in experiments() and name in self.waiting}
+            for number, name in enumerate(ended, len(wave) - len(self.waiting) + 1):
+                book.collect(wave[names[name]], names[name])
+                self._report(wave[names[name]], book, number, len(wave), time.monotonic() - started)
+            return ended
+
+        failed = self._follow({name: (wave[identity], ()) for name, identity in names.items()}, collect)
+        said = {name: f"{wave[names[name]].row}, seed {wave[names[name]].seed}" for name in failed}
+        return [f"{said[name]} {problem}" for name, problem in failed.items()]
+
+    def prepare(self, name: str, stages: Sequence[str], run: Run) -> list[str]:
+        """Runs `stages`, which come out alike in all rows, once, so that rows side by side find them in DVC's cache.
+
+        Rows that began them at the same time would want the same state in .state/, and all but one would fail. `name`
+        is that of the experiment. Returns a message if it failed.
+        """
+        self.say(f"{', '.join(stages)}: once for all rows")
+        # What an interrupted command has left would count as done.
+        self._remove(self._tasks("Success") & {name})
+        if name not in self._tasks("Queued", "Running"):
+            call(["dvc", "exp", "remove", name], check=False)
+        failed = self._follow(
+            {name: (run, stages)}, lambda status: {name} if status.get(name) == "Success" else set[str]()
+        )
+        call(["dvc", "exp", "remove", name], check=False)
+        return [f"what all rows share {problem}" for problem in failed.values()]
+
+    def _follow(
+        self, tasks: dict[str, tuple[Run, Sequence[str]]], ended: Callable[[dict[str, str]], set[str]]
+    ) -> dict[str, str]:
+        """Queues what is not yet queued, and waits for all; returns what became of each one that did not end well.
+
+        `tasks` is {experiment: its run, and its stages or none for the table's}. `ended` gets {experiment: state} as
+        DVC last told, and returns those that have ended well.
+        """
+        self.fail_stale(set(tasks))
+        self._remove(self._tasks("Failed") & set(tasks))
         queued = self._tasks("Queued", "Running")
-        for identity, run in wave.items():
-            if experiment_name(run, identity) not in queued:
-                self._enqueue(experiment_name(run, identity), run)
-        self.waiting, failed, started = dict(wave), [], time.monotonic()
+        for name, (run, stages) in tasks.items():
+            if name not in queued:
+                self._enqueue(name, run, stages)
+        self.waiting, failed = set(tasks), dict[str, str]()
         self._start()
-        lost, looked, told, status = 0, 0.0, started, {}
+        lost, looked, told, status = 0, 0.0, time.monotonic(), {}
         while self.waiting and lost < LOOKS_TO_BE_SURE:
             time.sleep(SECONDS_BETWEEN_POLLS)
             # Asking DVC costs the experiments a second of processor time; asking Git costs next to none.
@@ -59,61 +94,30 @@ class Queue:
                 status = {name: state for _, name, state in listed}
                 if looked - told > SECONDS_BETWEEN_LINES:
                     told = looked
-                    self._tell([(task, name) for task, name, state in listed if state == "Running" and name in ours])
+                    self._tell([(task, name) for task, name, state in listed if state == "Running" and name in tasks])
             # Asked after the status, so that an experiment which has left the queue meanwhile is among them.
-            done = [identity for identity in experiments() if identity in self.waiting]
-            for identity in done:
-                run = self.waiting.pop(identity)
-                book.collect(run, identity)
-                self._report(run, book, len(wave), time.monotonic() - started)
+            self.waiting -= ended(status)
             if not looking:
                 continue
-            for identity, run in list(self.waiting.items()):
-                if status.get(name := experiment_name(run, identity)) == "Failed":
-                    del self.waiting[identity]
-                    failed.append(f"{run.row}, seed {run.seed} failed; `dvc queue logs {name}` says why")
-            states = {status.get(experiment_name(run, identity)) for identity, run in self.waiting.items()}
+            for name in [each for each in self.waiting if status.get(each) == "Failed"]:
+                self.waiting.remove(name)
+                failed[name] = f"failed; `dvc queue logs {name}` says why"
+            states = {status.get(name) for name in self.waiting}
             lost = 0 if states & {"Queued", "Running"} else lost + 1
             if "Queued" in states and list(status.values()).count("Running") < self.jobs:
                 # A worker may have stopped for lack of work just before these were queued, or on an error of its own.
                 self._start()
-        failed += [
-            f"{run.row}, seed {run.seed} is neither done nor in DVC's queue: the same command queues it again"
-            for run in self.waiting.values()
-        ]
-        return failed
-
-    def prepare(self, stages: Sequence[str], run: Run) -> list[str]:
-        """Runs `stages`, which come out alike in all rows, once, so that rows side by side find them in DVC's cache.
-
-        Rows that began them at the same time would want the same state in .state/, and all but one would fail. Returns
-        a message if they failed.
-        """
-        self.preparing = True
-        self.fail_stale({SHARED})
-        self._remove(self._tasks("Failed", "Success") & {SHARED})
-        if SHARED not in self._tasks("Queued", "Running"):
-            call(["dvc", "exp", "remove", SHARED], check=False)
-            self._enqueue(SHARED, run, stages)
-        self._start()
-        while (state := self._status().get(SHARED)) in ("Queued", "Running"):
-            time.sleep(SECONDS_BETWEEN_POLLS)
-        self.preparing = False
-        if state == "Failed":
-            return [f"{', '.join(stages)}, which all rows share, failed; `dvc queue logs {SHARED}` says why"]
-        call(["dvc", "exp", "remove", SHARED], check=False)
-        return []
+        gone = "is neither done nor in DVC's queue: the same command queues it again"
+        return failed | dict.fromkeys(self.waiting, gone)
 
     def cancel(self) -> None:
         """Removes waiting experiments from the queue and stops running ones; the saved state of a training stays."""
         self.say("stopping: the same command goes on from here")
-        ours = {experiment_name(run, identity) for identity, run in self.waiting.items()}
-        ours |= {SHARED} if self.preparing else set()
         # In this order: a worker whose experiment is stopped takes the next one.
-        self._remove(self._tasks("Queued") & ours)
-        self._kill(self._tasks("Running") & ours)
+        self._remove(self._tasks("Queued") & self.waiting)
+        self._kill(self._tasks("Running") & self.waiting)
 
-    def _enqueue(self, name: str, run: Run, stages: Sequence[str] = ()) -> None:
+    def _enqueue(self, name: str, run: Run, stages: Sequence[str]) -> None:
         overrides = {**self.preset, **run.overrides}
         options = [part for key, value in overrides.items() for part in ("-S", f"{key}={_hydra(value)}")]
         call(["dvc", "exp", "run", "--queue", "--name", name, *options, *(stages or self.table.stages)])
@@ -171,12 +175,11 @@ class Queue:
             if line:
                 self.say(f"{name}: {line}")
 
-    def _report(self, run: Run, book: ResultsFile, total: int, seconds: float) -> None:
+    def _report(self, run: Run, book: ResultsFile, done: int, total: int, seconds: float) -> None:
         same = {"row": run.row, "seed": run.seed, "value": run.value}
         metrics = next(row["metrics"] for row in book.rows() if all(row[key] == same[key] for key in same))
-        done = total - len(self.waiting)
         value = "" if run.value is None else f", {run.value}"
-        left = seconds / done * len(self.waiting) / 60
+        left = seconds / done * (total - done) / 60
         told = [f"{name} {mean_and_spread([metrics], name)}" for name in self.table.metrics[:TOLD]]
         self.say(
             f"{done}/{total}  {run.row}{value}, seed {run.seed}: {', '.join(told)} "

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vqlcmd.experiments.table import Run, differences
-from vqlcmd.runtime import pipeline
+from vqlcmd.runtime import paths, pipeline
 from vqlcmd.runtime.artefacts.json_file import parse_json, read_json
 from vqlcmd.runtime.errors import DataError
 from vqlcmd.runtime.files import write_json
@@ -134,6 +135,17 @@ def experiments() -> dict[str, str]:
     """{identity: commit} of the experiments in this clone that were run for a table."""
     listed = call(["git", "for-each-ref", "refs/exps", "--format=%(refname) %(objectname)"]).stdout.split()
     return {ref.rsplit("-", 1)[-1]: commit for ref, commit in zip(listed[::2], listed[1::2], strict=True)}
+
+
+def fetched(revision: str, target: Path) -> bool:
+    """Copies the model file of an experiment out of DVC's cache; returns whether the cache has it."""
+    side = target.with_suffix(".part")
+    side.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    done = call(["dvc", "get", ".", str(paths.MODEL), "--rev", revision, "-o", str(side)], check=False)
+    if done.returncode == 0:
+        os.replace(side, target)
+    return done.returncode == 0
 
 
 def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vqlcmd.experiments.queue import Queue
-from vqlcmd.experiments.results import ResultsFile, call
+from vqlcmd.experiments.results import ResultsFile, call, fetched
 from vqlcmd.experiments.table import Run, Table, differences, markdown, metric_of, read_table, runs
 from vqlcmd.experiments.teachers import placed, taught_by, teacher_of
 from vqlcmd.params import RunParams
-from vqlcmd.runtime import paths, pipeline
+from vqlcmd.runtime import pipeline
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.resume import fingerprint
 from vqlcmd.runtime.yaml_file import read_yaml
@@ -57,12 +57,12 @@ def run_table(
     Raises ConfigError for a row that the table does not have, and if Git has uncommitted changes.
     """
     table, base = load(name), base_values(preset)
-    wanted, lessons = list[tuple[str, Run]](), dict[str, tuple[str, Run]]()
+    wanted, lessons = list[tuple[str, Run]](), dict[str, tuple[Run, str, str]]()
     for run in runs(table.only(rows), base, list(dict.fromkeys(seeds))):
         if teacher := teacher_of(table, base, run):
-            its = _identity(teacher.params, table.stages)
-            run = taught_by(run, base, teacher, its)
-            lessons[_identity(run.params, table.stages)] = (its, teacher)
+            model = _identity(teacher.params, ["train"])
+            run = taught_by(run, base, model)
+            lessons[_identity(run.params)] = (teacher, _identity(teacher.params), model)
         wanted.append((_identity(run.params, table.stages), run))
     _raise_if_changed()
     book = ResultsFile(name, base, preset, table.stages)
@@ -77,19 +77,21 @@ def run_table(
     # Background processes of a shell ignore SIGINT, and batch systems send SIGTERM: it counts as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     students = {identity: run for identity, run in missing.items() if identity in lessons}
-    teachers = dict(lessons[identity] for identity in students)
+    learning = [lessons[identity] for identity in students]
     others = {identity: run for identity, run in missing.items() if identity not in lessons}
-    others |= {identity: run for identity, run in teachers.items() if not placed(run, identity)}
-    failed: list[str] = []
+    others |= {identity: teacher for teacher, identity, model in learning if not placed(teacher, identity, model)}
     try:
-        failed += _run(queue, others, book)
-        absent = {identity for identity, run in teachers.items() if not placed(run, identity)}
-        failed += [
-            f"{run.row}, seed {run.seed} has not run: the model of {lessons[identity][1].row}, its teacher, is not here"
-            for identity, run in students.items()
-            if lessons[identity][0] in absent
-        ]
-        failed += _run(queue, {i: run for i, run in students.items() if lessons[i][0] not in absent}, book)
+        failed = _prepare(queue, others | students)
+        if not failed:
+            failed = [problem for wave in _waves(others) for problem in queue.run(wave, book)]
+            ready = {identity: run for identity, run in students.items() if placed(*lessons[identity])}
+            failed += [problem for wave in _waves(ready) for problem in queue.run(wave, book)]
+            untaught = [(run, lessons[identity][0]) for identity, run in students.items() if identity not in ready]
+            failed += dict.fromkeys(
+                f"{run.row}, seed {run.seed} has not run, for want of the model of {teacher.row}, its teacher: "
+                "the same command tries again"
+                for run, teacher in untaught
+            )
     except KeyboardInterrupt:
         queue.cancel()
         raise
@@ -180,10 +182,8 @@ def fetch_model(revision: str, folder: Path) -> Path:
     Raises DataError in a clone that did not run the experiment.
     """
     target = folder / f"{revision[:12]}.safetensors"
-    if not target.exists():
-        done = call(["dvc", "get", ".", str(paths.MODEL), "--rev", revision, "-o", str(target)], check=False)
-        if done.returncode:
-            raise DataError(f"the model of {revision[:8]} is not in this clone's cache: run the table here")
+    if not target.exists() and not fetched(revision, target):
+        raise DataError(f"the model of {revision[:8]} is not in this clone's cache: run the table here")
     return target
 
 
@@ -204,14 +204,13 @@ def _training(params: RunParams) -> str:
     return fingerprint(params.model_part().model_dump(mode="json"))
 
 
-def _run(queue: Queue, missing: dict[str, Run], book: ResultsFile) -> list[str]:
-    """Runs experiments that learn from no other one among them; returns a message for each one that failed."""
-    if queue.jobs > 1 and len(missing) > 1:
-        shared = _shared(queue.table, list(missing.values()))
-        failed = queue.prepare(shared, next(iter(missing.values()))) if shared else []
-        if failed:
-            return failed
-    return [problem for wave in _waves(missing) for problem in queue.run(wave, book)]
+def _prepare(queue: Queue, missing: dict[str, Run]) -> list[str]:
+    """Runs what experiments side by side have in common; returns a message if that failed."""
+    shared = _shared(queue.table, list(missing.values())) if queue.jobs > 1 and len(missing) > 1 else []
+    if not shared:
+        return []
+    first = next(iter(missing.values()))
+    return queue.prepare(f"shared-{_identity(first.params, shared)}", shared, first)
 
 
 def _shared(table: Table, runs: Sequence[Run]) -> list[str]:

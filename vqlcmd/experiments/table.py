@@ -57,6 +57,8 @@ class Table(BaseModel):
             raise ValueError("sweep has more than one knob")
         width = len(self.values) if self.sweep else len(self.metrics)
         for name, row in self.rows.items():
+            if row.teacher and (self.stages or "distill.teacher" in row.set):
+                raise ValueError(f"row {name!r} has a teacher: the table runs all stages, and sets no distill.teacher")
             if row.paper is not None and len(row.paper) != width:
                 raise ValueError(f"row {name!r} has {len(row.paper)} numbers of the paper for {width} columns")
             if row.cited and (row.set or row.teacher or row.paper is None):
@@ -120,6 +122,7 @@ def runs(table: Table, base: dict[str, Any], seeds: Sequence[int]) -> list[Run]:
             for value in table.values:
                 overrides = {**row.set, **({table.knob: value} if table.knob else {})}
                 if row.teacher:
+                    # Tells rows apart; what runs has its teacher's digest instead.
                     overrides["distill.teacher"] = (TEACHERS / slug(row.teacher)).as_posix()
                 overrides = {key: _resolved(new, base) for key, new in overrides.items()} | {"seed": seed}
                 params = check_run(overridden(base, overrides), f"row {name!r}")

@@ -3,12 +3,10 @@
 A teacher's folder is named by a digest of all that decides its model, so another teacher is another experiment.
 """
 
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from vqlcmd.experiments.results import call, experiments
+from vqlcmd.experiments.results import call, experiments, fetched
 from vqlcmd.experiments.table import TEACHERS, Run, Table, experiment_name, overridden, runs
 from vqlcmd.params import check_run
 from vqlcmd.runtime import paths
@@ -20,28 +18,19 @@ def teacher_of(table: Table, base: dict[str, Any], run: Run) -> Run | None:
     return None if teacher is None else runs(table.only([teacher]), base, [run.seed])[0]
 
 
-def taught_by(run: Run, base: dict[str, Any], teacher: Run, identity: str) -> Run:
-    """`run` with the folder of its teacher, whose identity is `identity`, among its overrides."""
-    overrides = {**run.overrides, "distill.teacher": _folder(teacher, identity).as_posix()}
+def taught_by(run: Run, base: dict[str, Any], model: str) -> Run:
+    """`run` with the folder of its teacher, of whose `model` this is the digest, among its overrides."""
+    overrides = {**run.overrides, "distill.teacher": (TEACHERS / model).as_posix()}
     return replace(run, overrides=overrides, params=check_run(overridden(base, overrides), f"row {run.row!r}"))
 
 
-def placed(teacher: Run, identity: str) -> bool:
+def placed(teacher: Run, identity: str, model: str) -> bool:
     """Copies a teacher's model to where its students look for it; returns whether it is there.
 
-    It is not if the teacher has not run in this clone, or is no longer in DVC's cache.
+    `identity` is that of the teacher's experiment. If DVC lists the experiment and no longer has its model, as after
+    `dvc gc`, it is removed from the list, so that it runs again.
     """
-    target = _folder(teacher, identity) / paths.MODEL.name
-    revision = experiments().get(identity)
-    if not target.is_file() and revision is not None:
-        side = target.with_suffix(".part")
-        side.unlink(missing_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        done = call(["dvc", "get", ".", str(paths.MODEL), "--rev", revision, "-o", str(side)], check=False)
-        if done.returncode == 0:
-            os.replace(side, target)
+    target, revision = TEACHERS / model / paths.MODEL.name, experiments().get(identity)
+    if not target.is_file() and revision is not None and not fetched(revision, target):
+        call(["dvc", "exp", "remove", experiment_name(teacher, identity)], check=False)
     return target.is_file()
-
-
-def _folder(teacher: Run, identity: str) -> Path:
-    return TEACHERS / experiment_name(teacher, identity)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqlcmd.precision import FLOAT32
-from vqlcmd.reports.revision import Revision, as_text
+from vqlcmd.reports.revision import OF_THE_TOKENIZER, Revision, as_text
 from vqlcmd.reports.stale import HOW_IT_RUNS
 from vqlcmd.runtime.errors import ConfigError
 
@@ -92,8 +92,11 @@ def _value(run: Revision, key: str) -> str:
 def _numbers(runs: Sequence[Revision]) -> dict[str, list[str]]:
     each = [run.numbers() for run in runs]
     generated = [{name: value for name, value, _ in rows} for rows in each]
-    beside = "held-out text" if runs[0].domain == "text" else "reconstructions"
-    targets = [{f"{name} of {beside}": value for name, _, value in rows if value} for rows in each]
+    of = " of held-out text" if runs[0].domain == "text" else " of reconstructions"
+    targets = [
+        {f"{name}{'' if name.startswith(OF_THE_TOKENIZER) else of}": value for name, _, value in rows if value}
+        for rows in each
+    ]
     # Whatever else was measured, in any domain.
     others = [
         {key: as_text(value) for key, value in run.evaluate.items() if isinstance(value, int | float) and key != "nfe"}

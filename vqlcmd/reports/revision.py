@@ -28,6 +28,8 @@ MEASURES = ("fid", "kid", "is_", "precision", "recall", "class_accuracy", "neare
 """Prefixes of the numbers in metrics/evaluate.json that samples and reconstructions have."""
 TOKENIZER = ("psnr", "ssim", "perceptual", "fid_efficientnet", "codes_used", "perplexity", "skipped")
 """Numbers of metrics/vqgan.json, which it has if the tokenizer was trained here."""
+OF_THE_TOKENIZER = "tokenizer: "
+"""What their names begin with in a report."""
 LIMIT = 0.5
 """The tokenizer is the limit if the FID of reconstructions is more than this fraction of the samples'."""
 SMEARED = 18.0
@@ -70,10 +72,8 @@ class Revision:
         """(metric, value of the samples, value of what they are compared with) for each metric, as text."""
         if self.domain == "text":
             return list(_text_numbers(self.evaluate, self.bound))
-        named = [(f"tokenizer: {name}" if name.startswith("fid") else name, name) for name in TOKENIZER]
-        tokenizer = [
-            (shown, "", as_text(self.vqgan[name])) for shown, name in named if self.vqgan.get(name) is not None
-        ]
+        known = [name for name in TOKENIZER if self.vqgan.get(name) is not None]
+        tokenizer = [(f"{OF_THE_TOKENIZER}{name}", "", as_text(self.vqgan[name])) for name in known]
         return [*tokenizer, *(_numbers(self.evaluate, self.bound) if self.evaluate or self.bound else [])]
 
     def limits(self) -> list[str]:
@@ -88,13 +88,13 @@ class Revision:
         return [*self._poor(knobs), *self._shares(knobs)]
 
     def _poor(self, knobs: str) -> Iterator[str]:
-        psnr, used = self.vqgan.get("psnr", math.inf), self.vqgan.get("codes_used", 1.0)
-        if psnr < SMEARED:
+        psnr, used = self.vqgan.get("psnr"), self.vqgan.get("codes_used")
+        if isinstance(psnr, int | float) and psnr < SMEARED:
             yield (
                 f"the tokenizer's reconstructions are smears, so samples will be: psnr is {as_text(psnr)} dB, below "
                 f"{SMEARED:g}. Turn {knobs}: docs/training_a_tokenizer.md"
             )
-        if used < UNUSED:
+        if isinstance(used, int | float) and used < UNUSED:
             yield (
                 f"the tokenizer uses {used:.0%} of its codes, less than {UNUSED:.0%}: lower `vqgan.n_embed`, or raise "
                 "`vqgan.fit.restart`: docs/training_a_tokenizer.md"

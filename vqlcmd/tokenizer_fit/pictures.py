@@ -158,7 +158,7 @@ class Order:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self._left, self._stream = saved["left"], None
-        self._pictures.broken.update(saved["broken"])
+        self._pictures.broken.update(saved.get("broken", {}))
 
 
 def random_views(images_BCTT: Tensor, size: int, flip: bool, rng: CounterRNG) -> Tensor:
