@@ -98,10 +98,11 @@ def test_teachers_run_first_and_a_student_does_not_run_without_its_teachers_mode
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "t.yaml").write_text(json.dumps(VALUES), encoding="utf-8")
     (tmp_path / "params.yaml").write_text(json.dumps(BASE), encoding="utf-8")
-    asked, said = list[tuple[str, Any]](), list[str]()
+    asked, said, folders = list[tuple[str, Any]](), list[str](), set[str | None]()
 
     def run(_: Queue, wave: dict[str, Run], __: ResultsFile) -> list[str]:
         asked.extend((each.row, each.value) for each in wave.values())
+        folders.update(each.params.distill.teacher for each in wave.values())
         return []
 
     monkeypatch.setattr(Queue, "run", run)
@@ -110,6 +111,8 @@ def test_teachers_run_first_and_a_student_does_not_run_without_its_teachers_mode
     monkeypatch.setattr("vqlcmd.experiments.results.experiments", dict)
     with inside(tmp_path):
         well = runner.run_table("t", [0], 1, None, ["Student, short"], say=said.append)
+        expected = lesson(BASE)[0].params.distill.teacher
+    assert folders == ({expected} if made else set()) | (set() if there else {None})
     assert asked == order
     assert well == made
     missing = "Student, short, seed 0 has not run, for want of the model of long, DDIM, its teacher: the same command"
