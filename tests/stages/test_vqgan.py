@@ -117,7 +117,7 @@ def test_images_that_cannot_be_read_are_counted_and_named(
     folder = prepare(tmp_path / "run", {})
     manifest.write(manifest.scan("few", tmp_path / "few"), folder / "data" / "manifests" / "few.json")
     few = {"dataset": "few", "images": {"skip_broken": True}, "tokenize": {"holdout": 0.3}}
-    write_params(folder, merge(merge(TINY_STAGES, changes(steps=8, limit=limit)), few))
+    write_params(folder, merge(merge(TINY_STAGES, changes(steps=8, limit=limit, batch_size=8)), few))
     if processes > 1:
         said = finish(folder, "vqgan", VQLCMD_NPROC=str(processes)) + finish(folder, "tokenize")
     else:
