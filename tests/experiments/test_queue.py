@@ -109,7 +109,8 @@ def test_the_last_line_of_a_running_row_is_repeated(row: Run, tmp_path: Path, mo
         assert last_line(TASK) == ""
 
 
-SHARED = "shared-0123456789abcdef"
+IDENTITY = "0123456789abcdef"
+SHARED = f"shared-{IDENTITY}"
 
 
 @pytest.mark.parametrize(
@@ -142,9 +143,10 @@ def test_what_rows_share_is_waited_for(
 
     monkeypatch.setattr(queue, "call", call)
     monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command))
+    monkeypatch.setattr(queue, "experiments", lambda: {IDENTITY: "c" * 40})
     said: list[str] = []
     with inside(tmp_path):
-        found = Queue(TABLE, {}, 2, said.append).prepare(SHARED, ["tokenize", "reference"], row)
+        found = Queue(TABLE, {}, 2, said.append).prepare(IDENTITY, ["tokenize", "reference"], row)
     assert next(told, None) is None
     assert [problem.startswith(text) for problem, text in zip(found, failed, strict=True)] == [True] * len(failed)
     assert said[0] == "tokenize, reference: once for all rows"
@@ -153,26 +155,32 @@ def test_what_rows_share_is_waited_for(
     assert asked[-1] == ["dvc", "exp", "remove", SHARED]
 
 
-def test_what_an_interrupted_command_left_does_not_count_as_done(
+def test_rows_are_queued_with_the_lock_of_what_they_share_and_what_was_left_does_not_count(
     row: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    left, asked = {"x": "Success"}, list[list[str]]()
+    """In a fresh clone each row trained the tokenizer again: DVC looked for the author's, which dvc.lock names."""
+    states, locks = {SHARED: "Success"}, list[tuple[str, str]]()
 
     def call(command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
-        asked.append(command)
         if command[:3] == ["dvc", "queue", "remove"]:
-            left.clear()
+            states.clear()
         if command[:4] == ["dvc", "exp", "run", "--queue"]:
-            assert not left, "DVC has two of one name"
-            left["x"] = "Success"
-        text = "".join(f"{TASK}  {name}  10:00 PM  {state}" for name, state in left.items())
-        return subprocess.CompletedProcess(command, 0, text, "")
+            assert command[5] not in states, "DVC has two of one name"
+            states[command[5]] = "Success"
+            locks.append((command[5], Path("dvc.lock").read_text(encoding="utf-8")))
+        text = "".join(f"{TASK}  {name}  10:00 PM  {state}\n" for name, state in states.items())
+        return subprocess.CompletedProcess(command, 0, "shared" if command[:2] == ["git", "show"] else text, "")
 
     monkeypatch.setattr(queue, "call", call)
+    monkeypatch.setattr(queue, "experiments", lambda: {IDENTITY: "c" * 40, "x": "d" * 40})
     monkeypatch.setattr(subprocess, "run", lambda command, **_: None)
+    waiting = Queue(TABLE, {}, 2, lambda _: None)
     with inside(tmp_path):
-        assert Queue(TABLE, {}, 2, lambda _: None).prepare("x", ["tokenize"], row) == []
-    assert [command[:4] for command in asked].count(["dvc", "exp", "run", "--queue"]) == 1
+        Path("dvc.lock").write_text("the author's", encoding="utf-8")
+        assert waiting.prepare(IDENTITY, ["tokenize"], row) == []
+        assert waiting.run({"x": row}, Book()) == []  # pyright: ignore[reportArgumentType]
+        assert Path("dvc.lock").read_text(encoding="utf-8") == "the author's"
+    assert locks == [(SHARED, "the author's"), (experiment_name(row, "x"), "shared")]
 
 
 def test_an_interruption_stops_what_rows_share(row: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -192,6 +200,6 @@ def test_an_interruption_stops_what_rows_share(row: Run, monkeypatch: pytest.Mon
     waiting = Queue(TABLE, {}, 2, lambda _: None)
     with inside(tmp_path):
         with pytest.raises(KeyboardInterrupt):
-            waiting.prepare(SHARED, ["tokenize"], row)
+            waiting.prepare(IDENTITY, ["tokenize"], row)
         waiting.cancel()
     assert asked[-1] == ["dvc", "queue", "kill", SHARED]

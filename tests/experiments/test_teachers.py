@@ -135,7 +135,7 @@ def test_what_rows_share_are_the_stages_whose_parameters_are_alike() -> None:
 
 def test_rows_are_prepared_only_where_several_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = list[tuple[str, list[str]]]()
-    monkeypatch.setattr(Queue, "prepare", lambda _, name, stages, run: asked.append((name, stages)) or ["no"])
+    monkeypatch.setattr(Queue, "prepare", lambda _, identity, stages, run: asked.append((identity, stages)) or ["no"])
     table = Table.model_validate({"title": "T", "metrics": ["fid"], "rows": {"a": {}, "b": {"set": {"drop": 0.3}}}})
     several = {run.row: run for run in runs(table, BASE, [0])}
     with inside(ROOT):
@@ -143,7 +143,7 @@ def test_rows_are_prepared_only_where_several_run_at_a_time(monkeypatch: pytest.
             assert runner._prepare(Queue(table, {}, jobs, print), missing) == []
         assert asked == []
         assert runner._prepare(Queue(table, {}, 2, print), several) == ["no"]
-        (name, stages), *rest = asked
+        (identity, stages), *rest = asked
         assert not rest
         assert stages == ["vqgan", "tokenize", "method", "reference"]
-        assert name == f"shared-{runner._identity(several['b'].params, stages)}"
+        assert identity == runner._identity(several["b"].params, stages)

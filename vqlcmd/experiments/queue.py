@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ SECONDS_BETWEEN_LINES = 60.0
 LOOKS_TO_BE_SURE = 2
 RECORDS = Path(".dvc/tmp/exps/run")
 """Where DVC records the process of each row and its output, by the full name of its task."""
+LOCK = Path("dvc.lock")
 LOG_BYTES = 4096
 TOLD = 3
 """How many numbers of a finished row are printed: the first ones of its table."""
@@ -34,6 +36,7 @@ class Queue:
     def __init__(self, table: Table, preset: dict[str, Any], jobs: int, say: Callable[[str], None]):
         self.table, self.preset = table, preset
         self.jobs, self.say, self.waiting = jobs, say, set[str]()
+        self.lock: str | None = None
 
     def run(self, wave: dict[str, Run], book: ResultsFile) -> list[str]:
         """Queues experiments and waits for them; returns a message for each one that failed."""
@@ -51,12 +54,13 @@ class Queue:
         said = {name: f"{wave[names[name]].row}, seed {wave[names[name]].seed}" for name in failed}
         return [f"{said[name]} {problem}" for name, problem in failed.items()]
 
-    def prepare(self, name: str, stages: Sequence[str], run: Run) -> list[str]:
-        """Runs `stages`, which come out alike in all rows, once, so that rows side by side find them in DVC's cache.
+    def prepare(self, identity: str, stages: Sequence[str], run: Run) -> list[str]:
+        """Runs `stages`, which come out alike in all rows, once, so that rows find them in DVC's cache.
 
-        Rows that began them at the same time would want the same state in .state/, and all but one would fail. `name`
-        is that of the experiment. Returns a message if it failed.
+        Rows that began them at the same time would want the same state in .state/, and all but one would fail.
+        `identity` ends the name of the experiment. Returns a message if it failed.
         """
+        name = f"shared-{identity}"
         self.say(f"{', '.join(stages)}: once for all rows")
         # What an interrupted command has left would count as done.
         self._remove(self._tasks("Success") & {name})
@@ -65,8 +69,27 @@ class Queue:
         failed = self._follow(
             {name: (run, stages)}, lambda status: {name} if status.get(name) == "Success" else set[str]()
         )
+        if (revision := experiments().get(identity)) and not failed:
+            self.lock = call(["git", "show", f"{revision}:{LOCK}"]).stdout
         call(["dvc", "exp", "remove", name], check=False)
         return [f"what all rows share {problem}" for problem in failed.values()]
+
+    @contextmanager
+    def _shared_lock(self) -> Iterator[None]:
+        """Context in which dvc.lock is that of what rows share. Rows that are queued in it find that in DVC's cache.
+
+        They start with a copy of the file. In a fresh clone it names what its author's machine has made: DVC would look
+        for that, and not into its run cache.
+        """
+        if self.lock is None:
+            yield
+            return
+        before = LOCK.read_bytes()
+        LOCK.write_text(self.lock, encoding="utf-8")
+        try:
+            yield
+        finally:
+            LOCK.write_bytes(before)
 
     def _follow(
         self, tasks: dict[str, tuple[Run, Sequence[str]]], ended: Callable[[dict[str, str]], set[str]]
@@ -79,9 +102,10 @@ class Queue:
         self.fail_stale(set(tasks))
         self._remove(self._tasks("Failed") & set(tasks))
         queued = self._tasks("Queued", "Running")
-        for name, (run, stages) in tasks.items():
-            if name not in queued:
-                self._enqueue(name, run, stages)
+        with self._shared_lock():
+            for name, (run, stages) in tasks.items():
+                if name not in queued:
+                    self._enqueue(name, run, stages)
         self.waiting, failed = set(tasks), dict[str, str]()
         self._start()
         lost, looked, told, status = 0, 0.0, time.monotonic(), {}

@@ -210,7 +210,7 @@ def _prepare(queue: Queue, missing: dict[str, Run]) -> list[str]:
     if not shared:
         return []
     first = next(iter(missing.values()))
-    return queue.prepare(f"shared-{_identity(first.params, shared)}", shared, first)
+    return queue.prepare(_identity(first.params, shared), shared, first)
 
 
 def _shared(table: Table, runs: Sequence[Run]) -> list[str]:
