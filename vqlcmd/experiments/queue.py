@@ -44,7 +44,8 @@ class Queue:
         started = time.monotonic()
 
         def collect(_: dict[str, str]) -> set[str]:
-            ended = {name for name, identity in names.items() if identity in experiments() and name in self.waiting}
+            here = experiments()
+            ended = {name for name in self.waiting if names[name] in here}
             for number, name in enumerate(ended, len(wave) - len(self.waiting) + 1):
                 book.collect(wave[names[name]], names[name])
                 self._report(wave[names[name]], book, number, len(wave), time.monotonic() - started)
