@@ -7,7 +7,8 @@ import pytest
 from tests.factory import TOKENS, build, codebook, params
 from vqlcmd import figures
 from vqlcmd.cli import export
-from vqlcmd.experiments import runner
+from vqlcmd.experiments import table
+from vqlcmd.experiments import views
 from vqlcmd.experiments.table import Table
 from vqlcmd.methods import save_method
 from vqlcmd.runtime.errors import DataError
@@ -21,7 +22,7 @@ def test_a_picture_of_embeddings_says_of_each_row_what_is_missing_and_why(
     header = {"tokens": TOKENS, "grid": [1, TOKENS], "classes": [], "vqgan_digest": "0" * 64}
     save_method(tmp_path / "a.safetensors", build(), params(), header, codebook())
     (tmp_path / "b.safetensors").write_bytes(b"of another version")
-    table = Table.model_validate({"title": "S", "metrics": ["fid"], "rows": {each: {} for each in "adbc"}})
+    small = Table.model_validate({"title": "S", "metrics": ["fid"], "rows": {each: {} for each in "adbc"}})
     found = {row: {"revision": row, "curves": made} for row in "abc"}
 
     def fetch(revision: str, _: Path) -> Path:
@@ -29,9 +30,9 @@ def test_a_picture_of_embeddings_says_of_each_row_what_is_missing_and_why(
             raise DataError("the model of c is not in this clone's cache: run the table here")
         return tmp_path / f"{revision}.safetensors"
 
-    monkeypatch.setattr(runner, "load", lambda _: table)
-    monkeypatch.setattr(runner, "curves", lambda *_: found)
-    monkeypatch.setattr(runner, "fetch_model", fetch)
+    monkeypatch.setattr(table, "load", lambda _: small)
+    monkeypatch.setattr(views, "curves", lambda *_: found)
+    monkeypatch.setattr(views, "fetch_model", fetch)
     monkeypatch.setattr(figures, "collapse", lambda curves, tables, _: drawn.extend([curves, tables]))
     export.draw_collapse("small", tmp_path / "x.png", None, 0)
     curves, tables = drawn

@@ -9,10 +9,10 @@ import pytest
 
 from tests.conftest import inside
 from tests.experiments.test_results import git, repository  # noqa: F401
-from vqlcmd.experiments import runner
+from vqlcmd.experiments.identity import identity_of
 from vqlcmd.experiments.queue import _alive, experiment_name
 from vqlcmd.experiments.results import ResultsFile
-from vqlcmd.experiments.table import runs
+from vqlcmd.experiments.table import base_values, load, runs
 from vqlcmd.runtime.errors import DataError
 
 
@@ -22,13 +22,13 @@ def test_an_experiment_with_damaged_numbers_is_one_line(
     contents: str,
 ) -> None:
     with inside(repository):
-        run = runs(runner.load("small"), runner.base_values(None), [0])[0]
-        identity = runner._identity(run.params)
+        run = runs(load("small"), base_values(None), [0])[0]
+        identity = identity_of(run.params)
         (repository / "metrics/evaluate.json").write_text(contents, encoding="utf-8")
         git(repository, "commit", "--quiet", "--all", "--message", "damaged")
         git(repository, "update-ref", f"refs/exps/12/345/{experiment_name(run, identity)}", "HEAD")
         with pytest.raises(DataError, match=r"evaluate\.json of the experiment [0-9a-f]{8}\b.*: `dvc exp remove "):
-            ResultsFile("small", runner.base_values(None), None).collect(run, identity)
+            ResultsFile("small", base_values(None), None).collect(run, identity)
 
 
 @pytest.mark.parametrize("contents", [None, "", "{", "[]", '{"pid": "x"}', '{"pid": -3}', "[" * 10**5, "9" * 5000])

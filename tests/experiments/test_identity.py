@@ -7,7 +7,7 @@ import pytest
 
 from tests.factory import params
 from tests.pipeline_imports import ROOT
-from vqlcmd.experiments.runner import _identity
+from vqlcmd.experiments.identity import identity_of
 from vqlcmd.runtime import pipeline
 from vqlcmd.runtime.errors import ConfigError
 
@@ -19,7 +19,7 @@ def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("changes", [{"train": {"save_every": 7}}, {"train": {"logger": "tensorboard"}}])
 def test_how_a_run_is_watched_and_saved_makes_no_other_experiment(changes: dict[str, Any]) -> None:
-    assert _identity(params(**changes)) == _identity(params())
+    assert identity_of(params(**changes)) == identity_of(params())
 
 
 @pytest.mark.parametrize(
@@ -27,16 +27,16 @@ def test_how_a_run_is_watched_and_saved_makes_no_other_experiment(changes: dict[
     [{"drop": 0.3}, {"train": {"batch_size": 8}}, {"method": "maskgit"}, {"reference": {"seed": 3}}],
 )
 def test_what_a_result_depends_on_makes_another_experiment(changes: dict[str, Any]) -> None:
-    assert _identity(params(**changes)) != _identity(params())
+    assert identity_of(params(**changes)) != identity_of(params())
 
 
 def test_of_a_table_of_one_stage_only_what_that_stage_depends_on_counts() -> None:
     """And no experiment of the whole pipeline, whose numbers are others, passes for one of it."""
-    plain = _identity(params(), ["vqgan"])
-    assert plain != _identity(params())
-    assert plain == _identity(params(method="maskgit", drop=0.3), ["vqgan"])
-    assert plain != _identity(params(vqgan={"fit": {"l1": 0.5}}), ["vqgan"])
-    assert plain != _identity(params(), ["tokenize"]) != _identity(params(vqgan={"fit": {"l1": 0.5}}), ["tokenize"])
+    plain = identity_of(params(), ["vqgan"])
+    assert plain != identity_of(params())
+    assert plain == identity_of(params(method="maskgit", drop=0.3), ["vqgan"])
+    assert plain != identity_of(params(vqgan={"fit": {"l1": 0.5}}), ["vqgan"])
+    assert plain != identity_of(params(), ["tokenize"]) != identity_of(params(vqgan={"fit": {"l1": 0.5}}), ["tokenize"])
 
 
 def test_stages_come_with_those_they_need() -> None:

@@ -10,10 +10,11 @@ import pytest
 from tests.conftest import inside
 from tests.experiments.test_table import SMALL
 from tests.pipeline_imports import ROOT
-from vqlcmd.experiments import runner
+from vqlcmd.experiments import runner, views
+from vqlcmd.experiments.identity import identity_of
 from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile
-from vqlcmd.experiments.table import Run, differences, experiment_name, overridden, read_table, runs
+from vqlcmd.experiments.table import Run, base_values, differences, experiment_name, load, overridden, read_table, runs
 from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.yaml_file import read_yaml
 
@@ -50,9 +51,9 @@ def repository(tmp_path: Path) -> Path:
 
 def test_finished_experiments_are_taken_over_once_and_shown(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with inside(repository):
-        table, base = runner.load("small"), runner.base_values(None)
+        table, base = load("small"), base_values(None)
         run = runs(table, base, [0])[0]
-        identity = runner._identity(run.params)
+        identity = identity_of(run.params)
         book = ResultsFile("small", base, None)
         assert not book.collect(run, identity)
         git(repository, "update-ref", f"refs/exps/12/345/{experiment_name(run, identity)}", "HEAD")
@@ -66,7 +67,7 @@ def test_finished_experiments_are_taken_over_once_and_shown(repository: Path, mo
         assert row["metrics"]["protocol"] == [{"of": "samples", "device": "cpu"}]
         assert row["curves"] == {"step": [50, 100], "embedding_norm": [5.5, 4.5]}
         assert row["commit"] == git(repository, "rev-parse", "HEAD")
-        shown = runner.show_table("small", None)
+        shown = views.show_table("small", None)
         assert "| ours " in shown
         assert "8.50" in shown
         assert row["commit"][:8] in shown
@@ -78,7 +79,7 @@ def test_finished_experiments_are_taken_over_once_and_shown(repository: Path, mo
         git(repository, "commit", "--quiet", "--message", "other")
         monkeypatch.setattr(Queue, "run", lambda *_: pytest.fail("nothing is to be run"))
         assert runner.run_table("other", [0], 1, None, say=lambda _: None)
-        assert "8.50" in runner.show_table("other", None)
+        assert "8.50" in views.show_table("other", None)
 
 
 def test_rows_and_seeds_can_be_chosen(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +109,9 @@ def test_a_table_of_one_stage_has_that_stages_numbers_alone(repository: Path) ->
         (repository / "metrics/vqgan.json").write_text('{"psnr": 22.5}', encoding="utf-8")
         git(repository, "add", "--all")
         git(repository, "commit", "--quiet", "--message", "experiment")
-        table, base = runner.load("small"), runner.base_values(None)
+        table, base = load("small"), base_values(None)
         run = runs(table, base, [0])[0]
-        identity = runner._identity(run.params, table.stages)
+        identity = identity_of(run.params, table.stages)
         git(repository, "update-ref", f"refs/exps/12/345/{experiment_name(run, identity)}", "HEAD")
         book = ResultsFile("small", base, None, table.stages)
         assert book.collect(run, identity)
@@ -118,10 +119,10 @@ def test_a_table_of_one_stage_has_that_stages_numbers_alone(repository: Path) ->
         for key, rows in (("train_steps", 1), ("vqgan.n_embed", 0)):
             other = overridden(base, {key: 77})
             assert len(ResultsFile("small", other, None, table.stages).rows()) == rows, "what the stage reads counts"
-        lines = runner.show_table("small", None).splitlines()
+        lines = views.show_table("small", None).splitlines()
         assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["row", "psnr", "fid", "seeds"]
         assert [cell.strip() for cell in lines[4].strip("|").split("|")] == ["a", "22.50", "-", "1"]
-        for draw in (lambda: runner.series("small", None), lambda: runner.curves("small", None, 0)):
+        for draw in (lambda: views.series("small", None), lambda: views.curves("small", None, 0)):
             with pytest.raises(DataError, match="small runs vqgan alone and has no curves"):
                 draw()
 
@@ -140,8 +141,8 @@ def test_uncommitted_changes_are_refused_since_rows_would_inherit_them(repositor
 
 def test_a_parameter_that_is_new_does_not_hide_results_and_one_that_changed_does(repository: Path) -> None:
     with inside(repository):
-        base = runner.base_values(None)
-        run = runs(runner.load("small"), base, [0])[0]
+        base = base_values(None)
+        run = runs(load("small"), base, [0])[0]
         old = ResultsFile("small", {**base, "vqgan": {key: base["vqgan"][key] for key in ("ch", "n_embed")}}, None)
         old._write(run, {"identity": "x", "seed": 0, "metrics": {"fid": 1.0}, "revision": "c" * 40})
         assert len(ResultsFile("small", base, None).rows()) == 1

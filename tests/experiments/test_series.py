@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
-from vqlcmd.experiments import runner
+from vqlcmd.experiments import views
 from vqlcmd.runtime.errors import DataError
 
 CURVES = {"step": [10.0, 20.0], "embedding_norm": [5.0, 4.0]}
@@ -29,7 +29,7 @@ def series(folder: Path, sweep: dict[str, Any], rows: list[dict[str, Any]]) -> A
     found = {"scales": {"x": {}}, "rows": rows}
     (folder / "tables/results/small.json").write_text(json.dumps(found), encoding="utf-8")
     with inside(folder):
-        return runner.series("small", None)
+        return views.series("small", None)
 
 
 def test_a_table_has_the_columns_of_training_with_a_line_for_each_seed_in_the_tables_order(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import runner
-from vqlcmd.experiments.table import Table, differences, markdown, mean_and_spread, overridden, read_table, runs
+from vqlcmd.experiments.identity import identity_of
+from vqlcmd.experiments.table import Table, differences, load, markdown, mean_and_spread, overridden, read_table, runs
 from vqlcmd.params import Params, load_params
 from vqlcmd.runtime.errors import ConfigError
 from vqlcmd.runtime.yaml_file import read_yaml
@@ -143,9 +144,9 @@ def params(**changes: Any) -> Params:
 
 def test_an_experiment_is_known_by_its_parameters_and_its_code(tmp_path: Path) -> None:
     with inside(ROOT):
-        plain = runner._identity(params())
-        assert runner._identity(params()) == plain
-        others = [runner._identity(params(**changes)) for changes in ({"drop": 0.3}, {"seed": 1}, {"method": "d3pm"})]
+        plain = identity_of(params())
+        assert identity_of(params()) == plain
+        others = [identity_of(params(**changes)) for changes in ({"drop": 0.3}, {"seed": 1}, {"method": "d3pm"})]
         assert len({plain, *others}) == 4
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -153,11 +154,11 @@ def test_an_experiment_is_known_by_its_parameters_and_its_code(tmp_path: Path) -
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-r", str(ROOT / name), str(copy / name)], check=True)
     with inside(copy):
-        assert runner._identity(params()) == plain
+        assert identity_of(params()) == plain
         (copy / "vqlcmd/methods/d3pm.py").write_text("# touched\n", encoding="utf-8")
-        assert runner._identity(params()) == plain, "the code of other methods does not count"
+        assert identity_of(params()) == plain, "the code of other methods does not count"
         (copy / "vqlcmd/diffusion/losses.py").write_text("# touched\n", encoding="utf-8")
-        assert runner._identity(params()) != plain
+        assert identity_of(params()) != plain
 
 
 def test_no_model_is_trained_by_two_experiments_at_once() -> None:
@@ -176,7 +177,7 @@ def test_no_model_is_trained_by_two_experiments_at_once() -> None:
 
 def test_an_unknown_table_is_refused_with_the_names_of_the_others() -> None:
     with inside(ROOT), pytest.raises(ConfigError, match=r"choose one of .*table1"):
-        runner.load("table9")
+        load("table9")
 
 
 def test_the_table_scale_differs_from_the_demo_in_size_alone() -> None:

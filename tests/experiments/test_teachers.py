@@ -10,10 +10,11 @@ import pytest
 from tests.conftest import inside
 from tests.pipeline_imports import ROOT
 from vqlcmd.experiments import results, runner, teachers
+from vqlcmd.experiments.identity import identity_of
 from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile
 from vqlcmd.experiments.table import Run, Table, overridden, runs
-from vqlcmd.experiments.teachers import taught_by, teacher_of
+from vqlcmd.experiments.teachers import Lesson, lesson_of, taught_by
 from vqlcmd.runtime.yaml_file import read_yaml
 
 BASE = read_yaml(ROOT / "presets" / "digits_table.yaml")
@@ -29,25 +30,25 @@ VALUES = {
 TABLE = Table.model_validate(VALUES)
 
 
-def lesson(base: dict[str, Any], seed: int = 0) -> tuple[Run, Run, str]:
-    """The student's first run, its teacher's, and the digest of what decides the teacher's model."""
+def student_of(base: dict[str, Any], seed: int = 0) -> tuple[Run, Lesson]:
+    """The student's first run, and whom it learns from."""
     student = next(run for run in runs(TABLE, base, [seed]) if run.row == "Student, short")
-    teacher = teacher_of(TABLE, base, student)
-    assert teacher is not None
-    model = runner._identity(teacher.params, ["train"])
-    return taught_by(student, base, model), teacher, model
+    lesson = lesson_of(TABLE, base, student)
+    assert lesson is not None
+    return taught_by(student, base, lesson), lesson
 
 
 def test_a_teachers_folder_is_named_by_what_decides_its_model_and_by_nothing_else() -> None:
     with inside(ROOT):
-        student, teacher, model = lesson(BASE)
-        assert (teacher.row, teacher.value, teacher.seed) == ("long, DDIM", 1, 0)
-        assert student.params.distill.teacher == student.overrides["distill.teacher"] == f"data/teachers/{model}"
-        alike = lesson(overridden(BASE, {"sample_steps": 7, "evaluate.batch_size": 7}))[0]
+        student, lesson = student_of(BASE)
+        assert (lesson.teacher.row, lesson.teacher.value, lesson.teacher.seed) == ("long, DDIM", 1, 0)
+        assert lesson.model == identity_of(lesson.teacher.params, ["train"])
+        assert student.params.distill.teacher == student.overrides["distill.teacher"] == f"data/teachers/{lesson.model}"
+        alike = student_of(overridden(BASE, {"sample_steps": 7, "evaluate.batch_size": 7}))[0]
         assert alike.params.distill.teacher == student.params.distill.teacher
-        others = [lesson(overridden(BASE, {"lambda_cm": 0.5}))[0], lesson(BASE, seed=1)[0]]
+        others = [student_of(overridden(BASE, {"lambda_cm": 0.5}))[0], student_of(BASE, seed=1)[0]]
         found = {run.params.distill.teacher for run in (student, *others)}
-        assert len(found) == len({runner._identity(run.params) for run in (student, *others)}) == 3
+        assert len(found) == len({identity_of(run.params) for run in (student, *others)}) == 3
 
 
 def test_a_model_that_dvc_no_longer_has_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,20 +67,20 @@ def test_a_model_that_dvc_no_longer_has_is_made_again(tmp_path: Path, monkeypatc
     monkeypatch.setattr(teachers, "experiments", lambda: {"i": "c" * 40})
     with inside(tmp_path):
         cached = False
-        assert not teachers.placed(teacher, "other", "m")
+        assert not teachers.placed(Lesson(teacher, "other", "m"))
         assert asked == []
-        assert not teachers.placed(teacher, "i", "m")
+        assert not teachers.placed(Lesson(teacher, "i", "m"))
         assert asked[-1] == ["dvc", "exp", "remove", "long-ddim-s0-i"]
         cached = True
-        assert teachers.placed(teacher, "i", "m")
+        assert teachers.placed(Lesson(teacher, "i", "m"))
         assert [path.name for path in Path("data/teachers/m").iterdir()] == ["model.safetensors"]
         asked.clear()
-        assert teachers.placed(teacher, "i", "m")
+        assert teachers.placed(Lesson(teacher, "i", "m"))
         assert asked == []
 
 
 def test_a_row_without_a_teacher_has_none() -> None:
-    assert [teacher_of(TABLE, BASE, run) for run in runs(TABLE, BASE, [0]) if run.row == "long, DDIM"] == [None, None]
+    assert [lesson_of(TABLE, BASE, run) for run in runs(TABLE, BASE, [0]) if run.row == "long, DDIM"] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_teachers_run_first_and_a_student_does_not_run_without_its_teachers_mode
     monkeypatch.setattr("vqlcmd.experiments.results.experiments", dict)
     with inside(tmp_path):
         well = runner.run_table("t", [0], 1, None, ["Student, short"], say=said.append)
-        expected = lesson(BASE)[0].params.distill.teacher
+        expected = student_of(BASE)[0].params.distill.teacher
     assert folders == ({expected} if made else set()) | (set() if there else {None})
     assert asked == order
     assert well == made
@@ -146,4 +147,4 @@ def test_rows_are_prepared_only_where_several_run_at_a_time(monkeypatch: pytest.
         (identity, stages), *rest = asked
         assert not rest
         assert stages == ["vqgan", "tokenize", "method", "reference"]
-        assert identity == runner._identity(several["b"].params, stages)
+        assert identity == identity_of(several["b"].params, stages)

@@ -13,7 +13,7 @@ import vqlcmd
 from vqlcmd import figures, generator
 from vqlcmd import tokenizer as tokenizers
 from vqlcmd.cli.checkout import require_checkout
-from vqlcmd.experiments import runner
+from vqlcmd.experiments import table, views
 from vqlcmd.generator import Generator
 from vqlcmd.images.crops import crop_views
 from vqlcmd.images.rgb import read_picture
@@ -135,12 +135,12 @@ def draw_gallery(
 def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
     """Draws curves of the embeddings in a table's rows, and distance matrices if their models are in this clone."""
     check_picture(out)
-    found = runner.curves(name, preset, seed)
+    found = views.curves(name, preset, seed)
     tables, without = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for row, result in found.items():
             try:
-                model = runner.fetch_model(result["revision"], Path(folder))
+                model = views.fetch_model(result["revision"], Path(folder))
                 tables[row] = load_method(model, torch.device("cpu"))[0].table
             except DataError as error:
                 without[row] = str(error)
@@ -148,7 +148,7 @@ def draw_collapse(name: str, out: Path, preset: str | None, seed: int) -> None:
         row: {key: result["curves"][key] for key in SHOWN if key in result["curves"]} for row, result in found.items()
     }
     figures.collapse(drawn, tables, out)
-    rows = runner.load(name).rows
+    rows = table.load(name).rows
     print(f"{out}: {len(found)} of {len(rows)} rows of {name}, seed {seed}")
     for row in rows:
         if row not in found:
@@ -176,9 +176,9 @@ def _unfinished(state: str) -> Generator | TextGenerator:
 def draw_curves(names: list[str], columns: list[str], out: Path, preset: str | None) -> None:
     """Draws columns of training, and metrics along snapshots, of the rows of tables."""
     check_picture(out)
-    found: dict[str, dict[str, list[runner.Line]]] = {}
+    found: dict[str, dict[str, list[views.Line]]] = {}
     for name in names:
-        for column, rows in runner.series(name, preset).items():
+        for column, rows in views.series(name, preset).items():
             found.setdefault(column, rows)
     missing = [column for column in columns if column not in found]
     if missing:

@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(help="A table: `vqlcmd table list` names th
 def table_list() -> None:
     """List the tables, with the number of rows of each."""
     require_checkout("table list")
-    from vqlcmd.experiments.runner import load, names
+    from vqlcmd.experiments.table import load, names
 
     for name in names():
         table = load(name)
@@ -45,7 +45,7 @@ def table_run(
 def table_show(name: Name, preset: Preset = None) -> None:
     """Print a table as Markdown: our numbers, their spread over seeds, and the paper's numbers."""
     require_checkout("table show")
-    from vqlcmd.experiments.runner import show_table
+    from vqlcmd.experiments.views import show_table
 
     print(show_table(name, preset))
 
@@ -55,7 +55,7 @@ def table_commands(name: Name, preset: Preset = None) -> None:
     """Print a command for each row, beside the paper's numbers, as Markdown: the lists of docs/tables.md."""
     require_checkout("table commands")
     from vqlcmd.experiments.commands import commands
-    from vqlcmd.experiments.runner import base_values, load
+    from vqlcmd.experiments.table import base_values, load
 
     print(commands(name, load(name), base_values(preset)))
 

@@ -15,6 +15,7 @@ from vqlcmd.runtime.errors import ConfigError, shown
 from vqlcmd.runtime.yaml_file import read_yaml
 
 Number = int | float | str | None
+TABLES = Path("tables")
 TEACHERS = Path("data/teachers")
 """Where students find the models of their teachers, a folder each."""
 
@@ -107,6 +108,24 @@ def read_table(path: Path) -> Table:
         first = error.errors()[0]
         where = shown(".".join(str(part) for part in first["loc"]) or "table")
         raise ConfigError(f"{path}: {where}: {shown(first['msg'].removeprefix('Value error, '), 200)}") from None
+
+
+def names() -> list[str]:
+    """The names of all tables."""
+    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+
+
+def load(name: str) -> Table:
+    """The table of this name. Raises ConfigError, which lists the names, if there is none."""
+    if name not in names():
+        raise ConfigError(f"there is no table {name!r}: choose one of {', '.join(names())}")
+    return read_table(TABLES / f"{name}.yaml")
+
+
+def base_values(preset: str | None) -> dict[str, Any]:
+    """The parameters that a table's rows start from: those of params.yaml, or of a preset."""
+    path = Path("presets") / f"{preset}.yaml" if preset else Path("params.yaml")
+    return read_yaml(path)
 
 
 def runs(table: Table, base: dict[str, Any], seeds: Sequence[int]) -> list[Run]:

@@ -3,34 +3,53 @@
 A teacher's folder is named by a digest of all that decides its model, so another teacher is another experiment.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from vqlcmd.experiments.identity import identity_of
 from vqlcmd.experiments.results import call, experiments, fetched
 from vqlcmd.experiments.table import TEACHERS, Run, Table, experiment_name, overridden, runs
 from vqlcmd.params import check_run
 from vqlcmd.runtime import paths
 
 
-def teacher_of(table: Table, base: dict[str, Any], run: Run) -> Run | None:
-    """The run of `table` whose model `run` learns from, at the same seed; None if it learns from none."""
-    teacher = table.rows[run.row].teacher
-    return None if teacher is None else runs(table.only([teacher]), base, [run.seed])[0]
+@dataclass(frozen=True)
+class Lesson:
+    """Whom a student learns from: the teacher's run, the identity of its experiment, and the digest of its model."""
+
+    teacher: Run
+    identity: str
+    model: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the student finds the teacher's model."""
+        return TEACHERS / self.model
 
 
-def taught_by(run: Run, base: dict[str, Any], model: str) -> Run:
-    """`run` with the folder of its teacher, of whose `model` this is the digest, among its overrides."""
-    overrides = {**run.overrides, "distill.teacher": (TEACHERS / model).as_posix()}
+def lesson_of(table: Table, base: dict[str, Any], run: Run) -> Lesson | None:
+    """What `run` learns from, at its own seed; None if it learns from no other row of `table`."""
+    row = table.rows[run.row].teacher
+    if row is None:
+        return None
+    teacher = runs(table.only([row]), base, [run.seed])[0]
+    return Lesson(teacher, identity_of(teacher.params), identity_of(teacher.params, ["train"]))
+
+
+def taught_by(run: Run, base: dict[str, Any], lesson: Lesson) -> Run:
+    """`run` with the folder of its teacher among its overrides."""
+    overrides = {**run.overrides, "distill.teacher": lesson.folder.as_posix()}
     return replace(run, overrides=overrides, params=check_run(overridden(base, overrides), f"row {run.row!r}"))
 
 
-def placed(teacher: Run, identity: str, model: str) -> bool:
+def placed(lesson: Lesson) -> bool:
     """Copies a teacher's model to where its students look for it; returns whether it is there.
 
-    `identity` is that of the teacher's experiment. If DVC lists the experiment and no longer has its model, as after
-    `dvc gc`, it is removed from the list, so that it runs again.
+    If DVC lists the teacher's experiment and no longer has its model, as after `dvc gc`, the experiment is removed from
+    the list, so that it runs again.
     """
-    target, revision = TEACHERS / model / paths.MODEL.name, experiments().get(identity)
+    target, revision = lesson.folder / paths.MODEL.name, experiments().get(lesson.identity)
     if not target.is_file() and revision is not None and not fetched(revision, target):
-        call(["dvc", "exp", "remove", experiment_name(teacher, identity)], check=False)
+        call(["dvc", "exp", "remove", experiment_name(lesson.teacher, lesson.identity)], check=False)
     return target.is_file()
