@@ -7,8 +7,7 @@ import pytest
 from tests.factory import TOKENS, build, codebook, params
 from vqlcmd import figures
 from vqlcmd.cli import export
-from vqlcmd.experiments import table
-from vqlcmd.experiments import views
+from vqlcmd.experiments import table, views
 from vqlcmd.experiments.table import Table
 from vqlcmd.methods import save_method
 from vqlcmd.runtime.errors import DataError

@@ -3,14 +3,17 @@
 import json
 import os
 import subprocess
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import inside
 from tests.experiments.test_table import SMALL
 from tests.pipeline_imports import ROOT
-from vqlcmd.experiments import runner, views
+from vqlcmd.experiments import results, runner, views
 from vqlcmd.experiments.identity import identity_of
 from vqlcmd.experiments.queue import Queue
 from vqlcmd.experiments.results import ResultsFile
@@ -164,3 +167,29 @@ def test_results_name_parameters_and_extractors_as_params_yaml_does(path: Path) 
     for row in found["rows"]:
         assert row["overrides"].keys() <= differences({}, base).keys()
         assert stages or needed in row["metrics"]
+
+
+def test_two_commands_in_one_clone_lose_no_result_of_each_other(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = results.write_json
+
+    def slowly(path: Path, found: Any) -> None:
+        time.sleep(0.05)
+        write(path, found)
+
+    monkeypatch.setattr(results, "write_json", slowly)
+    with inside(repository):
+        base = base_values(None)
+        several = runs(load("small"), base, range(4))
+        threads = [
+            threading.Thread(
+                target=ResultsFile("small", base, None)._write, args=(run, {"seed": run.seed, "revision": "c" * 40})
+            )
+            for run in several
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(ResultsFile("small", base, None).rows()) == len(several) > 4

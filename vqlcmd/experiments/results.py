@@ -1,11 +1,13 @@
 """tables/results/NAME.json: what the experiments of a table measured, so that results outlive DVC's local refs."""
 
 import datetime
+import fcntl
 import json
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +83,28 @@ class ResultsFile:
     def _write(self, run: Run, result: dict[str, Any]) -> None:
         name = fingerprint(self.scale)
         entry = {"row": run.row, "value": run.value, "scale": name, **result}
-        scales, rows = _read(self.path)["scales"], _read(self.path)["rows"]
         same = ("row", "value", "seed")
-        kept = [row for row in rows if any(row[k] != entry[k] for k in same) or not self._same(scales[row["scale"]])]
-        kept = sorted([*kept, entry], key=lambda row: json.dumps([row[key] for key in (*same, "scale")]))
-        scales = {key: scale for key, scale in scales.items() if any(row["scale"] == key for row in kept)}
-        write_json(self.path, {"scales": scales | {name: self.scale}, "rows": kept})
+        with alone():
+            stored = _read(self.path)
+            scales, rows = stored["scales"], stored["rows"]
+            kept = [
+                row for row in rows if any(row[k] != entry[k] for k in same) or not self._same(scales[row["scale"]])
+            ]
+            kept = sorted([*kept, entry], key=lambda row: json.dumps([row[key] for key in (*same, "scale")]))
+            scales = {key: scale for key, scale in scales.items() if any(row["scale"] == key for row in kept)}
+            write_json(self.path, {"scales": scales | {name: self.scale}, "rows": kept})
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Context that one command at a time is in: two tables may run in one clone."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    folder = os.open(RESULTS, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _of_the_pipeline(revision: str) -> tuple[dict[str, Any], dict[str, list[float]]]:
