@@ -43,6 +43,7 @@ def test_a_teachers_folder_is_named_by_what_decides_its_model_and_by_nothing_els
         student, lesson = student_of(BASE)
         assert (lesson.teacher.row, lesson.teacher.value, lesson.teacher.seed) == ("long, DDIM", 1, 0)
         assert lesson.model == identity_of(lesson.teacher.params, ["train"])
+        assert lesson.identity == identity_of(lesson.teacher.params)
         assert student.params.distill.teacher == student.overrides["distill.teacher"] == f"data/teachers/{lesson.model}"
         alike = student_of(overridden(BASE, {"sample_steps": 7, "evaluate.batch_size": 7}))[0]
         assert alike.params.distill.teacher == student.params.distill.teacher

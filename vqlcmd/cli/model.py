@@ -31,9 +31,7 @@ TEXT = ".txt"
 """The ending of --out for a model of text."""
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps. As in training, like whatever is left out.")]
 Guidance = Annotated[float | None, typer.Option(min=0, help="Its scale w; needs classes.")]
-Sampler = Annotated[
-    str | None, typer.Option(help="One that the method has: `vqlcmd methods` lists them. As in training, if left out.")
-]
+Sampler = Annotated[str | None, typer.Option(help="One that the method has: `vqlcmd methods` lists them.")]
 Precision = Annotated[
     str | None, typer.Option(help="float32, tf32 or bf16: of the network, and of the decoder of images.")
 ]

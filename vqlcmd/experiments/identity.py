@@ -21,5 +21,5 @@ def identity_of(params: RunParams, stages: Sequence[str] = ()) -> str:
 
 
 def training_identity(params: RunParams) -> str:
-    """A digest of what decides a model, apart from its tokens."""
+    """A digest of the parameters that decide a model, without those of its tokens, its code and its data."""
     return fingerprint(params.model_part().model_dump(mode="json"))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vqlcmd.experiments.results import ResultsFile, alone, call, experiments
+from vqlcmd.experiments.results import ResultsFile, call, experiments
 from vqlcmd.experiments.table import Run, Table, experiment_name, mean_and_spread
 from vqlcmd.runtime.artefacts.json_file import read_json
 from vqlcmd.runtime.errors import DataError, shown
@@ -85,13 +85,12 @@ class Queue:
         if self.lock is None:
             yield
             return
-        with alone():
-            before = LOCK.read_bytes()
+        before = LOCK.read_bytes()
+        try:
             LOCK.write_text(self.lock, encoding="utf-8")
-            try:
-                yield
-            finally:
-                LOCK.write_bytes(before)
+            yield
+        finally:
+            LOCK.write_bytes(before)
 
     def _follow(
         self, tasks: dict[str, tuple[Run, Sequence[str]]], ended: Callable[[dict[str, str]], set[str]]

@@ -14,7 +14,7 @@ from typing import Any
 from vqlcmd.experiments.table import Run, differences
 from vqlcmd.runtime import paths, pipeline
 from vqlcmd.runtime.artefacts.json_file import parse_json, read_json
-from vqlcmd.runtime.errors import DataError
+from vqlcmd.runtime.errors import ConfigError, DataError
 from vqlcmd.runtime.files import write_json
 from vqlcmd.runtime.resume import fingerprint
 
@@ -38,8 +38,8 @@ class ResultsFile:
 
     def rows(self) -> list[dict[str, Any]]:
         """The stored experiments at this scale."""
-        scales = _read(self.path)["scales"]
-        return [row for row in _read(self.path)["rows"] if self._same(scales[row["scale"]])]
+        stored = _read(self.path)
+        return [row for row in stored["rows"] if self._same(stored["scales"][row["scale"]])]
 
     def _same(self, scale: dict[str, Any]) -> bool:
         return all(self.scale[key] == value for key, value in scale.items() if key in self.scale)
@@ -83,25 +83,30 @@ class ResultsFile:
     def _write(self, run: Run, result: dict[str, Any]) -> None:
         name = fingerprint(self.scale)
         entry = {"row": run.row, "value": run.value, "scale": name, **result}
-        same = ("row", "value", "seed")
-        with alone():
-            stored = _read(self.path)
-            scales, rows = stored["scales"], stored["rows"]
-            kept = [
-                row for row in rows if any(row[k] != entry[k] for k in same) or not self._same(scales[row["scale"]])
-            ]
-            kept = sorted([*kept, entry], key=lambda row: json.dumps([row[key] for key in (*same, "scale")]))
-            scales = {key: scale for key, scale in scales.items() if any(row["scale"] == key for row in kept)}
-            write_json(self.path, {"scales": scales | {name: self.scale}, "rows": kept})
+        stored, same = _read(self.path), ("row", "value", "seed")
+        scales, rows = stored["scales"], stored["rows"]
+        kept = [row for row in rows if any(row[k] != entry[k] for k in same) or not self._same(scales[row["scale"]])]
+        kept = sorted([*kept, entry], key=lambda row: json.dumps([row[key] for key in (*same, "scale")]))
+        scales = {key: scale for key, scale in scales.items() if any(row["scale"] == key for row in kept)}
+        write_json(self.path, {"scales": scales | {name: self.scale}, "rows": kept})
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Context that one command at a time is in: two tables may run in one clone."""
+    """Context that one command at a time can be in. Raises ConfigError if another command is.
+
+    DVC stashes the files of a checkout while it queues a row, so two commands would lose each other's results.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
     folder = os.open(RESULTS, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise ConfigError(
+            "a table is running in this clone: wait for it, or run another in a clone of its own"
+        ) from None
+    try:
         yield
     finally:
         os.close(folder)

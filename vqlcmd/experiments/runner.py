@@ -11,7 +11,7 @@ from typing import Any
 
 from vqlcmd.experiments.identity import identity_of, training_identity
 from vqlcmd.experiments.queue import Queue
-from vqlcmd.experiments.results import ResultsFile, call
+from vqlcmd.experiments.results import ResultsFile, alone, call
 from vqlcmd.experiments.table import Run, Table, base_values, differences, load, runs
 from vqlcmd.experiments.teachers import Lesson, lesson_of, placed, taught_by
 from vqlcmd.runtime import pipeline
@@ -22,6 +22,7 @@ from vqlcmd.runtime.yaml_file import read_yaml
 MACHINE_MADE = ("metrics/", "dvc.lock", "tables/results/")
 
 
+@alone()
 def run_table(
     name: str,
     seeds: Sequence[int],
@@ -32,7 +33,8 @@ def run_table(
 ) -> bool:
     """Runs the experiments of a table that are missing, of all `rows` or of these; returns whether all ended well.
 
-    Raises ConfigError for a row that the table does not have, and if Git has uncommitted changes.
+    Raises ConfigError for a row that the table does not have, if Git has uncommitted changes, and while another table
+    runs in this clone.
     """
     table, base = load(name), base_values(preset)
     wanted, lessons = _planned(table, rows, base, seeds)
@@ -76,7 +78,10 @@ def _planned(
 
 
 def _run(queue: Queue, book: ResultsFile, missing: dict[str, Run], lessons: dict[str, Lesson]) -> list[str]:
-    """Runs what is missing, teachers before students; returns a message for each experiment without a result."""
+    """Runs what is missing, teachers before students; returns a message for each thing that failed.
+
+    `lessons` are those of the students in `missing`.
+    """
     students = {identity: run for identity, run in missing.items() if identity in lessons}
     others = {identity: run for identity, run in missing.items() if identity not in lessons}
     others |= {lesson.identity: lesson.teacher for lesson in lessons.values() if not placed(lesson)}

@@ -16,7 +16,7 @@ from vqlcmd.runtime import paths
 
 @dataclass(frozen=True)
 class Lesson:
-    """Whom a student learns from: the teacher's run, the identity of its experiment, and the digest of its model."""
+    """Whom a student learns from: the teacher's run, the identity of its experiment, and that of its training alone."""
 
     teacher: Run
     identity: str
