@@ -81,6 +81,27 @@ def test_a_worker_that_stops_by_itself_is_started_again(
     assert said[-1].startswith("1/1  a, seed 0: fid 1.00, entropy - (")
 
 
+def test_a_row_that_runs_without_a_process_is_queued_again(
+    row: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker took a row while it was shutting down for lack of work: DVC said for ever that the row runs."""
+    queued: list[set[str]] = []
+    monkeypatch.setattr(Queue, "_enqueue_missing", lambda _, tasks: queued.append(set(tasks)))
+    few, many = ["Running"] * (queue.LOOKS_UNTIL_DEAD - 1), ["Running"] * (queue.LOOKS_UNTIL_DEAD + 2)
+    name = experiment_name(row, "x")
+    for states, times in (([*few, "Success"], 1), ([*many, "Success"], 2), ([*few, "Queued", *few, "Success"], 1)):
+        queued.clear()
+        assert watched(row, states, monkeypatch, tmp_path)[2] == []
+        assert queued == [{name}] * times
+    monkeypatch.setattr(queue, "_alive", lambda record: True)
+    record = tmp_path / queue.RECORDS / f"{TASK}{'0' * 33}" / "row.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}", encoding="utf-8")
+    queued.clear()
+    assert watched(row, [*many, "Success"], monkeypatch, tmp_path)[2] == []
+    assert queued == [{name}]
+
+
 def test_the_stages_of_a_table_are_what_dvc_is_asked_for(row: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(queue, "call", lambda command, check=True: asked.append(command))

@@ -18,6 +18,8 @@ SECONDS_BETWEEN_POLLS = 2.0
 SECONDS_BETWEEN_LOOKS = 15.0
 SECONDS_BETWEEN_LINES = 60.0
 LOOKS_TO_BE_SURE = 2
+LOOKS_UNTIL_DEAD = 8
+"""For how many looks a row without a process may be said to run: it has none while it is set up and collected."""
 RECORDS = Path(".dvc/tmp/exps/run")
 """Where DVC records the process of each row and its output, by the full name of its task."""
 LOCK = Path("dvc.lock")
@@ -100,16 +102,10 @@ class Queue:
         `tasks` is {experiment: its run, and its stages or none for the table's}. `ended` gets {experiment: state} as
         DVC last told, and returns those that have ended well.
         """
-        self.fail_stale(set(tasks))
-        self._remove(self._tasks("Failed") & set(tasks))
-        queued = self._tasks("Queued", "Running")
-        with self._shared_lock():
-            for name, (run, stages) in tasks.items():
-                if name not in queued:
-                    self._enqueue(name, run, stages)
+        self._enqueue_missing(tasks)
         self.waiting, failed = set(tasks), dict[str, str]()
         self._start()
-        lost, looked, told, status = 0, 0.0, time.monotonic(), {}
+        lost, looked, told, status, silent = 0, 0.0, time.monotonic(), {}, dict[str, int]()
         while self.waiting and lost < LOOKS_TO_BE_SURE:
             time.sleep(SECONDS_BETWEEN_POLLS)
             # Asking DVC costs the experiments a second of processor time; asking Git costs next to none.
@@ -127,6 +123,11 @@ class Queue:
             for name in [each for each in self.waiting if status.get(each) == "Failed"]:
                 self.waiting.remove(name)
                 failed[name] = f"failed; `dvc queue logs {name}` says why"
+            without = {name for task, name, state in listed if state == "Running" and not _runs(task)} & self.waiting
+            silent = {name: silent.get(name, 0) + 1 for name in without}
+            if dead := {name: tasks[name] for name, looks in silent.items() if looks == LOOKS_UNTIL_DEAD}:
+                self._enqueue_missing(dead)
+                self._start()
             states = {status.get(name) for name in self.waiting}
             lost = 0 if states & {"Queued", "Running"} else lost + 1
             if "Queued" in states and list(status.values()).count("Running") < self.jobs:
@@ -141,6 +142,16 @@ class Queue:
         # In this order: a worker whose experiment is stopped takes the next one.
         self._remove(self._tasks("Queued") & self.waiting)
         self._kill(self._tasks("Running") & self.waiting)
+
+    def _enqueue_missing(self, tasks: dict[str, tuple[Run, Sequence[str]]]) -> None:
+        """Queues what neither waits nor runs, although DVC may say that it does."""
+        self.fail_stale(set(tasks))
+        self._remove(self._tasks("Failed") & set(tasks))
+        queued = self._tasks("Queued", "Running")
+        with self._shared_lock():
+            for name, (run, stages) in tasks.items():
+                if name not in queued:
+                    self._enqueue(name, run, stages)
 
     def _enqueue(self, name: str, run: Run, stages: Sequence[str]) -> None:
         overrides = {**self.preset, **run.overrides}
@@ -164,10 +175,9 @@ class Queue:
         They can then be queued again.
         """
         for task, name, state in self._listed():
-            records = list(RECORDS.glob(f"{task}*/*.json"))
-            if state == "Running" and name in ours and not any(_alive(record) for record in records):
+            if state == "Running" and name in ours and not _runs(task):
                 # DVC would signal whatever process has that number by now.
-                for record in records:
+                for record in _records(task):
                     record.unlink()
                 self._kill({name})
 
@@ -223,6 +233,15 @@ def last_line(task: str) -> str:
             continue
         return shown(next((line for line in reversed(lines) if line.strip()), ""), 200)
     return ""
+
+
+def _records(task: str) -> list[Path]:
+    return list(RECORDS.glob(f"{task}*/*.json"))
+
+
+def _runs(task: str) -> bool:
+    """Whether a row has a process."""
+    return any(_alive(record) for record in _records(task))
 
 
 def _alive(record: Path) -> bool:
