@@ -130,6 +130,15 @@ def test_the_last_line_of_a_running_row_is_repeated(row: Run, tmp_path: Path, mo
         assert last_line(TASK) == ""
 
 
+def test_a_row_that_runs_again_has_not_failed(row: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC lists the task that failed below the one that runs."""
+    lines = "84e0503  a  03:49 PM  Running\n4c6e645  a  03:36 PM  Failed\n1b6c8d7  b  03:36 PM  Failed\n"
+    monkeypatch.setattr(queue, "call", lambda command: subprocess.CompletedProcess(command, 0, lines, ""))
+    waiting = Queue(TABLE, {}, 1, print)
+    assert waiting._status() == {"a": "Running", "b": "Failed"}
+    assert waiting._listed()[-1] == ("84e0503", "a", "Running")
+
+
 IDENTITY = "0123456789abcdef"
 SHARED = f"shared-{IDENTITY}"
 

@@ -186,9 +186,10 @@ class Queue:
         return {name: state for _, name, state in self._listed()}
 
     def _listed(self) -> list[tuple[str, str, str]]:
-        """(task, experiment, state) of each row in the queue."""
+        """(task, experiment, state) of each row in the queue, failed ones first: one that runs again is there twice."""
         lines = [line.split() for line in call(["dvc", "queue", "status"]).stdout.splitlines()]
-        return [(words[0], words[1], words[-1]) for words in lines if words and words[-1] in STATES]
+        found = [(words[0], words[1], words[-1]) for words in lines if words and words[-1] in STATES]
+        return sorted(found, key=lambda row: row[2] != "Failed")
 
     def _tasks(self, *states: str) -> set[str]:
         return {name for name, state in self._status().items() if state in states}
