@@ -106,6 +106,7 @@ class Queue:
         self.waiting, failed = set(tasks), dict[str, str]()
         self._start()
         lost, looked, told, status, silent = 0, 0.0, time.monotonic(), {}, dict[str, int]()
+        listed: list[tuple[str, str, str]] = []
         while self.waiting and lost < LOOKS_TO_BE_SURE:
             time.sleep(SECONDS_BETWEEN_POLLS)
             # Asking DVC costs the experiments a second of processor time; asking Git costs next to none.
